@@ -1,0 +1,63 @@
+/**
+ * The disjoint meters of consumption. Numbers equal those of `tokenbill.v1.Meter`, `UnitKind` and `UnitSource`; a test
+ * keeps them equal, since core imports no generated code.
+ */
+
+export const Meter = {
+  INPUT_TOKENS: 1,
+  CACHED_INPUT_TOKENS: 2,
+  CACHE_WRITE_TOKENS: 3,
+  OUTPUT_TOKENS: 4,
+  REASONING_TOKENS: 5,
+  AUDIO_INPUT_TOKENS: 6,
+  AUDIO_OUTPUT_TOKENS: 7,
+  IMAGES: 8,
+  SECONDS: 9,
+  CHARACTERS: 10,
+  REQUESTS: 11,
+} as const;
+export type Meter = (typeof Meter)[keyof typeof Meter];
+
+/** One past the largest meter number: the length of arrays indexed by meter. */
+export const METER_SLOTS = 12;
+
+export const UnitKind = { TOKENS: 1, IMAGES: 2, SECONDS: 3, CHARACTERS: 4, REQUESTS: 5 } as const;
+export type UnitKind = (typeof UnitKind)[keyof typeof UnitKind];
+
+export const UnitSource = { REPORTED: 1, ESTIMATED: 2, ABSENT: 3 } as const;
+export type UnitSource = (typeof UnitSource)[keyof typeof UnitSource];
+
+/** How much of one meter was consumed. `quantity` is a safe non-negative integer; SECONDS are in thousandths. */
+export interface UnitQuantity {
+  readonly meter: Meter;
+  readonly quantity: number;
+  readonly source: UnitSource;
+}
+
+/** Quantities of SECONDS are in thousandths, so that measured durations stay integers. */
+export const SECONDS_SCALE = 1000n;
+
+export const METERS_OF_KIND: Readonly<Record<UnitKind, readonly Meter[]>> = {
+  [UnitKind.TOKENS]: [
+    Meter.INPUT_TOKENS,
+    Meter.CACHED_INPUT_TOKENS,
+    Meter.CACHE_WRITE_TOKENS,
+    Meter.OUTPUT_TOKENS,
+    Meter.REASONING_TOKENS,
+    Meter.AUDIO_INPUT_TOKENS,
+    Meter.AUDIO_OUTPUT_TOKENS,
+  ],
+  [UnitKind.IMAGES]: [Meter.IMAGES],
+  [UnitKind.SECONDS]: [Meter.SECONDS],
+  [UnitKind.CHARACTERS]: [Meter.CHARACTERS],
+  [UnitKind.REQUESTS]: [Meter.REQUESTS],
+};
+
+/** The meter whose price applies to a token meter that a detailed Price does not name. */
+export const PARENT_METER: Readonly<Partial<Record<Meter, Meter>>> = {
+  [Meter.CACHED_INPUT_TOKENS]: Meter.INPUT_TOKENS,
+  [Meter.CACHE_WRITE_TOKENS]: Meter.INPUT_TOKENS,
+  [Meter.AUDIO_INPUT_TOKENS]: Meter.INPUT_TOKENS,
+  [Meter.REASONING_TOKENS]: Meter.OUTPUT_TOKENS,
+  [Meter.AUDIO_OUTPUT_TOKENS]: Meter.OUTPUT_TOKENS,
+};
