@@ -1,0 +1,48 @@
+/** Which services the control plane serves. */
+
+import type { ConnectRouter } from "@connectrpc/connect";
+import { ConfigFeedService } from "../../proto/gen/tokenbill/node/v1/config_feed_service_pb.ts";
+import { UsageReportService } from "../../proto/gen/tokenbill/node/v1/usage_report_service_pb.ts";
+import { LogicalModelService } from "../../proto/gen/tokenbill/v1/logical_model_service_pb.ts";
+import { MerchantService } from "../../proto/gen/tokenbill/v1/merchant_service_pb.ts";
+import { ProviderService } from "../../proto/gen/tokenbill/v1/provider_service_pb.ts";
+import { UsageService } from "../../proto/gen/tokenbill/v1/usage_service_pb.ts";
+import { VirtualEndpointService } from "../../proto/gen/tokenbill/v1/virtual_endpoint_service_pb.ts";
+import type { Feed } from "../feed/feed.ts";
+import { configFeedService } from "./config_feed_service.ts";
+import type { Deps } from "./context.ts";
+import { logicalModelService } from "./logical_model_service.ts";
+import { merchantService } from "./merchant_service.ts";
+import { providerService } from "./provider_service.ts";
+import { usageReportService } from "./usage_report_service.ts";
+import { usageService } from "./usage_service.ts";
+import { prepareValidation } from "./validation.ts";
+import { virtualEndpointService } from "./virtual_endpoint_service.ts";
+
+/** What merchants and operators call, with API tokens. */
+export const PUBLIC_SERVICES = [
+  ProviderService,
+  VirtualEndpointService,
+  LogicalModelService,
+  UsageService,
+  MerchantService,
+] as const;
+
+/** What nodes call, with a node's token. */
+export const NODE_SERVICES = [ConfigFeedService, UsageReportService] as const;
+
+/** A full report: 10,000 records of well under 3 KiB. */
+const REPORT_BYTES_MAX = 32 * 1024 * 1024;
+
+export function registerServices(router: ConnectRouter, deps: Deps, feed: Feed): void {
+  router.service(ProviderService, providerService(deps));
+  router.service(VirtualEndpointService, virtualEndpointService(deps));
+  router.service(LogicalModelService, logicalModelService(deps));
+  router.service(UsageService, usageService(deps));
+  router.service(MerchantService, merchantService(deps));
+  router.service(ConfigFeedService, configFeedService(deps, feed));
+  router.service(UsageReportService, usageReportService(deps, feed), { readMaxBytes: REPORT_BYTES_MAX });
+  for (const service of [...PUBLIC_SERVICES, ...NODE_SERVICES]) {
+    for (const method of service.methods) prepareValidation(method.input);
+  }
+}

@@ -1,0 +1,278 @@
+/** No merchant sees, changes or guesses what belongs to another: every call of the public API, walked by its descriptors. */
+
+import type { DescMethod } from "@bufbuild/protobuf";
+import { Code } from "@connectrpc/connect";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { Database } from "../db/database.ts";
+import { openTestDatabases } from "../db/testing.ts";
+import { failureOf, startTestControlPlane, type TestControlPlane, type TestMerchant } from "../testing.ts";
+import { NODE_SERVICES, PUBLIC_SERVICES } from "./routes.ts";
+import { type Catalogue, type Clients, clientsOf, makeCatalogue, reportUsage } from "./test_fixture.ts";
+
+/** What belongs to merchant A, and the clients of merchant B. */
+interface World extends Catalogue {
+  readonly merchantId: string;
+  readonly tokenId: string;
+  readonly requestId: string;
+  readonly b: Clients;
+  readonly bVeId: string;
+  readonly bPmId: string;
+}
+
+type Attempt = (world: World) => Promise<unknown>;
+
+/**
+ * For each call, what B tries on A's resources and how it must end: as if there were no such thing, with nothing, or
+ * refused to every merchant. A new call fails the test until it has an entry here.
+ */
+const ATTEMPTS: Readonly<Record<string, readonly ["not_found" | "empty" | "wrong_scope", Attempt][]>> = {
+  // What it makes is the caller's own; there is nobody else's id to name.
+  "ProviderService.CreateProvider": [],
+  "ProviderService.GetProvider": [["not_found", ({ b, providerId }) => b.providers.getProvider({ id: providerId })]],
+  "ProviderService.ListProviders": [
+    [
+      "empty",
+      async ({ b, providerId }) =>
+        (await b.providers.listProviders({ pageSize: 1000 })).providers.filter(({ id }) => id === providerId),
+    ],
+  ],
+  "ProviderService.UpdateProvider": [
+    ["not_found", ({ b, providerId }) => b.providers.updateProvider({ id: providerId, name: "stolen" })],
+  ],
+  "ProviderService.DeleteProvider": [
+    ["not_found", ({ b, providerId }) => b.providers.deleteProvider({ id: providerId })],
+  ],
+  "ProviderService.TestProvider": [["not_found", ({ b, providerId }) => b.providers.testProvider({ id: providerId })]],
+  "ProviderService.CreatePhysicalModel": [
+    ["not_found", ({ b, providerId }) => b.providers.createPhysicalModel({ providerId, upstreamName: "x" })],
+  ],
+  "ProviderService.GetPhysicalModel": [["not_found", ({ b, pmId }) => b.providers.getPhysicalModel({ id: pmId })]],
+  "ProviderService.ListPhysicalModels": [
+    [
+      "empty",
+      async ({ b, pmId }) =>
+        (await b.providers.listPhysicalModels({ pageSize: 1000 })).physicalModels.filter(({ id }) => id === pmId),
+    ],
+    ["empty", async ({ b, providerId }) => (await b.providers.listPhysicalModels({ providerId })).physicalModels],
+  ],
+  "ProviderService.UpdatePhysicalModel": [
+    ["not_found", ({ b, pmId }) => b.providers.updatePhysicalModel({ id: pmId, disabled: true })],
+  ],
+  "ProviderService.DeletePhysicalModel": [
+    ["not_found", ({ b, pmId }) => b.providers.deletePhysicalModel({ id: pmId })],
+  ],
+  "ProviderService.ListPrices": [["not_found", ({ b, pmId }) => b.providers.listPrices({ physicalModelId: pmId })]],
+  "VirtualEndpointService.CreateVirtualEndpoint": [
+    ["not_found", ({ b, veId }) => b.ves.createVirtualEndpoint({ name: "copy", veTemplateId: veId })],
+  ],
+  "VirtualEndpointService.GetVirtualEndpoint": [["not_found", ({ b, veId }) => b.ves.getVirtualEndpoint({ id: veId })]],
+  "VirtualEndpointService.ListVirtualEndpoints": [
+    [
+      "empty",
+      async ({ b, veId }) =>
+        (await b.ves.listVirtualEndpoints({ pageSize: 1000 })).virtualEndpoints.filter(({ id }) => id === veId),
+    ],
+    ["empty", async ({ b, veId }) => (await b.ves.listVirtualEndpoints({ veTemplateId: veId })).virtualEndpoints],
+  ],
+  "VirtualEndpointService.UpdateVirtualEndpoint": [
+    ["not_found", ({ b, veId }) => b.ves.updateVirtualEndpoint({ id: veId, disabled: true })],
+  ],
+  "VirtualEndpointService.DeleteVirtualEndpoint": [
+    ["not_found", ({ b, veId }) => b.ves.deleteVirtualEndpoint({ id: veId })],
+  ],
+  "VirtualEndpointService.GetBalance": [["not_found", ({ b, veId }) => b.ves.getBalance({ veId })]],
+  "VirtualEndpointService.AdjustCredits": [
+    ["not_found", ({ b, veId }) => b.ves.adjustCredits({ veId, credits: "-1", reason: "theft" })],
+  ],
+  "VirtualEndpointService.CreateAccessKey": [["not_found", ({ b, veId }) => b.ves.createAccessKey({ veId })]],
+  "VirtualEndpointService.ListAccessKeys": [["not_found", ({ b, veId }) => b.ves.listAccessKeys({ veId })]],
+  "VirtualEndpointService.RevokeAccessKey": [["not_found", ({ b, keyId }) => b.ves.revokeAccessKey({ id: keyId })]],
+  "LogicalModelService.CreateLogicalModel": [
+    [
+      "not_found",
+      ({ b, veId, bPmId }) =>
+        b.models.createLogicalModel({ veId, name: "x", targets: [{ physicalModelId: bPmId, weight: 1 }] }),
+    ],
+    [
+      "not_found",
+      ({ b, bVeId, pmId }) =>
+        b.models.createLogicalModel({ veId: bVeId, name: "x", targets: [{ physicalModelId: pmId, weight: 1 }] }),
+    ],
+  ],
+  "LogicalModelService.GetLogicalModel": [["not_found", ({ b, lmId }) => b.models.getLogicalModel({ id: lmId })]],
+  "LogicalModelService.ListLogicalModels": [["not_found", ({ b, veId }) => b.models.listLogicalModels({ veId })]],
+  "LogicalModelService.UpdateLogicalModel": [
+    ["not_found", ({ b, lmId }) => b.models.updateLogicalModel({ id: lmId, name: "y" })],
+  ],
+  "LogicalModelService.DeleteLogicalModel": [["not_found", ({ b, lmId }) => b.models.deleteLogicalModel({ id: lmId })]],
+  "UsageService.SummarizeUsage": [
+    [
+      "empty",
+      async ({ b, veId }) =>
+        (await b.usage.summarizeUsage({ filter: { veId } })).rows.filter(({ requests }) => requests > 0n),
+    ],
+    ["empty", async ({ b }) => (await b.usage.summarizeUsage({})).rows.filter(({ requests }) => requests > 0n)],
+  ],
+  "UsageService.ListRequests": [
+    ["empty", async ({ b }) => (await b.usage.listRequests({})).requests],
+    ["empty", async ({ b, veId }) => (await b.usage.listRequests({ filter: { veId } })).requests],
+    ["empty", async ({ b, pmId }) => (await b.usage.listRequests({ filter: { physicalModelId: pmId } })).requests],
+    ["empty", async ({ b, keyId }) => (await b.usage.listRequests({ filter: { accessKeyId: keyId } })).requests],
+  ],
+  "UsageService.GetRequest": [["not_found", ({ b, requestId }) => b.usage.getRequest({ id: requestId })]],
+  "UsageService.ExportUsage": [
+    ["empty", async ({ b, requestId }) => (await exported(b, {})).filter((text) => text.includes(requestId))],
+    [
+      "empty",
+      async ({ b, veId, requestId }) =>
+        (await exported(b, { filter: { veId } })).filter((text) => text.includes(requestId)),
+    ],
+  ],
+  "UsageService.ListTransfers": [["not_found", ({ b, veId }) => b.usage.listTransfers({ veId })]],
+  "MerchantService.CreateMerchant": [["wrong_scope", ({ b }) => b.merchants.createMerchant({ name: "mine" })]],
+  "MerchantService.GetMerchant": [["not_found", ({ b, merchantId }) => b.merchants.getMerchant({ id: merchantId })]],
+  "MerchantService.ListMerchants": [["wrong_scope", ({ b }) => b.merchants.listMerchants({})]],
+  "MerchantService.UpdateMerchant": [
+    ["wrong_scope", ({ b, merchantId }) => b.merchants.updateMerchant({ id: merchantId, disabled: true })],
+  ],
+  "MerchantService.CreateApiToken": [["not_found", ({ b, merchantId }) => b.merchants.createApiToken({ merchantId })]],
+  "MerchantService.ListApiTokens": [["not_found", ({ b, merchantId }) => b.merchants.listApiTokens({ merchantId })]],
+  "MerchantService.RevokeApiToken": [["not_found", ({ b, tokenId }) => b.merchants.revokeApiToken({ id: tokenId })]],
+};
+
+async function exported(b: Clients, request: object): Promise<string[]> {
+  const pieces: string[] = [];
+  for await (const { data } of b.usage.exportUsage(request)) pieces.push(Buffer.from(data).toString("utf8"));
+  return pieces;
+}
+
+function nameOf(method: DescMethod): string {
+  return `${method.parent.name}.${method.name}`;
+}
+
+const PUBLIC_METHODS = PUBLIC_SERVICES.flatMap((service) => service.methods as readonly DescMethod[]);
+const ALL_METHODS = [
+  ...PUBLIC_METHODS,
+  ...NODE_SERVICES.flatMap((service) => service.methods as readonly DescMethod[]),
+];
+
+/** Calls a method by its descriptor with an empty request; streams are read until their first event. */
+async function callEmpty(cp: TestControlPlane, method: DescMethod, token: string | null): Promise<unknown> {
+  const client = cp.client(method.parent, token) as unknown as Record<string, (request: object) => unknown>;
+  const result = client[method.localName]!({});
+  if (method.methodKind === "unary") return result;
+  for await (const event of result as AsyncIterable<unknown>) return event;
+  return undefined;
+}
+
+describe.each(openTestDatabases())("tenancy on $name", ({ open }) => {
+  let db: Database;
+  let cp: TestControlPlane;
+  let world: World;
+  let a: Clients;
+  let merchantB: TestMerchant;
+
+  beforeAll(async () => {
+    db = await open();
+    cp = await startTestControlPlane(db);
+    const merchantA = await cp.makeMerchant("a");
+    merchantB = await cp.makeMerchant("b");
+    a = clientsOf(cp, merchantA.token);
+    const b = clientsOf(cp, merchantB.token);
+    const catalogue = await makeCatalogue(a, "a");
+    const own = await makeCatalogue(b, "b");
+    const requestId = await reportUsage(cp, a, catalogue);
+    const tokens = await a.merchants.listApiTokens({});
+    world = {
+      ...catalogue,
+      merchantId: merchantA.id,
+      tokenId: tokens.apiTokens[0]!.id,
+      requestId,
+      b,
+      bVeId: own.veId,
+      bPmId: own.pmId,
+    };
+  });
+  afterAll(async () => {
+    await cp.close();
+    await db.close();
+  });
+
+  test("every call has an entry", () => {
+    expect(Object.keys(ATTEMPTS).toSorted()).toStrictEqual(PUBLIC_METHODS.map(nameOf).toSorted());
+  });
+
+  test("A's usage is there to be seen by A", async () => {
+    expect((await a.usage.getRequest({ id: world.requestId })).request!.credits).toBe("0.005");
+    expect((await a.usage.listRequests({})).requests).toHaveLength(1);
+    expect((await exported(a, {})).join("")).toContain(world.requestId);
+  });
+
+  test.each(PUBLIC_METHODS.map((method) => [nameOf(method)]))("%s keeps merchants apart", async (name) => {
+    for (const [outcome, attempt] of ATTEMPTS[name]!) {
+      if (outcome === "empty") expect(await attempt(world)).toStrictEqual([]);
+      else expect((await failureOf(attempt(world))).reason).toBe(outcome);
+    }
+  });
+
+  test("a foreign id and one that never was get the same answer", async () => {
+    const foreign = await failureOf(world.b.ves.getVirtualEndpoint({ id: world.veId }));
+    const unknown = await failureOf(world.b.ves.getVirtualEndpoint({ id: "ve_nobody" }));
+    expect(foreign).toStrictEqual(unknown);
+  });
+
+  test("nothing of A's was changed by all this", async () => {
+    expect((await a.providers.getProvider({ id: world.providerId })).provider!.etag).toBe("1");
+    expect((await a.providers.getPhysicalModel({ id: world.pmId })).physicalModel!.etag).toBe("1");
+    expect((await a.models.getLogicalModel({ id: world.lmId })).logicalModel!.etag).toBe("1");
+    const { virtualEndpoint } = await a.ves.getVirtualEndpoint({ id: world.veId });
+    expect(virtualEndpoint).toMatchObject({ etag: "1", wallet: { creditBudget: "10.5", settled: "0.005" } });
+    expect(
+      (await a.ves.listAccessKeys({ veId: world.veId })).accessKeys.map(({ revokeTime }) => revokeTime),
+    ).toStrictEqual([undefined]);
+  });
+
+  test.each(ALL_METHODS.map((method) => [nameOf(method), method] as const))(
+    "%s refuses strangers",
+    async (_name, method) => {
+      const tokens = [null, "", "tbt_wrong", `${merchantB.token}x`, merchantB.token.slice(0, -1), "Bearer"];
+      for (const token of tokens) {
+        const failure = await failureOf(callEmpty(cp, method, token));
+        expect(failure).toMatchObject({ code: Code.Unauthenticated, reason: "unauthenticated" });
+      }
+    },
+  );
+
+  test.each(ALL_METHODS.map((method) => [nameOf(method), method] as const))(
+    "%s refuses tokens of another kind",
+    async (_name, method) => {
+      const isNodeCall = method.parent.typeName.startsWith("tokenbill.node.");
+      const wrong = isNodeCall ? [merchantB.token, cp.operatorToken] : [cp.nodeToken];
+      for (const token of wrong) expect((await failureOf(callEmpty(cp, method, token))).reason).toBe("wrong_scope");
+    },
+  );
+
+  test("the scheme and the header are looked at closely", async () => {
+    const path = `${cp.url}/tokenbill.v1.MerchantService/GetMerchant`;
+    const status = async (authorization: string): Promise<number> => {
+      const response = await fetch(path, {
+        method: "POST",
+        headers: { authorization, "content-type": "application/json" },
+        body: "{}",
+      });
+      if (response.status === 401) {
+        expect(response.headers.get("www-authenticate")).toMatch(/^Bearer/);
+        expect(await response.json()).toMatchObject({
+          code: "unauthenticated",
+          details: [{ type: "tokenbill.v1.ErrorInfo" }],
+        });
+      }
+      return response.status;
+    };
+    expect(await status(`Bearer ${merchantB.token}`)).toBe(200);
+    expect(await status(`bearer  ${merchantB.token} `)).toBe(200);
+    expect(await status(`Basic ${merchantB.token}`)).toBe(401);
+    expect(await status(merchantB.token)).toBe(401);
+    expect(await status(`Bearer ${merchantB.token}, Bearer ${merchantB.token}`)).toBe(401);
+  });
+});

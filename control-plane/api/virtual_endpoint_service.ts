@@ -1,0 +1,274 @@
+/** VirtualEndpointService: VEs and their wallets. Access keys are in access_key_calls.ts. */
+
+import { create } from "@bufbuild/protobuf";
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import type { ServiceImpl } from "@connectrpc/connect";
+import { type Credits, parseCredits } from "../../core/credits.ts";
+import {
+  BudgetMode,
+  type VirtualEndpoint,
+  VirtualEndpointSchema,
+  type Wallet,
+} from "../../proto/gen/tokenbill/v1/virtual_endpoint_pb.ts";
+import {
+  AdjustCreditsRequestSchema,
+  AdjustCreditsResponseSchema,
+  type CreateVirtualEndpointRequest,
+  CreateVirtualEndpointRequestSchema,
+  CreateVirtualEndpointResponseSchema,
+  DeleteVirtualEndpointResponseSchema,
+  GetBalanceResponseSchema,
+  GetVirtualEndpointResponseSchema,
+  ListVirtualEndpointsResponseSchema,
+  type UpdateVirtualEndpointRequest,
+  UpdateVirtualEndpointResponseSchema,
+  type VirtualEndpointService,
+} from "../../proto/gen/tokenbill/v1/virtual_endpoint_service_pb.ts";
+import type { Tx } from "../db/database.ts";
+import { DomainError, invalidField } from "../domain/errors.ts";
+import { addTombstones, nextRevision, notifyWallet } from "../store/feed_state.ts";
+import { copyLogicalModels } from "../store/logical_model.ts";
+import * as ves from "../store/virtual_endpoint.ts";
+import { adjustWallet, createWallet, readWallet, readWallets, type WalletRow } from "../store/wallet.ts";
+import { accessKeyCalls } from "./access_key_calls.ts";
+import { type Deps, requireMerchant } from "./context.ts";
+import { canonicalCredits, checkEtag, checkoutUrl, toWallet } from "./convert.ts";
+import { once, requestBytes } from "./idempotency.ts";
+import { decodeRowPosition, pageSize, toPage } from "./paging.ts";
+
+const LIST = "virtual_endpoints";
+const LABELS_MAX = 32;
+const EXHAUSTED_STATUS_DEFAULT = 429;
+
+function toVirtualEndpoint(deps: Deps, row: ves.VirtualEndpointRow, wallet: WalletRow | null): VirtualEndpoint {
+  return create(VirtualEndpointSchema, {
+    id: row.id,
+    name: row.name,
+    template: row.template,
+    veTemplateId: row.ve_template_id ?? "",
+    disabled: row.disabled,
+    budgetMode: row.budget_mode as BudgetMode,
+    exhaustedStatus: row.exhausted_status,
+    lowBalanceCredits: canonicalCredits(row.low_balance),
+    offlineGraceCredits: canonicalCredits(row.offline_grace),
+    labels: row.labels,
+    wallet: walletOf(row, wallet),
+    checkoutUrl: checkoutUrl(deps.settings, row.id),
+    createTime: timestampFromDate(row.created_at),
+    updateTime: timestampFromDate(row.updated_at),
+    etag: String(row.version),
+  });
+}
+
+function walletOf(row: ves.VirtualEndpointRow, wallet: WalletRow | null): Wallet {
+  // Every VE is made with a wallet; one without is a damaged database.
+  if (wallet === null) throw new Error(`the VE ${row.id} has no wallet`);
+  return toWallet(wallet, parseCredits(row.low_balance));
+}
+
+function budgetModeOr(asked: BudgetMode | undefined, fallback: number): number {
+  if (asked === undefined) return fallback;
+  return asked === BudgetMode.UNSPECIFIED ? BudgetMode.BALANCED : asked;
+}
+
+/** What a new VE is made of: the request over the template over the defaults. @throws DomainError invalid_field */
+function newFields(
+  request: CreateVirtualEndpointRequest,
+  template: ves.VirtualEndpointRow | null,
+): ves.VirtualEndpointFields {
+  const labels = { ...template?.labels, ...request.labels };
+  if (Object.keys(labels).length > LABELS_MAX) {
+    throw invalidField(
+      "labels",
+      `together with those of the template there are more than ${LABELS_MAX}`,
+      "map.max_pairs",
+    );
+  }
+  return {
+    name: request.name,
+    disabled: false,
+    budget_mode: budgetModeOr(request.budgetMode, template?.budget_mode ?? BudgetMode.BALANCED),
+    exhausted_status: request.exhaustedStatus ?? template?.exhausted_status ?? EXHAUSTED_STATUS_DEFAULT,
+    low_balance: request.lowBalanceCredits ?? template?.low_balance ?? "0",
+    offline_grace: request.offlineGraceCredits ?? template?.offline_grace ?? "0",
+    labels,
+  };
+}
+
+function changedFields(row: ves.VirtualEndpointRow, request: UpdateVirtualEndpointRequest): ves.VirtualEndpointFields {
+  return {
+    name: request.name ?? row.name,
+    disabled: request.disabled ?? row.disabled,
+    budget_mode: budgetModeOr(request.budgetMode, row.budget_mode),
+    exhausted_status: request.exhaustedStatus ?? row.exhausted_status,
+    low_balance: request.lowBalanceCredits ?? row.low_balance,
+    offline_grace: request.offlineGraceCredits ?? row.offline_grace,
+    labels: request.labels?.labels ?? row.labels,
+  };
+}
+
+/** The VE to copy from, kept from deletion. @throws DomainError not_found, naming the field */
+async function keepTemplate(tx: Tx, merchantId: string, id: string): Promise<ves.VirtualEndpointRow | null> {
+  if (id === "") return null;
+  return ves.keepVirtualEndpoint(tx, merchantId, id).catch((error: unknown) => {
+    if (!(error instanceof DomainError)) throw error;
+    throw new DomainError("not_found", "ve_template_id: there is no VE with this id", { field: "ve_template_id" });
+  });
+}
+
+async function createVirtualEndpoint(
+  deps: Deps,
+  tx: Tx,
+  merchantId: string,
+  request: CreateVirtualEndpointRequest,
+): Promise<VirtualEndpoint> {
+  const initial = parseCredits(request.creditBudget === "" ? "0" : request.creditBudget);
+  if (request.template && initial !== 0n)
+    throw invalidField("credit_budget", "a template spends nothing, so it holds no Credits", "template");
+  const template = await keepTemplate(tx, merchantId, request.veTemplateId);
+  const fields = newFields(request, template);
+  const id = deps.newId("ve_");
+  const nowMs = deps.now();
+  await createWallet(tx, { veId: id, merchantId, initial, transferId: deps.newId("tr_"), now: nowMs });
+  const row = {
+    ...fields,
+    id,
+    merchant_id: merchantId,
+    template: request.template,
+    ve_template_id: template?.id ?? null,
+  };
+  const revision = await nextRevision(tx);
+  const stored = await ves.insertVirtualEndpoint(tx, row, revision, new Date(nowMs));
+  if (template !== null) {
+    const copy = { merchantId, fromVeId: template.id, toVeId: id, seed: deps.newId("seed_") };
+    await copyLogicalModels(tx, copy, revision, new Date(nowMs));
+  }
+  return toVirtualEndpoint(deps, stored, await readWallet(tx, id));
+}
+
+/** @throws DomainError invalid_field when it is 0 */
+function parseAdjustment(text: string): Credits {
+  const credits = parseCredits(text);
+  if (credits === 0n) throw invalidField("credits", "give an amount other than 0", "not_zero");
+  return credits;
+}
+
+function walletCalls(deps: Deps): Pick<ServiceImpl<typeof VirtualEndpointService>, "getBalance" | "adjustCredits"> {
+  return {
+    async getBalance(request, ctx) {
+      const row = await ves.readVirtualEndpoint(deps.db, requireMerchant(ctx), request.veId);
+      const wallet = walletOf(row, await readWallet(deps.db, row.id));
+      return create(GetBalanceResponseSchema, { wallet, checkoutUrl: checkoutUrl(deps.settings, row.id) });
+    },
+
+    async adjustCredits(request, ctx) {
+      const merchantId = requireMerchant(ctx);
+      const credits = parseAdjustment(request.credits);
+      const bytes = requestBytes(AdjustCreditsRequestSchema, request);
+      return deps.db.tx((tx) =>
+        once(tx, deps, merchantId, "AdjustCredits", request.requestId, bytes, AdjustCreditsResponseSchema, async () => {
+          const row = await ves.keepVirtualEndpoint(tx, merchantId, request.veId);
+          if (row.template)
+            throw invalidField("ve_id", "it is a template, which spends nothing and holds no Credits", "template");
+          const transferId = deps.newId("tr_");
+          const adjustment = { veId: row.id, merchantId, credits, reason: request.reason, transferId, now: deps.now() };
+          const after = await adjustWallet(tx, adjustment);
+          if (credits > 0n) await notifyWallet(tx, row.id, "topped_up");
+          return create(AdjustCreditsResponseSchema, { wallet: walletOf(row, after), transferId });
+        }),
+      );
+    },
+  };
+}
+
+function reads(
+  deps: Deps,
+): Pick<ServiceImpl<typeof VirtualEndpointService>, "getVirtualEndpoint" | "listVirtualEndpoints"> {
+  return {
+    async getVirtualEndpoint(request, ctx) {
+      const row = await ves.readVirtualEndpoint(deps.db, requireMerchant(ctx), request.id);
+      return create(GetVirtualEndpointResponseSchema, {
+        virtualEndpoint: toVirtualEndpoint(deps, row, await readWallet(deps.db, row.id)),
+      });
+    },
+
+    async listVirtualEndpoints(request, ctx) {
+      const merchantId = requireMerchant(ctx);
+      const filterKey = `${merchantId}/${request.template ?? ""}/${request.veTemplateId}`;
+      const size = pageSize(request.pageSize);
+      const after = decodeRowPosition(LIST, filterKey, request.pageToken) ?? 0n;
+      const filter = { template: request.template, templateId: request.veTemplateId };
+      const page = toPage(
+        await ves.listVirtualEndpoints(deps.db, merchantId, filter, after, size + 1),
+        size,
+        LIST,
+        filterKey,
+      );
+      const ids = page.items.map((row) => row.id);
+      const wallets = await readWallets(deps.db, ids);
+      return create(ListVirtualEndpointsResponseSchema, {
+        virtualEndpoints: page.items.map((row) => toVirtualEndpoint(deps, row, wallets.get(row.id) ?? null)),
+        nextPageToken: page.nextPageToken,
+      });
+    },
+  };
+}
+
+export function virtualEndpointService(deps: Deps): ServiceImpl<typeof VirtualEndpointService> {
+  return {
+    async createVirtualEndpoint(request, ctx) {
+      const merchantId = requireMerchant(ctx);
+      const bytes = requestBytes(CreateVirtualEndpointRequestSchema, request);
+      return deps.db.tx((tx) =>
+        once(
+          tx,
+          deps,
+          merchantId,
+          "CreateVirtualEndpoint",
+          request.requestId,
+          bytes,
+          CreateVirtualEndpointResponseSchema,
+          async () =>
+            create(CreateVirtualEndpointResponseSchema, {
+              virtualEndpoint: await createVirtualEndpoint(deps, tx, merchantId, request),
+            }),
+        ),
+      );
+    },
+
+    async updateVirtualEndpoint(request, ctx) {
+      const merchantId = requireMerchant(ctx);
+      return deps.db.tx(async (tx) => {
+        const row = await ves.lockVirtualEndpoint(tx, merchantId, request.id);
+        checkEtag(request.etag, row.version);
+        const wallet = await readWallet(tx, row.id);
+        const fields = changedFields(row, request);
+        const changed = await ves.updateVirtualEndpoint(
+          tx,
+          row.id,
+          fields,
+          await nextRevision(tx),
+          new Date(deps.now()),
+        );
+        return create(UpdateVirtualEndpointResponseSchema, {
+          virtualEndpoint: toVirtualEndpoint(deps, changed, wallet),
+        });
+      });
+    },
+
+    async deleteVirtualEndpoint(request, ctx) {
+      const merchantId = requireMerchant(ctx);
+      await deps.db.tx(async (tx) => {
+        const row = await ves.lockVirtualEndpoint(tx, merchantId, request.id);
+        checkEtag(request.etag, row.version);
+        const ids = await ves.deleteVirtualEndpoint(tx, row.id);
+        await addTombstones(tx, await nextRevision(tx), ids);
+      });
+      return create(DeleteVirtualEndpointResponseSchema);
+    },
+
+    ...walletCalls(deps),
+    ...reads(deps),
+    ...accessKeyCalls(deps),
+  };
+}

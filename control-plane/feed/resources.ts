@@ -1,0 +1,125 @@
+/** Rows -> resources as nodes get them. */
+
+import { create, fromBinary } from "@bufbuild/protobuf";
+import { formatCredits, parseCredits } from "../../core/credits.ts";
+import { type Resource, ResourceSchema } from "../../proto/gen/tokenbill/node/v1/config_pb.ts";
+import {
+  type OnDisconnect,
+  PriceSchema,
+  ProviderCredentialsSchema,
+  type ProviderFormat,
+} from "../../proto/gen/tokenbill/v1/provider_pb.ts";
+import type { BudgetMode } from "../../proto/gen/tokenbill/v1/virtual_endpoint_pb.ts";
+import type { Deps } from "../api/context.ts";
+import type { ResourceRow } from "../store/feed.ts";
+
+type Doc = ResourceRow["doc"];
+type ResourceDeps = Pick<Deps, "secrets" | "settings" | "log">;
+
+function bytes(value: unknown): Uint8Array | null {
+  return typeof value === "string" ? new Uint8Array(Buffer.from(value, "base64")) : null;
+}
+
+function decimal(value: unknown): string {
+  return formatCredits(parseCredits(value as string));
+}
+
+function provider(deps: ResourceDeps, id: string, doc: Doc, withCredentials: boolean) {
+  const base = {
+    id,
+    format: doc["format"] as ProviderFormat,
+    baseUrl: doc["base_url"] as string,
+    onDisconnect: doc["on_disconnect"] as OnDisconnect,
+    headers: doc["headers"] as Record<string, string>,
+    region: doc["region"] as string,
+    apiVersion: doc["api_version"] as string,
+    disabled: doc["disabled"] as boolean,
+  };
+  const envelope = bytes(doc["credentials"]);
+  if (!withCredentials || envelope === null) return base;
+  try {
+    return { ...base, credentials: fromBinary(ProviderCredentialsSchema, deps.secrets.open(envelope, id)) };
+  } catch (error) {
+    // One broken envelope must not stop the feed; without its credentials the Provider would only answer 401.
+    deps.log.error(
+      { providerId: id, reason: (error as Error).message },
+      "stored credentials cannot be opened; nodes get the Provider as disabled",
+    );
+    return { ...base, disabled: true };
+  }
+}
+
+function physicalModel(id: string, doc: Doc) {
+  const price = bytes(doc["price"]);
+  return {
+    id,
+    providerId: doc["provider_id"] as string,
+    upstreamName: doc["upstream_name"] as string,
+    maxOutputTokens: BigInt(doc["max_output_tokens"] as string),
+    disabled: doc["disabled"] as boolean,
+    ...(price === null ? {} : { price: fromBinary(PriceSchema, price) }),
+  };
+}
+
+function virtualEndpoint(deps: ResourceDeps, id: string, doc: Doc) {
+  return {
+    id,
+    name: doc["name"] as string,
+    disabled: doc["disabled"] as boolean,
+    budgetMode: doc["budget_mode"] as BudgetMode,
+    exhaustedStatus: doc["exhausted_status"] as number,
+    lowBalanceCredits: decimal(doc["low_balance"]),
+    offlineGraceCredits: decimal(doc["offline_grace"]),
+    checkoutUrl: `${deps.settings.publicUrl}/checkout?ve_id=${encodeURIComponent(id)}`,
+  };
+}
+
+function accessKey(id: string, doc: Doc) {
+  return { id, veId: doc["ve_id"] as string, digest: bytes(doc["digest"])! };
+}
+
+interface TargetDoc {
+  pm: string;
+  tier: number;
+  weight: number;
+}
+
+interface DeadlinesDoc {
+  connect_ms: number;
+  first_byte_ms: number;
+  idle_ms: number;
+  total_ms: number;
+}
+
+function logicalModel(id: string, doc: Doc) {
+  const deadlines = doc["deadlines"] as Partial<DeadlinesDoc>;
+  return {
+    id,
+    veId: doc["ve_id"] as string,
+    name: doc["name"] as string,
+    targets: (doc["targets"] as TargetDoc[]).map(({ pm, tier, weight }) => ({ physicalModelId: pm, tier, weight })),
+    deadlines: {
+      connectMs: deadlines.connect_ms ?? 0,
+      firstByteMs: deadlines.first_byte_ms ?? 0,
+      idleMs: deadlines.idle_ms ?? 0,
+      totalMs: deadlines.total_ms ?? 0,
+    },
+    createUnixS: BigInt(doc["created_s"] as number),
+  };
+}
+
+/** `withCredentials` only for nodes, over their own authenticated stream. */
+export function toResource(deps: ResourceDeps, { kind, id, doc }: ResourceRow, withCredentials: boolean): Resource {
+  switch (kind) {
+    case "provider":
+      return create(ResourceSchema, { kind: { case: "provider", value: provider(deps, id, doc, withCredentials) } });
+    case "physical_model":
+      return create(ResourceSchema, { kind: { case: "physicalModel", value: physicalModel(id, doc) } });
+    case "virtual_endpoint":
+      return create(ResourceSchema, { kind: { case: "virtualEndpoint", value: virtualEndpoint(deps, id, doc) } });
+    case "access_key":
+      return create(ResourceSchema, { kind: { case: "accessKey", value: accessKey(id, doc) } });
+    case "logical_model":
+      return create(ResourceSchema, { kind: { case: "logicalModel", value: logicalModel(id, doc) } });
+  }
+}

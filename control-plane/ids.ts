@@ -1,0 +1,42 @@
+/** Ids and secrets: a prefix and random bits in lower-case base32, usable in host names, URLs and file names. */
+
+const ALPHABET = "abcdefghijklmnopqrstuvwxyz234567";
+
+const ID_BYTES = 16;
+const SECRET_BYTES = 32;
+
+/** How much of a secret is stored and shown, to recognise it by. */
+export const SECRET_PREFIX_CHARS = 12;
+
+export type RandomBytes = (count: number) => Uint8Array;
+
+/** RFC 4648 base32 in lower case, without padding. */
+export function base32(bytes: Uint8Array): string {
+  let out = "";
+  let buffer = 0;
+  let bits = 0;
+  for (const byte of bytes) {
+    buffer = ((buffer << 8) | byte) & 0xfff;
+    bits += 8;
+    while (bits >= 5) {
+      bits -= 5;
+      out += ALPHABET[(buffer >> bits) & 31];
+    }
+  }
+  if (bits > 0) out += ALPHABET[(buffer << (5 - bits)) & 31];
+  return out;
+}
+
+/** `prefix` with its underscore: `ve_`. 128 random bits. */
+export function newId(prefix: string, random: RandomBytes): string {
+  return prefix + base32(random(ID_BYTES));
+}
+
+/** `prefix` with its underscore: `tbk_` access key, `tbt_` merchant, `tbo_` operator, `tbn_` node. 256 random bits. */
+export function newSecret(prefix: string, random: RandomBytes): string {
+  return prefix + base32(random(SECRET_BYTES));
+}
+
+export function secretPrefix(secret: string): string {
+  return secret.slice(0, SECRET_PREFIX_CHARS);
+}

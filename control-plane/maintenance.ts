@@ -1,0 +1,91 @@
+/** What has to be done from time to time. Each job is safe to run on several replicas at once. */
+
+import type { Deps } from "./api/context.ts";
+import { audit } from "./audit.ts";
+import { dayOf } from "./domain/report.ts";
+import { auditBreaksTotal } from "./report/metrics.ts";
+import { sweepLeases } from "./report/sweep.ts";
+import { raiseAlarms } from "./store/alarm.ts";
+import { pruneTombstones } from "./store/feed_state.ts";
+import { deleteExpiredAnswers } from "./store/idempotency.ts";
+import { makePartition } from "./store/partitions.ts";
+
+export const SWEEP_EVERY_MS = 10_000;
+export const HOURLY_MS = 3_600_000;
+/** Partitions are made for today and this many days more. */
+export const PARTITION_DAYS_AHEAD = 7;
+/** A node that was away for longer gets a snapshot. */
+export const TOMBSTONE_KEEP_MS = 7 * 86_400_000;
+/** First answers of creating calls are remembered this long. */
+export const ANSWER_KEEP_MS = 86_400_000;
+/** Rows that one run of a clean-up deletes at most. */
+const DELETE_ROWS_MAX = 10_000;
+/** Broken invariants of one run that are kept as alarms. */
+const ALARMS_MAX = 100;
+
+export interface Maintenance {
+  /** Stops, after the job that runs. */
+  close(): Promise<void>;
+}
+
+export async function makePartitions(deps: Deps): Promise<void> {
+  const today = dayOf(deps.now() * 1000);
+  for (let day = today; day <= today + PARTITION_DAYS_AHEAD; day += 1) {
+    if (!(await makePartition(deps.db, day)))
+      deps.log.info({ day }, "usage of this day stays in the default partition");
+  }
+}
+
+export async function auditAndAlarm(deps: Deps): Promise<number> {
+  const breaks = await audit(deps.db, { deep: false });
+  for (const found of breaks) {
+    auditBreaksTotal.inc({ invariant: found.invariant });
+    deps.log.error({ ...found }, "the audit found a broken invariant");
+  }
+  const alarms = breaks
+    .slice(0, ALARMS_MAX)
+    .map((found) => ({ kind: "audit" as const, subject: found.veId, detail: { ...found } }));
+  await raiseAlarms(deps.db, deps.now(), alarms);
+  return breaks.length;
+}
+
+async function cleanUp(deps: Deps): Promise<void> {
+  const now = deps.now();
+  await deps.db.tx((tx) => pruneTombstones(tx, new Date(now - TOMBSTONE_KEEP_MS), DELETE_ROWS_MAX));
+  await deleteExpiredAnswers(deps.db, new Date(now - ANSWER_KEEP_MS), DELETE_ROWS_MAX);
+}
+
+/** Runs `job` now and then every `everyMs`, never twice at a time. A failure is logged, and tried again the next time. */
+function repeat(deps: Deps, name: string, everyMs: number, job: () => Promise<unknown>): Maintenance {
+  let running: Promise<unknown> | null = null;
+  const run = () => {
+    running ??= job()
+      .catch((error: unknown) => deps.log.error({ job: name, reason: (error as Error).message }, "maintenance failed"))
+      .finally(() => {
+        running = null;
+      });
+  };
+  run();
+  const timer = setInterval(run, everyMs);
+  return {
+    async close() {
+      clearInterval(timer);
+      await running;
+    },
+  };
+}
+
+/** Starts all jobs; each runs once at once. Close before the database. */
+export function startMaintenance(deps: Deps): Maintenance {
+  const jobs = [
+    repeat(deps, "lease sweep", SWEEP_EVERY_MS, () => sweepLeases(deps)),
+    repeat(deps, "partitions", HOURLY_MS, () => makePartitions(deps)),
+    repeat(deps, "clean-up", HOURLY_MS, () => cleanUp(deps)),
+    repeat(deps, "audit", HOURLY_MS, () => auditAndAlarm(deps)),
+  ];
+  return {
+    async close() {
+      await Promise.all(jobs.map((job) => job.close()));
+    },
+  };
+}

@@ -1,0 +1,182 @@
+/** Environment -> Settings of the control plane. Pure: no file is read, nothing is opened. */
+
+import { isIP } from "node:net";
+import { join, resolve } from "node:path";
+
+export interface Address {
+  readonly host: string;
+  /** 0: any free port. */
+  readonly port: number;
+}
+
+export const LOG_LEVELS = ["trace", "debug", "info", "warn", "error", "fatal", "silent"] as const;
+export type LogLevel = (typeof LOG_LEVELS)[number];
+
+export interface Settings {
+  /** Absolute path of TOKENBILL_HOME. */
+  readonly home: string;
+  readonly address: Address;
+  /** Base of checkout links, without a slash at the end. Empty until the address is known: see `withAddress`. */
+  readonly publicUrl: string;
+  /** Null: the embedded store in the home. */
+  readonly databaseUrl: string | null;
+  readonly databasePoolMax: number;
+  /** 32 bytes, or null: the file in the home. */
+  readonly masterKey: Uint8Array | null;
+  /** A token that nodes may use besides the one in the home, or null. */
+  readonly nodeToken: string | null;
+  readonly logLevel: LogLevel;
+  /** Whether upstreams may live at private and loopback addresses. */
+  readonly allowPrivateUpstreams: boolean;
+}
+
+/** Each problem is one line that names its variable. Values of secrets are never in it. */
+export class SettingsError extends Error {
+  readonly problems: readonly string[];
+  constructor(problems: readonly string[]) {
+    super(problems.join("\n"));
+    this.name = "SettingsError";
+    this.problems = problems;
+  }
+}
+
+export const ADDRESS_DEFAULT: Address = { host: "127.0.0.1", port: 8080 };
+export const DATABASE_POOL_DEFAULT = 10;
+const DATABASE_POOL_LIMIT = 1000;
+const NODE_TOKEN_CHARS_MIN = 16;
+
+type Env = Readonly<Record<string, string | undefined>>;
+
+const WILDCARD_HOSTS = new Set(["0.0.0.0", "::"]);
+
+export function isLoopbackHost(host: string): boolean {
+  return host === "localhost" || host === "::1" || (isIP(host) === 4 && host.startsWith("127."));
+}
+
+export function formatAddress({ host, port }: Address): string {
+  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
+/** `host:port`, `[v6]:port`, or `:port` for every interface; null when it is none of these. */
+export function parseAddress(text: string): Address | null {
+  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9.-]*)):(\d{1,5})$/.exec(text);
+  if (match === null) return null;
+  const [, v6, name, digits] = match;
+  const port = Number(digits);
+  if (port > 65_535) return null;
+  if (v6 !== undefined) return isIP(v6) === 6 ? { host: v6, port } : null;
+  return { host: name === "" ? "0.0.0.0" : name!, port };
+}
+
+/** The settings once the real address is known: fills in a PUBLIC_URL that was not set. */
+export function withAddress(settings: Settings, address: Address): Settings {
+  if (settings.publicUrl !== "") return { ...settings, address };
+  const host = WILDCARD_HOSTS.has(address.host) ? "localhost" : address.host;
+  return { ...settings, address, publicUrl: `http://${formatAddress({ host, port: address.port })}` };
+}
+
+function parseUrl(text: string, protocols: readonly string[]): URL | null {
+  const url = URL.parse(text);
+  return url !== null && protocols.includes(url.protocol) && url.hostname !== "" ? url : null;
+}
+
+function readAddress(env: Env, problems: string[]): Address {
+  const text = env["CONTROL_PLANE_ADDR"];
+  if (text === undefined || text === "") return ADDRESS_DEFAULT;
+  const address = parseAddress(text);
+  if (address === null) problems.push(`CONTROL_PLANE_ADDR: "${text}" is not host:port, such as 127.0.0.1:8080`);
+  return address ?? ADDRESS_DEFAULT;
+}
+
+function readPublicUrl(env: Env, problems: string[]): string {
+  const text = env["PUBLIC_URL"];
+  if (text === undefined || text === "") return "";
+  const url = parseUrl(text, ["http:", "https:"]);
+  if (url === null || url.username !== "" || url.password !== "" || url.search !== "" || url.hash !== "") {
+    problems.push(
+      `PUBLIC_URL: give an http or https URL without credentials, query or fragment, such as https://pay.example.com`,
+    );
+    return "";
+  }
+  return url.href.replace(/\/+$/, "");
+}
+
+function readDatabaseUrl(env: Env, problems: string[]): string | null {
+  const text = env["DATABASE_URL"];
+  if (text === undefined || text === "") return null;
+  // The value may hold a password, so it is not repeated.
+  if (URL.parse(text) === null || !/^postgres(ql)?:\/\//.test(text)) {
+    problems.push("DATABASE_URL: give a URL such as postgres://user:password@host:5432/tokenbill");
+  }
+  return text;
+}
+
+function readPoolMax(env: Env, problems: string[]): number {
+  const text = env["DATABASE_POOL_MAX"];
+  if (text === undefined || text === "") return DATABASE_POOL_DEFAULT;
+  const count = /^\d{1,4}$/.test(text) ? Number(text) : 0;
+  if (count < 2 || count > DATABASE_POOL_LIMIT) {
+    problems.push(`DATABASE_POOL_MAX: "${text}" is not a number from 2 to ${DATABASE_POOL_LIMIT}`);
+  }
+  return count;
+}
+
+function readMasterKey(env: Env, problems: string[]): Uint8Array | null {
+  const text = env["TOKENBILL_MASTER_KEY"];
+  if (text === undefined || text === "") return null;
+  const key = decodeMasterKey(text);
+  if (key === null) problems.push("TOKENBILL_MASTER_KEY: give 32 bytes in base64, as made by: openssl rand -base64 32");
+  return key;
+}
+
+/** 32 bytes from base64 (either alphabet, padded or not), or null. */
+export function decodeMasterKey(text: string): Uint8Array | null {
+  const trimmed = text.trim();
+  if (!/^[A-Za-z0-9+/_-]{43}=?$/.test(trimmed)) return null;
+  const key = Buffer.from(trimmed, "base64");
+  return key.length === 32 ? new Uint8Array(key) : null;
+}
+
+function readNodeToken(env: Env, problems: string[]): string | null {
+  const text = env["NODE_TOKEN"];
+  if (text === undefined || text === "") return null;
+  if (text.length < NODE_TOKEN_CHARS_MIN || !/^[\x21-\x7e]+$/.test(text)) {
+    problems.push(`NODE_TOKEN: give at least ${NODE_TOKEN_CHARS_MIN} printable ASCII characters without spaces`);
+  }
+  return text;
+}
+
+function readLogLevel(env: Env, problems: string[]): LogLevel {
+  const text = env["LOG_LEVEL"];
+  if (text === undefined || text === "") return "info";
+  const level = LOG_LEVELS.find((known) => known === text);
+  if (level === undefined) problems.push(`LOG_LEVEL: "${text}" is not one of ${LOG_LEVELS.join(", ")}`);
+  return level ?? "info";
+}
+
+function readAllowPrivate(env: Env, address: Address, problems: string[]): boolean {
+  const text = env["ALLOW_PRIVATE_UPSTREAMS"];
+  if (text === undefined || text === "") return isLoopbackHost(address.host);
+  if (text !== "true" && text !== "false") problems.push(`ALLOW_PRIVATE_UPSTREAMS: "${text}" is not true or false`);
+  return text === "true";
+}
+
+/** An empty variable counts as absent. @throws SettingsError with every problem at once */
+export function parseSettings(env: Env): Settings {
+  const problems: string[] = [];
+  const address = readAddress(env, problems);
+  const home = env["TOKENBILL_HOME"];
+  const settings: Settings = {
+    home: resolve(home === undefined || home === "" ? join(".", ".tokenbill") : home),
+    address,
+    publicUrl: readPublicUrl(env, problems),
+    databaseUrl: readDatabaseUrl(env, problems),
+    databasePoolMax: readPoolMax(env, problems),
+    masterKey: readMasterKey(env, problems),
+    nodeToken: readNodeToken(env, problems),
+    logLevel: readLogLevel(env, problems),
+    allowPrivateUpstreams: readAllowPrivate(env, address, problems),
+  };
+  if (problems.length > 0) throw new SettingsError(problems);
+  return settings;
+}

@@ -1,0 +1,73 @@
+/** Access keys, as digests. Every function that takes a merchant sees that merchant's rows alone. */
+
+import type { Tx } from "../db/database.ts";
+import { notFound } from "../domain/errors.ts";
+
+export interface AccessKeyRow {
+  id: string;
+  n: bigint;
+  ve_id: string;
+  name: string;
+  prefix: string;
+  created_at: Date;
+  last_used_at: Date | null;
+  revoked_at: Date | null;
+}
+
+const COLUMNS = "id, n, ve_id, name, prefix, created_at, last_used_at, revoked_at";
+
+export interface NewAccessKey {
+  readonly id: string;
+  readonly merchantId: string;
+  readonly veId: string;
+  readonly name: string;
+  readonly prefix: string;
+  /** SHA-256 of the secret. */
+  readonly digest: Uint8Array;
+}
+
+export async function insertAccessKey(tx: Tx, key: NewAccessKey, revision: bigint, now: Date): Promise<AccessKeyRow> {
+  const [row] = await tx.query<AccessKeyRow>(
+    `insert into access_key (id, merchant_id, ve_id, name, prefix, digest, revision, created_at, updated_at)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $8) returning ${COLUMNS}`,
+    [key.id, key.merchantId, key.veId, key.name, key.prefix, key.digest, revision, now],
+  );
+  return row!;
+}
+
+/** Keys of a VE that are not revoked. */
+export async function countAccessKeys(tx: Tx, veId: string): Promise<number> {
+  const [row] = await tx.query<{ count: bigint }>(
+    "select count(*) from access_key where ve_id = $1 and revoked_at is null",
+    [veId],
+  );
+  return Number(row!.count);
+}
+
+/** Oldest first, revoked ones included. */
+export async function listAccessKeys(tx: Tx, veId: string, after: bigint, limit: number): Promise<AccessKeyRow[]> {
+  return tx.query<AccessKeyRow>(`select ${COLUMNS} from access_key where ve_id = $1 and n > $2 order by n limit $3`, [
+    veId,
+    after,
+    limit,
+  ]);
+}
+
+/** Locks the row until the end of the transaction. @throws DomainError not_found */
+export async function lockAccessKey(tx: Tx, merchantId: string, id: string): Promise<AccessKeyRow> {
+  const [row] = await tx.query<AccessKeyRow>(
+    `select ${COLUMNS} from access_key where id = $1 and merchant_id = $2 for update`,
+    [id, merchantId],
+  );
+  if (row === undefined) throw notFound("access key");
+  return row;
+}
+
+/** Marks a locked key as revoked. */
+export async function revokeAccessKey(tx: Tx, id: string, revision: bigint, now: Date): Promise<AccessKeyRow> {
+  const [row] = await tx.query<AccessKeyRow>(
+    `update access_key set revoked_at = $3, revision = $2, updated_at = $3, version = version + 1 where id = $1 returning ${COLUMNS}`,
+    [id, revision, now],
+  );
+  return row!;
+}

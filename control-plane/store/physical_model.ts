@@ -1,0 +1,210 @@
+/** Physical Models and their prices. Every function that takes a merchant sees that merchant's rows alone. */
+
+import type { Tx } from "../db/database.ts";
+import { isUniqueViolation } from "../db/errors.ts";
+import { inUse, nameTaken, notFound } from "../domain/errors.ts";
+
+/** What a merchant can change. */
+export interface PhysicalModelFields {
+  name: string;
+  upstream_name: string;
+  price_id: string | null;
+  max_output_tokens: bigint;
+  disabled: boolean;
+}
+
+export interface PhysicalModelRow extends PhysicalModelFields {
+  id: string;
+  n: bigint;
+  merchant_id: string;
+  provider_id: string;
+  version: bigint;
+  created_at: Date;
+  updated_at: Date;
+  /** The present price, a serialized tokenbill.v1.Price; null if there is none. */
+  price_body: Uint8Array | null;
+}
+
+const OWN_COLUMNS =
+  "id, n, merchant_id, provider_id, name, upstream_name, price_id, max_output_tokens, disabled, version, created_at, updated_at";
+const COLUMNS = `${OWN_COLUMNS.split(", ")
+  .map((column) => `m.${column}`)
+  .join(", ")}, p.body as price_body`;
+const FROM = "physical_model m left join price p on p.id = m.price_id";
+
+function onConflict(error: unknown): never {
+  throw isUniqueViolation(error, "physical_model_name_key") ? nameTaken("Physical Model") : error;
+}
+
+export interface NewPhysicalModel extends PhysicalModelFields {
+  id: string;
+  merchant_id: string;
+  provider_id: string;
+}
+
+/** @throws DomainError name_taken */
+export async function insertPhysicalModel(
+  tx: Tx,
+  row: NewPhysicalModel,
+  revision: bigint,
+  now: Date,
+): Promise<PhysicalModelRow> {
+  await tx
+    .query(
+      `insert into physical_model (id, merchant_id, provider_id, name, upstream_name, price_id, max_output_tokens, disabled,
+         revision, created_at, updated_at)
+       values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10)`,
+      [
+        row.id,
+        row.merchant_id,
+        row.provider_id,
+        row.name,
+        row.upstream_name,
+        row.price_id,
+        row.max_output_tokens,
+        row.disabled,
+        revision,
+        now,
+      ],
+    )
+    .catch(onConflict);
+  return readPhysicalModel(tx, row.merchant_id, row.id);
+}
+
+async function readOne(tx: Tx, merchantId: string, id: string, lock: string): Promise<PhysicalModelRow> {
+  const [row] = await tx.query<PhysicalModelRow>(
+    `select ${COLUMNS} from ${FROM} where m.id = $1 and m.merchant_id = $2 ${lock}`,
+    [id, merchantId],
+  );
+  if (row === undefined) throw notFound("Physical Model");
+  return row;
+}
+
+/** @throws DomainError not_found */
+export function readPhysicalModel(tx: Tx, merchantId: string, id: string): Promise<PhysicalModelRow> {
+  return readOne(tx, merchantId, id, "");
+}
+
+/** Locks the row against changes and deletion until the end of the transaction. @throws DomainError not_found */
+export function lockPhysicalModel(tx: Tx, merchantId: string, id: string): Promise<PhysicalModelRow> {
+  return readOne(tx, merchantId, id, "for update of m");
+}
+
+/** `providerId` empty: those of every Provider. */
+export async function listPhysicalModels(
+  tx: Tx,
+  merchantId: string,
+  providerId: string,
+  after: bigint,
+  limit: number,
+): Promise<PhysicalModelRow[]> {
+  if (providerId === "") {
+    return tx.query<PhysicalModelRow>(
+      `select ${COLUMNS} from ${FROM} where m.merchant_id = $1 and m.n > $2 order by m.n limit $3`,
+      [merchantId, after, limit],
+    );
+  }
+  return tx.query<PhysicalModelRow>(
+    `select ${COLUMNS} from ${FROM} where m.merchant_id = $1 and m.provider_id = $4 and m.n > $2 order by m.n limit $3`,
+    [merchantId, after, limit, providerId],
+  );
+}
+
+/** Writes a locked row as a new version. @throws DomainError name_taken */
+export async function updatePhysicalModel(
+  tx: Tx,
+  merchantId: string,
+  id: string,
+  fields: PhysicalModelFields,
+  revision: bigint,
+  now: Date,
+): Promise<PhysicalModelRow> {
+  await tx
+    .query(
+      `update physical_model set name = $2, upstream_name = $3, price_id = $4, max_output_tokens = $5, disabled = $6,
+         revision = $7, updated_at = $8, version = version + 1
+       where id = $1`,
+      [
+        id,
+        fields.name,
+        fields.upstream_name,
+        fields.price_id,
+        fields.max_output_tokens,
+        fields.disabled,
+        revision,
+        now,
+      ],
+    )
+    .catch(onConflict);
+  return readPhysicalModel(tx, merchantId, id);
+}
+
+/** A Logical Model that leads to this Physical Model, or null. */
+export async function findUser(tx: Tx, id: string): Promise<string | null> {
+  const [row] = await tx.query<{ id: string }>("select id from logical_model where pm_ids @> array[$1::text] limit 1", [
+    id,
+  ]);
+  return row?.id ?? null;
+}
+
+/** Deletes a locked row; its prices stay. @throws DomainError in_use */
+export async function deletePhysicalModel(tx: Tx, id: string): Promise<void> {
+  const user = await findUser(tx, id);
+  if (user !== null) throw inUse("Physical Model", user, "a Logical Model: take it out of its targets first");
+  await tx.query("delete from physical_model where id = $1", [id]);
+}
+
+/** What decides whether a Logical Model may lead to a Physical Model. */
+export interface TargetModelRow {
+  id: string;
+  format: number;
+  price_id: string | null;
+  price_body: Uint8Array | null;
+}
+
+/** Those of `ids` that belong to the merchant, locked against deletion until the end of the transaction. */
+export async function keepTargetModels(tx: Tx, merchantId: string, ids: readonly string[]): Promise<TargetModelRow[]> {
+  return tx.query<TargetModelRow>(
+    `select m.id, v.format, m.price_id, p.body as price_body
+     from physical_model m join provider v on v.id = m.provider_id left join price p on p.id = m.price_id
+     where m.id = any($2::text[]) and m.merchant_id = $1 order by m.id for key share of m`,
+    [merchantId, ids],
+  );
+}
+
+export interface PriceRow {
+  id: string;
+  n: bigint;
+  /** A serialized tokenbill.v1.Price. */
+  body: Uint8Array;
+  created_at: Date;
+}
+
+export interface NewPrice {
+  readonly id: string;
+  readonly merchantId: string;
+  readonly physicalModelId: string;
+  readonly body: Uint8Array;
+  readonly now: Date;
+}
+
+export async function insertPrice(tx: Tx, price: NewPrice): Promise<void> {
+  await tx.query(
+    "insert into price (id, merchant_id, physical_model_id, body, created_at) values ($1, $2, $3, $4, $5)",
+    [price.id, price.merchantId, price.physicalModelId, price.body, price.now],
+  );
+}
+
+/** Newest first; `before` null: from the newest on. */
+export async function listPrices(
+  tx: Tx,
+  physicalModelId: string,
+  before: bigint | null,
+  limit: number,
+): Promise<PriceRow[]> {
+  return tx.query<PriceRow>(
+    `select id, n, body, created_at from price
+     where physical_model_id = $1 and n < coalesce($2::bigint, 9223372036854775807) order by n desc limit $3`,
+    [physicalModelId, before, limit],
+  );
+}

@@ -1,0 +1,163 @@
+/** Usage as it comes in: events, daily sums, key use, quarantine. Each is one statement, however many records there are. */
+
+import { formatCredits } from "../../core/credits.ts";
+import { METER_SLOTS } from "../../core/meters.ts";
+import type { Tx } from "../db/database.ts";
+import type { DailyUsage, PricedUsage, Quarantined } from "../domain/report.ts";
+
+/** A key's last use is written at most this often. */
+export const KEY_USE_INTERVAL_S = 60;
+
+export interface EventOrigin {
+  readonly bootId: string;
+  readonly nodeId: string;
+  /** Transfer by VE; a VE whose usage cost nothing is not in it. */
+  readonly transfers: ReadonlyMap<string, string>;
+}
+
+/** Inserts events. */
+export async function insertEvents(
+  tx: Tx,
+  { bootId, nodeId, transfers }: EventOrigin,
+  priced: readonly PricedUsage[],
+): Promise<void> {
+  if (priced.length === 0) return;
+  const rows = priced.map((usage) => ({
+    t: usage.arriveUs,
+    i: usage.id,
+    m: usage.merchantId,
+    v: usage.veId,
+    k: usage.accessKeyId,
+    l: usage.logicalModel,
+    p: usage.physicalModelId,
+    c: formatCredits(usage.credits),
+    r: Number(usage.recordNo),
+    f: transfers.get(usage.veId) ?? "",
+    b: Buffer.from(usage.body.buffer, usage.body.byteOffset, usage.body.byteLength).toString("base64"),
+  }));
+  await tx.query(
+    `insert into usage_event (arrive_us, id, merchant_id, ve_id, access_key_id, logical_model, physical_model_id, credits,
+       boot_id, record_no, node_id, transfer_id, body)
+     select t, i, m, v, k, l, p, c, $2, r, $3, case when c = 0 then '' else f end, decode(b, 'base64')
+     from json_to_recordset($1::json) as d (t bigint, i text, m text, v text, k text, l text, p text, c numeric, r bigint, f text, b text)`,
+    [JSON.stringify(rows), bootId, nodeId],
+  );
+}
+
+const METERS = Array.from({ length: METER_SLOTS - 1 }, (_, index) => index + 1);
+const UNIT_COLUMNS = METERS.map((meter) => `units_${meter}`).join(", ");
+const UNIT_TYPES = METERS.map((meter) => `units_${meter} numeric`).join(", ");
+const UNIT_SUMS = METERS.map((meter) => `units_${meter} = usage_daily.units_${meter} + excluded.units_${meter}`).join(
+  ", ",
+);
+
+/** Adds to the daily sums. The wallets of the rows' VEs are locked, so no two reports touch one row at once. */
+export async function addDaily(tx: Tx, rows: readonly DailyUsage[]): Promise<void> {
+  if (rows.length === 0) return;
+  const json = rows.map((row) => ({
+    m: row.merchantId,
+    v: row.veId,
+    d: row.day,
+    l: row.logicalModel,
+    p: row.physicalModelId,
+    k: row.accessKeyId,
+    r: row.requests,
+    e: row.estimatedRequests,
+    c: formatCredits(row.credits),
+    ...Object.fromEntries(METERS.map((meter) => [`units_${meter}`, row.units[meter]!.toString()])),
+  }));
+  await tx.query(
+    `insert into usage_daily (merchant_id, ve_id, day, logical_model, physical_model_id, access_key_id, requests,
+       estimated_requests, credits, ${UNIT_COLUMNS})
+     select m, v, date '1970-01-01' + d, l, p, k, r, e, c, ${UNIT_COLUMNS}
+     from json_to_recordset($1::json) as d (m text, v text, d int, l text, p text, k text, r bigint, e bigint, c numeric, ${UNIT_TYPES})
+     on conflict (ve_id, day, logical_model, physical_model_id, access_key_id) do update
+       set requests = usage_daily.requests + excluded.requests,
+         estimated_requests = usage_daily.estimated_requests + excluded.estimated_requests,
+         credits = usage_daily.credits + excluded.credits, ${UNIT_SUMS}`,
+    [JSON.stringify(json)],
+  );
+}
+
+/** Notes when keys were last used; a key of another VE than the one it was used for is left alone. */
+export async function touchKeys(
+  tx: Tx,
+  uses: readonly { keyId: string; veId: string; usedUs: number }[],
+): Promise<void> {
+  if (uses.length === 0) return;
+  await tx.query(
+    `update access_key k set last_used_at = d.used_at
+     from unnest($1::text[], $2::text[], $3::timestamptz[]) as d (key_id, ve_id, used_at)
+     where k.id = d.key_id and k.ve_id = d.ve_id
+       and (k.last_used_at is null or k.last_used_at < d.used_at - ${KEY_USE_INTERVAL_S} * interval '1 second')`,
+    [uses.map((use) => use.keyId), uses.map((use) => use.veId), uses.map((use) => new Date(use.usedUs / 1000))],
+  );
+}
+
+/** Keeps records that could not be billed. */
+export async function quarantine(
+  tx: Tx,
+  now: number,
+  { bootId, nodeId }: EventOrigin,
+  records: readonly Quarantined[],
+): Promise<void> {
+  if (records.length === 0) return;
+  await tx.query(
+    `insert into usage_quarantine (boot_id, record_no, node_id, reason, body, received_at)
+     select $1, d.record_no, $2, d.reason, d.body, $3::timestamptz
+     from unnest($4::bigint[], $5::text[], $6::bytea[]) as d (record_no, reason, body)`,
+    [
+      bootId,
+      nodeId,
+      new Date(now),
+      records.map((record) => record.recordNo),
+      records.map((record) => record.reason),
+      records.map((record) => record.body),
+    ],
+  );
+}
+
+/** Immutable facts that records refer to: the merchants of VEs (deleted ones included). */
+export async function readMerchants(tx: Tx, veIds: readonly string[]): Promise<Map<string, string>> {
+  if (veIds.length === 0) return new Map();
+  const rows = await tx.query<{ ve_id: string; merchant_id: string }>(
+    "select ve_id, merchant_id from wallet where ve_id = any($1::text[])",
+    [veIds],
+  );
+  return new Map(rows.map((row) => [row.ve_id, row.merchant_id]));
+}
+
+export interface PriceBody {
+  readonly id: string;
+  readonly merchantId: string;
+  /** A serialized `tokenbill.v1.Price`. */
+  readonly body: Uint8Array;
+}
+
+/** Immutable facts that records refer to: prices. */
+export async function readPrices(tx: Tx, ids: readonly string[]): Promise<PriceBody[]> {
+  if (ids.length === 0) return [];
+  const rows = await tx.query<{ id: string; merchant_id: string; body: Uint8Array }>(
+    "select id, merchant_id, body from price where id = any($1::text[])",
+    [ids],
+  );
+  return rows.map((row) => ({ id: row.id, merchantId: row.merchant_id, body: row.body }));
+}
+
+export interface VeTerms {
+  /** The wallet counts as low below this, as a decimal. */
+  readonly lowBalance: string;
+  /** False: disabled, or a template: nothing is granted. */
+  readonly open: boolean;
+}
+
+/** What grants depend on; deleted VEs are missing from the map. */
+export async function readVeTerms(tx: Tx, veIds: readonly string[]): Promise<Map<string, VeTerms>> {
+  if (veIds.length === 0) return new Map();
+  const rows = await tx.query<{ id: string; low_balance: string; open: boolean }>(
+    `select v.id, v.low_balance, not (v.disabled or v.template or m.disabled) as open
+     from virtual_endpoint v join merchant m on m.id = v.merchant_id where v.id = any($1::text[])`,
+    [veIds],
+  );
+  return new Map(rows.map((row) => [row.id, { lowBalance: row.low_balance, open: row.open }]));
+}

@@ -1,0 +1,149 @@
+/** Virtual Endpoints. Every function that takes a merchant sees that merchant's rows alone. */
+
+import type { Tx } from "../db/database.ts";
+import { notFound } from "../domain/errors.ts";
+
+/** What a merchant can change. `low_balance` and `offline_grace` are decimal strings. */
+export interface VirtualEndpointFields {
+  name: string;
+  disabled: boolean;
+  budget_mode: number;
+  exhausted_status: number;
+  low_balance: string;
+  offline_grace: string;
+  labels: Record<string, string>;
+}
+
+export interface VirtualEndpointRow extends VirtualEndpointFields {
+  id: string;
+  n: bigint;
+  merchant_id: string;
+  template: boolean;
+  ve_template_id: string | null;
+  version: bigint;
+  created_at: Date;
+  updated_at: Date;
+}
+
+const COLUMNS =
+  "id, n, merchant_id, name, template, ve_template_id, disabled, budget_mode, exhausted_status, low_balance, offline_grace, labels, version, created_at, updated_at";
+
+export interface NewVirtualEndpoint extends VirtualEndpointFields {
+  id: string;
+  merchant_id: string;
+  template: boolean;
+  ve_template_id: string | null;
+}
+
+export async function insertVirtualEndpoint(
+  tx: Tx,
+  row: NewVirtualEndpoint,
+  revision: bigint,
+  now: Date,
+): Promise<VirtualEndpointRow> {
+  const [stored] = await tx.query<VirtualEndpointRow>(
+    `insert into virtual_endpoint (id, merchant_id, name, template, ve_template_id, disabled, budget_mode, exhausted_status,
+       low_balance, offline_grace, labels, revision, created_at, updated_at)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::jsonb, $12, $13, $13) returning ${COLUMNS}`,
+    [
+      row.id,
+      row.merchant_id,
+      row.name,
+      row.template,
+      row.ve_template_id,
+      row.disabled,
+      row.budget_mode,
+      row.exhausted_status,
+      row.low_balance,
+      row.offline_grace,
+      JSON.stringify(row.labels),
+      revision,
+      now,
+    ],
+  );
+  return stored!;
+}
+
+async function readOne(tx: Tx, merchantId: string, id: string, lock: string): Promise<VirtualEndpointRow> {
+  const [row] = await tx.query<VirtualEndpointRow>(
+    `select ${COLUMNS} from virtual_endpoint where id = $1 and merchant_id = $2 ${lock}`,
+    [id, merchantId],
+  );
+  if (row === undefined) throw notFound("VE");
+  return row;
+}
+
+/** @throws DomainError not_found */
+export function readVirtualEndpoint(tx: Tx, merchantId: string, id: string): Promise<VirtualEndpointRow> {
+  return readOne(tx, merchantId, id, "");
+}
+
+/** Locks the row against changes and deletion until the end of the transaction. @throws DomainError not_found */
+export function lockVirtualEndpoint(tx: Tx, merchantId: string, id: string): Promise<VirtualEndpointRow> {
+  return readOne(tx, merchantId, id, "for update");
+}
+
+/** Locks the row against deletion until the end of the transaction. @throws DomainError not_found */
+export function keepVirtualEndpoint(tx: Tx, merchantId: string, id: string): Promise<VirtualEndpointRow> {
+  return readOne(tx, merchantId, id, "for key share");
+}
+
+export interface VirtualEndpointFilter {
+  /** Undefined: templates and others. */
+  readonly template?: boolean;
+  /** Empty: whatever they were made from. */
+  readonly templateId: string;
+}
+
+/** Oldest first. The statement's text depends on the filter, so that each has its own plan and index. */
+export async function listVirtualEndpoints(
+  tx: Tx,
+  merchantId: string,
+  filter: VirtualEndpointFilter,
+  after: bigint,
+  limit: number,
+): Promise<VirtualEndpointRow[]> {
+  const kind = filter.template === undefined ? "" : filter.template ? "and template" : "and not template";
+  const from = filter.templateId === "" ? "" : "and ve_template_id = $4";
+  const params = [merchantId, after, limit];
+  return tx.query<VirtualEndpointRow>(
+    `select ${COLUMNS} from virtual_endpoint where merchant_id = $1 and n > $2 ${kind} ${from} order by n limit $3`,
+    filter.templateId === "" ? params : [...params, filter.templateId],
+  );
+}
+
+/** Writes a locked row as a new version. */
+export async function updateVirtualEndpoint(
+  tx: Tx,
+  id: string,
+  fields: VirtualEndpointFields,
+  revision: bigint,
+  now: Date,
+): Promise<VirtualEndpointRow> {
+  const [row] = await tx.query<VirtualEndpointRow>(
+    `update virtual_endpoint set name = $2, disabled = $3, budget_mode = $4, exhausted_status = $5, low_balance = $6,
+       offline_grace = $7, labels = $8::jsonb, revision = $9, updated_at = $10, version = version + 1
+     where id = $1 returning ${COLUMNS}`,
+    [
+      id,
+      fields.name,
+      fields.disabled,
+      fields.budget_mode,
+      fields.exhausted_status,
+      fields.low_balance,
+      fields.offline_grace,
+      JSON.stringify(fields.labels),
+      revision,
+      now,
+    ],
+  );
+  return row!;
+}
+
+/** Deletes a locked row with its keys and Logical Models; the ids of everything that went. */
+export async function deleteVirtualEndpoint(tx: Tx, id: string): Promise<string[]> {
+  const models = await tx.query<{ id: string }>("delete from logical_model where ve_id = $1 returning id", [id]);
+  const keys = await tx.query<{ id: string }>("delete from access_key where ve_id = $1 returning id", [id]);
+  await tx.query("delete from virtual_endpoint where id = $1", [id]);
+  return [...models.map((row) => row.id), ...keys.map((row) => row.id), id];
+}
