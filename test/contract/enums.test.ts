@@ -1,0 +1,63 @@
+/** Numbers that are written twice, because core imports no generated code, must stay equal to the schema's. */
+
+import { expect, test } from "vitest";
+import { Meter, METER_SLOTS, METERS_OF_KIND, PARENT_METER, UnitKind, UnitSource } from "../../core/meters.ts";
+import { ProviderFormat } from "../../control-plane/domain/catalogue.ts";
+import { ERROR_CODES } from "../../control-plane/domain/errors.ts";
+import { WalletState } from "../../control-plane/domain/wallet.ts";
+import { WalletState as NodeWalletState } from "../../data-plane/budget/wallet.ts";
+import { CHAT, COMPLETIONS, EMBEDDINGS } from "../../data-plane/endpoints.ts";
+import { AttemptResult, OnDisconnect, Outcome } from "../../data-plane/outcome.ts";
+import { FORMAT_OPENAI } from "../../data-plane/route_types.ts";
+import { ErrorReasonSchema } from "../../proto/gen/tokenbill/v1/error_pb.ts";
+import { MeterSchema, UnitKindSchema, UnitSourceSchema } from "../../proto/gen/tokenbill/v1/meter_pb.ts";
+import { OnDisconnectSchema, ProviderFormatSchema } from "../../proto/gen/tokenbill/v1/provider_pb.ts";
+import { AttemptResultSchema, EndpointSchema, OutcomeSchema } from "../../proto/gen/tokenbill/v1/usage_pb.ts";
+import { WalletStateSchema } from "../../proto/gen/tokenbill/v1/virtual_endpoint_pb.ts";
+
+/** `{ METER_INPUT_TOKENS: 1 }` of the schema as `{ INPUT_TOKENS: 1 }`, without the zero that is never sent. */
+function schemaNumbers(
+  descriptor: { values: readonly { name: string; number: number }[] },
+  prefix: string,
+): Record<string, number> {
+  const sent = descriptor.values.filter((value) => value.number !== 0);
+  return Object.fromEntries(sent.map((value) => [value.name.replace(prefix, ""), value.number]));
+}
+
+test("meters, kinds and sources", () => {
+  expect(Meter).toEqual(schemaNumbers(MeterSchema, "METER_"));
+  expect(UnitKind).toEqual(schemaNumbers(UnitKindSchema, "UNIT_KIND_"));
+  expect(UnitSource).toEqual(schemaNumbers(UnitSourceSchema, "UNIT_SOURCE_"));
+});
+
+test("every meter has a slot and one kind, but REQUESTS prices every kind of answer", () => {
+  expect(METER_SLOTS).toBe(Math.max(...Object.values(Meter)) + 1);
+  const listed = Object.values(METERS_OF_KIND).flat();
+  expect(listed.toSorted((a, b) => a - b)).toEqual(Object.values(Meter).toSorted((a, b) => a - b));
+  for (const [child, parent] of Object.entries(PARENT_METER)) {
+    expect(METERS_OF_KIND[UnitKind.TOKENS]).toContain(Number(child));
+    expect([Meter.INPUT_TOKENS, Meter.OUTPUT_TOKENS]).toContain(parent);
+  }
+});
+
+test("what the data plane writes into records", () => {
+  expect(Outcome).toEqual(schemaNumbers(OutcomeSchema, "OUTCOME_"));
+  expect(AttemptResult).toEqual(schemaNumbers(AttemptResultSchema, "ATTEMPT_RESULT_"));
+  const endpoints = { CHAT_COMPLETIONS: CHAT.number, COMPLETIONS: COMPLETIONS.number, EMBEDDINGS: EMBEDDINGS.number };
+  expect(endpoints).toEqual(schemaNumbers(EndpointSchema, "ENDPOINT_"));
+});
+
+test("what the data plane reads from the feed", () => {
+  expect(OnDisconnect).toEqual(schemaNumbers(OnDisconnectSchema, "ON_DISCONNECT_"));
+  expect(FORMAT_OPENAI).toBe(schemaNumbers(ProviderFormatSchema, "PROVIDER_FORMAT_")["OPENAI"]);
+  const { UNKNOWN, ...states } = NodeWalletState;
+  expect(states).toEqual(schemaNumbers(WalletStateSchema, "WALLET_STATE_"));
+  expect(UNKNOWN).toBe(0);
+});
+
+test("what the control plane's domain decides with", () => {
+  expect(ProviderFormat).toEqual(schemaNumbers(ProviderFormatSchema, "PROVIDER_FORMAT_"));
+  expect(WalletState).toEqual(schemaNumbers(WalletStateSchema, "WALLET_STATE_"));
+  const reasons = Object.keys(schemaNumbers(ErrorReasonSchema, "ERROR_REASON_")).map((name) => name.toLowerCase());
+  expect([...ERROR_CODES].toSorted()).toEqual(reasons.toSorted());
+});
