@@ -1,0 +1,123 @@
+/**
+ * PURE. How many Credits a request holds at admission, and how long its answer may be with what was held. The node
+ * does not know yet which target will serve, so the dearest one counts.
+ *
+ * Input counts one token per byte, which no tokenizer exceeds. BALANCED holds that and the output that is expected: a
+ * stream grows slice by slice, and a wallet with less lets a request begin as long as it covers the input, and overdraw
+ * by one slice. STRICT holds the worst case.
+ */
+
+import { type Credits, maxCredits } from "../../core/credits.ts";
+import type { AdmissionRates } from "../route_types.ts";
+
+/** Output tokens that a BALANCED stream is expected to have, unless the client asks for fewer. */
+export const STREAM_OUTPUT_TOKENS = 1024;
+/** Output tokens by which the reservation of a stream grows, and by which a BALANCED request may overdraw. */
+export const SLICE_TOKENS = 256;
+/**
+ * The longest answer to hold for when neither the client nor the Physical Model names one. STRICT limits the answer to
+ * it; BALANCED does not.
+ */
+export const UNNAMED_OUTPUT_TOKENS = 4096;
+/** An empty wallet begins nothing, even where only output costs. */
+const SMALLEST: Credits = 1n;
+/** A stream asks for its next slice when this share of its reservation is used, in percent. */
+export const GROW_AT_PERCENT = 80n;
+
+/** What is known of a request at admission. */
+export interface RequestSize {
+  readonly bodyBytes: number;
+  /** False for embeddings. */
+  readonly hasOutput: boolean;
+  readonly stream: boolean;
+  /** The client's limit of output tokens per answer, 0 if none. */
+  readonly outputTokensMax: number;
+  /** Answers asked for: `n`, times prompts. At least 1. */
+  readonly answers: number;
+}
+
+export interface TargetCost {
+  readonly rates: AdmissionRates;
+  /** 0: not known. */
+  readonly maxOutputTokens: number;
+}
+
+export interface Admission {
+  /** What to hold. */
+  readonly amount: Credits;
+  /** What is enough to begin. */
+  readonly minimum: Credits;
+}
+
+function inputCost(size: RequestSize, rates: AdmissionRates, strict: boolean): Credits {
+  return BigInt(size.bodyBytes) * (strict ? rates.dearInput : rates.input) + rates.request;
+}
+
+function outputRate(rates: AdmissionRates, strict: boolean): bigint {
+  return strict ? rates.dearOutput : rates.output;
+}
+
+/** The longest answer that a request may have at this target, per answer. */
+function longestOutput(size: RequestSize, target: TargetCost): number {
+  return size.outputTokensMax || target.maxOutputTokens || UNNAMED_OUTPUT_TOKENS;
+}
+
+/** Only streams can be given more on the way. */
+function expectedOutput(size: RequestSize, target: TargetCost, strict: boolean): number {
+  const longest = longestOutput(size, target);
+  return strict || !size.stream ? longest : Math.min(longest, STREAM_OUTPUT_TOKENS);
+}
+
+/** What a request must hold, over all targets that might serve it. */
+export function admissionOf(size: RequestSize, targets: Iterable<TargetCost>, strict: boolean): Admission {
+  let amount = 0n;
+  let minimum = 0n;
+  for (const target of targets) {
+    const input = inputCost(size, target.rates, strict);
+    if (!size.hasOutput) {
+      amount = maxCredits(amount, input);
+      minimum = amount;
+      continue;
+    }
+    const rate = outputRate(target.rates, strict) * BigInt(size.answers);
+    const least = strict ? input + rate : maxCredits(input, rate === 0n ? 0n : SMALLEST);
+    amount = maxCredits(amount, input + rate * BigInt(expectedOutput(size, target, strict)));
+    minimum = maxCredits(minimum, least);
+  }
+  return { amount, minimum };
+}
+
+/**
+ * The most output tokens per answer that `held` covers at every target, with BALANCED's one slice on top; null if nothing
+ * limits them. STRICT always has a limit where output costs anything, since without one the upstream's own, unknown
+ * limit would hold.
+ */
+export function outputTokensCovered(
+  size: RequestSize,
+  targets: Iterable<TargetCost>,
+  strict: boolean,
+  held: Credits,
+): number | null {
+  let least: number | null = null;
+  for (const target of targets) {
+    const rate = outputRate(target.rates, strict) * BigInt(size.answers);
+    if (rate === 0n) continue;
+    const left = held - inputCost(size, target.rates, strict);
+    let tokens = left <= 0n ? 0 : Number(left / rate);
+    tokens = strict ? Math.min(tokens, longestOutput(size, target)) : tokens + Math.floor(SLICE_TOKENS / size.answers);
+    if (least === null || tokens < least) least = tokens;
+  }
+  return least === null ? null : Math.max(1, least);
+}
+
+/** What one more slice of a stream costs at the target that serves it. */
+export function sliceCost(rates: AdmissionRates): Credits {
+  return BigInt(SLICE_TOKENS) * rates.output;
+}
+
+/** Output tokens after which `percent` of what is held is used up, given what the input costs. */
+export function outputTokensAt(held: Credits, inputCredits: Credits, rate: bigint, percent: bigint): number {
+  if (rate === 0n) return Number.MAX_SAFE_INTEGER;
+  const left = (held * percent) / 100n - inputCredits;
+  return left <= 0n ? 0 : Number(left / rate);
+}

@@ -1,0 +1,42 @@
+/** What `createPipeline` is given. */
+
+import type { Logger } from "pino";
+import type { Budget } from "./budget/budget.ts";
+import type { HealthSettings } from "./health.ts";
+import type { Journal } from "./journal/journal.ts";
+import type { RouteTable } from "./route_table.ts";
+import type { Upstream } from "./transport.ts";
+
+export interface PipelineSettings {
+  /** `VE_DOMAIN`: `<ve>.<domain>` addresses a VE. Empty: off. */
+  readonly veDomain: string;
+  /** `CORS_ORIGINS`: empty is off, `["*"]` is any. */
+  readonly corsOrigins: readonly string[];
+  /** Overrides of HEALTH_DEFAULTS. */
+  readonly health?: Partial<HealthSettings>;
+}
+
+/** Numbers of `outcome`, `endpoint` and `result` are those of the schema. */
+export interface PipelineMetrics {
+  /** A request was answered. `endpoint` and `outcome` are 0 where there is none. */
+  request(endpoint: number, status: number, outcome: number, durationUs: number): void;
+  /** The first content of an answer came `us` after arrival. */
+  firstContent(us: number): void;
+  attempt(result: number): void;
+}
+
+export interface PipelineDeps {
+  readonly table: RouteTable;
+  readonly budget: Budget;
+  readonly journal: Journal;
+  readonly upstream: Upstream;
+  /** Milliseconds since 1970; may have a fraction, and should, for durations in microseconds. */
+  now(): number;
+  /** In [0, 1). */
+  random(): number;
+  /** `newId("usg_")`: see ids.ts. */
+  newId(prefix: string): string;
+  readonly settings: PipelineSettings;
+  readonly log: Logger;
+  readonly metrics: PipelineMetrics;
+}

@@ -1,0 +1,230 @@
+import { describe, expect, test } from "vitest";
+import { scanBody } from "../body.ts";
+import { CHAT, COMPLETIONS, EMBEDDINGS } from "../endpoints.ts";
+import { RouteTable } from "../route_table.ts";
+import type { RoutePm } from "../route_types.ts";
+import type { SseEvent } from "../sse.ts";
+import { gatewayResources, snapshot, VE } from "../testing.ts";
+import { type EndpointSpec, FrameKind } from "./format.ts";
+import { formatOf } from "./index.ts";
+import { openai, scrub } from "./openai.ts";
+import { measureObject, measureValue } from "./openai_text.ts";
+
+function pmOf(baseUrl: string, provider: Record<string, unknown> = {}): RoutePm {
+  const table = new RouteTable();
+  snapshot(table, gatewayResources(["https://x.example"], { provider: { baseUrl, ...provider } }));
+  return table.logicalModel(table.ve(VE)!, "gpt")!.spec.group.pms[0]!;
+}
+
+const body = (fields: Record<string, unknown> = {}) =>
+  scanBody(Buffer.from(JSON.stringify({ model: "gpt", messages: [], ...fields })));
+const CHANGES = { model: "up", includeUsage: false, outputTokensMax: null, outputTokensField: "max_tokens" } as const;
+
+describe("requests", () => {
+  test.each([
+    ["https://api.openai.com/v1", "https://api.openai.com", "/v1/chat/completions"],
+    ["https://api.openai.com/v1/", "https://api.openai.com", "/v1/chat/completions"],
+    ["http://127.0.0.1:9000", "http://127.0.0.1:9000", "/chat/completions"],
+    ["https://x.example:8443/a/b/v1?key=1", "https://x.example:8443", "/a/b/v1/chat/completions?key=1"],
+  ])("%s", (baseUrl, origin, path) => {
+    expect(openai.request(pmOf(baseUrl), CHAT, body(), CHANGES, [])).toMatchObject({ origin, path, method: "POST" });
+  });
+
+  test("carry the Provider's own headers, but not in place of ours", () => {
+    const headers = { "OpenAI-Project": "p1", Authorization: "Bearer other", Host: "evil", "Content-Length": "1" };
+    const sent = openai.request(pmOf("https://x.example/v1", { headers }), CHAT, body({ stream: true }), CHANGES, [
+      "openai-beta",
+      "b",
+    ]).headers;
+    const map = Object.fromEntries(sent.flatMap((name, i) => (i % 2 === 0 ? [[name, sent[i + 1]]] : [])));
+    expect(map).toEqual({
+      accept: "text/event-stream",
+      "accept-encoding": "identity",
+      authorization: "Bearer sk-upstream-secret-0",
+      "content-type": "application/json",
+      "openai-beta": "b",
+      "openai-project": "p1",
+      "user-agent": "tokenbill",
+    });
+  });
+
+  test("without credentials carry no Authorization, and a new key counts at once", () => {
+    const pm = pmOf("https://x.example/v1", { credentials: {} });
+    expect(openai.request(pm, CHAT, body(), CHANGES, []).headers).not.toContain("authorization");
+    pm.provider.apiKey = "sk-new";
+    expect(openai.request(pm, CHAT, body(), CHANGES, []).headers).toContain("Bearer sk-new");
+  });
+
+  test("limit answers with the field that the server takes", () => {
+    expect(openai.outputTokensField(pmOf("https://api.openai.com/v1").provider, CHAT)).toBe("max_completion_tokens");
+    expect(openai.outputTokensField(pmOf("https://api.openai.com/v1").provider, COMPLETIONS)).toBe("max_tokens");
+    expect(openai.outputTokensField(pmOf("https://vllm.example/v1").provider, CHAT)).toBe("max_tokens");
+  });
+
+  test("other formats have no adapter yet", () => {
+    expect([1, 2, 3, 4].map((format) => formatOf(format) !== undefined)).toEqual([true, false, false, false]);
+  });
+});
+
+describe("statuses", () => {
+  const error = (fields: Record<string, unknown>) => Buffer.from(JSON.stringify({ error: fields }));
+  test.each([
+    [400, {}, true, "ignore"],
+    [400, { code: "context_length_exceeded" }, true, "ignore"],
+    [400, { code: "content_policy_violation" }, true, "ignore"],
+    [400, { code: "model_not_found" }, false, "account"],
+    [413, {}, true, "ignore"],
+    [422, {}, true, "ignore"],
+    [401, {}, false, "account"],
+    [402, {}, false, "account"],
+    [403, {}, false, "account"],
+    [404, {}, false, "account"],
+    [408, {}, false, "failure"],
+    [409, {}, false, "failure"],
+    [424, {}, false, "failure"],
+    [429, {}, false, "rate_limit"],
+    [429, { type: "insufficient_quota", code: "credit_balance_exhausted" }, false, "account"],
+    [500, {}, false, "failure"],
+    [529, {}, false, "failure"],
+    [302, {}, false, "failure"],
+  ])("%i %j", (status, fields, clientFault, health) => {
+    expect(openai.classify(status, error(fields))).toEqual({ clientFault, health });
+  });
+
+  test("bodies of any shape are no trouble", () => {
+    for (const text of ["", "null", "[]", "<html>", '{"error":null}', '{"error":5}']) {
+      expect(openai.classify(400, Buffer.from(text)).clientFault).toBe(true);
+    }
+  });
+
+  test("words of an upstream lose what belongs to its account", () => {
+    const { provider } = pmOf("https://internal.example:8443/v1");
+    const text =
+      "key sk-upstream-secret-0 Bearer abc.def of org-Abcdef12 at https://internal.example:8443/v1/x?y=1 (internal.example) by a.b@c.example";
+    const clean = scrub(text, provider);
+    for (const secret of ["sk-up", "abc.def", "org-A", "internal", "8443", "a.b@"]) expect(clean).not.toContain(secret);
+    expect(scrub("max_tokens is too large: 9999. Use user_id or sk-", provider)).toContain(
+      "max_tokens is too large: 9999",
+    );
+    expect(scrub("x".repeat(10_000), provider).length).toBe(2000);
+  });
+});
+
+describe("whole answers", () => {
+  const read = (text: string, endpoint: EndpointSpec = CHAT) => openai.readAnswer(Buffer.from(text), endpoint);
+  test("usage is found wherever it stands", () => {
+    expect(
+      read('{"usage":{"prompt_tokens":1},"choices":[{"message":{"content":"say \\"usage\\":{}"}}]}').usage,
+    ).toEqual({ prompt_tokens: 1 });
+    expect(read('{"choices":[],"usage" : { "a" : {"b":1} } , "x":"usage"}').usage).toEqual({ a: { b: 1 } });
+    expect(read('{"choices":[],"usage":null}').usage).toBeNull();
+    expect(read('{"choices":[]}').usage).toBeNull();
+    expect(read('\n\n {"data":[],"usage":{"prompt_tokens":2}}\n', EMBEDDINGS)).toMatchObject({
+      valid: true,
+      usage: { prompt_tokens: 2 },
+    });
+  });
+
+  test.each([
+    "",
+    "{",
+    "[]",
+    '{"choices":[}',
+    '{"choices":5}',
+    "{}",
+    '{"error":{"message":"x"},"choices":[]}',
+    '{"choices":[]} x',
+    "null",
+    '"choices"',
+  ])("%j is no answer", (text) => expect(read(text).valid).toBe(false));
+
+  test("the word error alone is no error", () => {
+    expect(read('{"choices":[{"message":{"content":"an \\"error\\""}}],"error":null}').valid).toBe(true);
+    expect(read('{"choices":[{"finish_reason":"error"}]}').valid).toBe(true);
+  });
+
+  test("text is measured: content, reasoning, refusals and tool arguments", () => {
+    const message = {
+      role: "assistant",
+      content: "äbc",
+      reasoning_content: "12",
+      refusal: null,
+      tool_calls: [{ id: "call_1", type: "function", function: { name: "fn", arguments: "{}" } }],
+    };
+    const answer = read(JSON.stringify({ choices: [{ message }, { message: { content: "z" } }] }));
+    expect([answer.textBytes(), answer.hasContent()]).toEqual([4 + 2 + 2 + 2 + 1, true]);
+    const empty = read(JSON.stringify({ choices: [{ message: { role: "assistant", content: "" } }] }));
+    expect([empty.textBytes(), empty.hasContent()]).toEqual([0, false]);
+  });
+});
+
+describe("first content", () => {
+  const delta = (fields: unknown, finish: string | null = null) =>
+    JSON.stringify({ choices: [{ index: 0, delta: fields, finish_reason: finish }] });
+  const { CONTENT, EMPTY, COMMENT, ERROR, BROKEN, DONE, USAGE_ONLY } = FrameKind;
+  const cases: [string, string | null, FrameKind, string?][] = [
+    ["text", delta({ content: "x" }), CONTENT],
+    ["text with a space after the colon", '{"choices": [{"delta": {"content": "x"}}]}', CONTENT],
+    ["reasoning", delta({ reasoning: "x" }), CONTENT],
+    ["a refusal", delta({ refusal: "no" }), CONTENT],
+    ["a tool call", delta({ tool_calls: [{ index: 0, id: "c", function: { name: "", arguments: "" } }] }), CONTENT],
+    ["audio", delta({ audio: { id: "a", data: "AAAA" } }), CONTENT],
+    ["content parts", delta({ content: [{ type: "text", text: "x" }] }), CONTENT],
+    ["the reason of the end", delta({}, "content_filter"), CONTENT],
+    ["a role", delta({ role: "assistant", content: "" }), EMPTY],
+    ["nulls", delta({ role: "assistant", content: null, refusal: null, tool_calls: [] }), EMPTY],
+    ["an empty delta", delta({}), EMPTY],
+    ["an empty reason", delta({}, ""), EMPTY],
+    ["no choices", '{"choices":[],"prompt_filter_results":[]}', EMPTY],
+    ["only usage", '{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}', USAGE_ONLY],
+    ["an error", '{"error":{"message":"x"}}', ERROR],
+    [
+      "an error beside choices",
+      '{"choices":[{"delta":{"content":""},"finish_reason":"error"}],"error":{"code":502}}',
+      ERROR,
+    ],
+    ["an error event", "{}", ERROR, "error"],
+    ["the end", " [DONE] ", DONE],
+    ["nothing", null, COMMENT],
+    ["an empty data line", "", COMMENT],
+    ["text that is no JSON", "hello", BROKEN],
+    ["an array", "[1]", BROKEN],
+  ];
+  test.each(cases)("%s", (_, data, kind, event = "") => {
+    const frame: SseEvent = { event, data: data === null ? null : Buffer.from(data) };
+    for (const exact of [true, false]) expect(openai.streamReader(CHAT, true).read(frame, exact)).toBe(kind);
+  });
+
+  test("cut JSON is noticed before the answer begins", () => {
+    const frame: SseEvent = { event: "", data: Buffer.from('{"choices":[{"delta":{"content":"x"') };
+    expect(openai.streamReader(CHAT, true).read(frame, true)).toBe(BROKEN);
+  });
+
+  test("both ways of measuring agree", () => {
+    const values = [
+      { content: "Grüße" },
+      {
+        role: "assistant",
+        content: "a",
+        reasoning_content: "bb",
+        tool_calls: [{ index: 0, function: { name: "f", arguments: '{"a":"b"}' } }],
+      },
+      { audio: { transcript: "hi", data: "AAAA" }, annotations: [{ text: "not counted" }] },
+      { content: [{ type: "text", text: "part" }, "x", 5, null] },
+      {},
+      { a: { b: { c: [[[]]] } } },
+    ];
+    for (const value of values) {
+      const [exact, fast] = [
+        { bytes: 0, content: false },
+        { bytes: 0, content: false },
+      ];
+      measureValue(value, exact);
+      const text = Buffer.from(JSON.stringify(value).replaceAll('\\"', "'"));
+      const end = measureObject(text, 0, fast);
+      expect(end).toBe(text.length);
+      expect(fast.content).toBe(exact.content);
+      expect(fast.bytes).toBe(exact.bytes);
+    }
+  });
+});

@@ -1,0 +1,307 @@
+/**
+ * Brings what dead boots left in their journals to the ledger: every settled record, and for each stream that was live an
+ * estimated one from its last progress. Runs beside the serving node, and as long as the control plane is away.
+ */
+
+import { readdirSync, truncateSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import type { Logger } from "pino";
+import { UnitSource } from "../../core/meters.ts";
+import {
+  ReportStatus,
+  type ReportUsageRequest,
+  ReportUsageRequestSchema,
+  UsageRecordSchema,
+} from "../../proto/gen/tokenbill/node/v1/usage_report_service_pb.ts";
+import { Outcome } from "../../proto/gen/tokenbill/v1/usage_pb.ts";
+import {
+  HEARTBEAT_MS,
+  listBoots,
+  type Owner,
+  removeBootDir,
+  removeLeftovers,
+  takeOver,
+  touchClaim,
+} from "./boot_dir.ts";
+import { FRAME_HEADER_BYTES, FrameType, scanSegment, sealFrame } from "./frame.ts";
+import { lostRecord, type RecordRange, SegmentReader } from "./journal_records.ts";
+import { OpenStreams } from "./open_streams.ts";
+import { readRecordHead } from "./record.ts";
+import { REPORT_BYTES_MAX, REPORT_RECORDS_MAX } from "./reporter.ts";
+import { ReportSender, type SenderOptions } from "./report_sender.ts";
+import { isSegmentName, type JournalFs, SegmentWriter } from "./segment_writer.ts";
+
+/** Directories of boots that died later, such as of other workers, are found this often. */
+export const SCAN_EVERY_MS = 15_000;
+/** A ledger that does not go on from where it says it is, is asked again this often, and then left for the next scan. */
+const GAPS_MAX = 5;
+/** Settled ids that are remembered while reading: many times what can be written between two syncs. */
+const SETTLED_MAX = 100_000;
+
+export interface RecoveryOptions extends Omit<SenderOptions, "onAttempt"> {
+  /** `node/journal`. */
+  readonly root: string;
+  readonly owner: Owner;
+  readonly log: Logger;
+  /** Milliseconds since 1970. */
+  wallNow(): number;
+  newId(prefix: string): string;
+  readonly fs: JournalFs;
+  readonly scanEveryMs?: number;
+}
+
+interface Found {
+  readonly ranges: readonly RecordRange[];
+  /** The number of the next segment. */
+  readonly nextIndex: number;
+  /** Streams without a settlement. */
+  readonly streams: OpenStreams;
+  readonly numbers: Runs;
+  readonly lastNo: number;
+  readonly corrupt: number;
+}
+
+function segmentsOf(dir: string): string[] {
+  return readdirSync(dir)
+    .filter(isSegmentName)
+    .toSorted()
+    .map((name) => join(dir, name));
+}
+
+/** Reads a dead boot's journal once, cutting its torn tail off. */
+export async function inspectJournal(dir: string, log: Logger): Promise<Found> {
+  const segments = segmentsOf(dir);
+  const streams = new OpenStreams();
+  const settled = new Set<string>();
+  const ranges: RecordRange[] = [];
+  const numbers = new Runs();
+  let [lastNo, corrupt] = [0, 0];
+  for (const [n, path] of segments.entries()) {
+    const buffer = await readFile(path);
+    const range = { path, firstNo: 0, lastNo: -1 };
+    const scan = scanSegment(buffer, ({ type, payload }) => {
+      const head = readRecordHead(payload);
+      if (head === null) return;
+      // After a failed sync a stream's intent can come again behind its settlement.
+      if (type === FrameType.INTENT && !settled.has(head.id)) streams.intent(head.id, payload);
+      if (type === FrameType.PROGRESS) streams.progress(head.id, payload);
+      if (type !== FrameType.SETTLE) return;
+      streams.settle(head.id);
+      remember(settled, head.id);
+      numbers.add(head.recordNo);
+      if (range.lastNo < 0) range.firstNo = head.recordNo;
+      range.lastNo = Math.max(range.lastNo, head.recordNo);
+    });
+    ranges.push(range);
+    lastNo = Math.max(lastNo, range.lastNo);
+    corrupt += scan.corrupt.length;
+    for (const damage of scan.corrupt)
+      log.error({ path, ...damage }, "a part of the journal is damaged and was skipped");
+    cutTail(path, scan.goodBytes, buffer.length, n === segments.length - 1, log);
+  }
+  const nextIndex = Number(/(\d+)\.log$/.exec(segments.at(-1) ?? "")?.[1] ?? 0) + 1;
+  return { ranges, nextIndex, streams, numbers, lastNo, corrupt };
+}
+
+function remember(settled: Set<string>, id: string): void {
+  settled.add(id);
+  if (settled.size <= SETTLED_MAX) return;
+  const [oldest] = settled;
+  settled.delete(oldest!);
+}
+
+function cutTail(path: string, goodBytes: number, bytes: number, isLast: boolean, log: Logger): void {
+  if (bytes === goodBytes) return;
+  if (isLast) log.info({ path, bytes: bytes - goodBytes }, "the torn end of the journal was cut off");
+  else log.error({ path, start: goodBytes, end: bytes }, "the end of a journal segment is damaged");
+  truncateSync(path, goodBytes);
+}
+
+/** The record of a stream that the node died in, billed from its last progress; null if there was none. */
+export function crashedRecord(intent: Buffer, progress: Buffer | null, recordNo: number): Buffer | null {
+  if (progress === null) return null;
+  const began = fromBinary(UsageRecordSchema, intent);
+  const reached = fromBinary(UsageRecordSchema, progress);
+  const record = create(UsageRecordSchema, {
+    ...began,
+    recordNo: BigInt(recordNo),
+    stream: true,
+    physicalModelId: reached.physicalModelId,
+    priceId: reached.priceId,
+    units: reached.units.map((unit) => ({ ...unit, source: UnitSource.ESTIMATED })),
+    credits: reached.credits,
+    outcome: Outcome.NODE_CRASHED,
+    httpStatus: 200,
+  });
+  return Buffer.from(toBinary(UsageRecordSchema, record));
+}
+
+/** Record numbers as runs without gaps. */
+export class Runs {
+  readonly #runs: [first: number, last: number][] = [];
+
+  add(recordNo: number): void {
+    const run = this.#runs.at(-1);
+    if (run !== undefined && recordNo === run[1] + 1) run[1] = recordNo;
+    else this.#runs.push([recordNo, recordNo]);
+  }
+
+  /** How many numbers between the least one here and `upTo` are not here. */
+  missingUpTo(upTo: number): number {
+    let [missing, next] = [0, 0];
+    for (const [first, last] of this.#runs.toSorted(([a], [b]) => a - b)) {
+      if (first > upTo) break;
+      if (next > 0 && first > next) missing += first - next;
+      next = Math.max(next, last + 1);
+    }
+    return next === 0 ? 0 : missing + Math.max(0, upTo + 1 - next);
+  }
+}
+
+interface Boot {
+  readonly nodeId: string;
+  readonly bootId: string;
+}
+
+export class Recovery {
+  readonly #options: RecoveryOptions;
+  readonly #sender: ReportSender;
+  readonly #stopped = new AbortController();
+  #running: Promise<void> = Promise.resolve();
+  /** Boots that were brought in. */
+  recovered = 0;
+
+  constructor(options: RecoveryOptions) {
+    this.#options = options;
+    this.#sender = new ReportSender({ ...options, onAttempt: () => undefined });
+  }
+
+  start(): void {
+    this.#running = this.#run();
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped.abort();
+    await this.#running;
+  }
+
+  async #run(): Promise<void> {
+    const { signal } = this.#stopped;
+    while (!signal.aborted) {
+      await this.scan();
+      await sleep(this.#options.scanEveryMs ?? SCAN_EVERY_MS, undefined, { signal }).catch(() => undefined);
+    }
+  }
+
+  /** Brings in every dead boot that nobody else has taken. */
+  async scan(): Promise<void> {
+    const { root, owner, log, wallNow } = this.#options;
+    try {
+      removeLeftovers(root, wallNow());
+      for (const bootId of listBoots(root)) {
+        if (this.#stopped.signal.aborted) return;
+        const taken = takeOver(join(root, bootId), owner, wallNow());
+        if (taken !== null) await this.#recover(bootId, taken.nodeId);
+      }
+    } catch (error) {
+      if (!this.#stopped.signal.aborted)
+        log.error({ err: error }, "a journal could not be recovered; it is tried again");
+    }
+  }
+
+  async #recover(bootId: string, nodeId: string): Promise<void> {
+    const { root, log, wallNow } = this.#options;
+    const dir = join(root, bootId);
+    const heartbeat = setInterval(() => touchClaim(dir, wallNow()), HEARTBEAT_MS);
+    try {
+      const boot = { nodeId, bootId };
+      const known = await this.#send(create(ReportUsageRequestSchema, boot));
+      const reportedNo = Number(known.lastRecordNo);
+      const found = await inspectJournal(dir, log);
+      const ranges = await this.#settleStreams(dir, found, reportedNo);
+      const lastNo = Math.max(reportedNo, ...ranges.map((range) => range.lastNo));
+      await this.#deliver(boot, ranges, lastNo, Number(known.lastSeq), reportedNo);
+      removeBootDir(root, bootId);
+      this.recovered++;
+      const records = Math.max(0, lastNo - Number(known.lastRecordNo));
+      log.info(
+        { bootId, records, streams: lastNo - found.lastNo, corrupt: found.corrupt },
+        "a dead boot's journal was recovered",
+      );
+    } finally {
+      clearInterval(heartbeat);
+    }
+  }
+
+  /** Appends a record for each stream that was live, and has it on disk before anything is told. Returns all segments. */
+  async #settleStreams(dir: string, found: Found, reportedNo: number): Promise<readonly RecordRange[]> {
+    const missing = found.numbers.missingUpTo(reportedNo);
+    if (missing > 0 && found.streams.size > 0) {
+      // The ledger may have these streams already, and nothing may be counted twice.
+      this.#options.log.error(
+        { dir, missing, streams: found.streams.size },
+        "damaged records: live streams are not billed",
+      );
+      return found.ranges;
+    }
+    // The ledger can know more than the disk, if the disk lost what it had confirmed; numbers go on after both.
+    let lastNo = Math.max(found.lastNo, reportedNo);
+    const writer = new SegmentWriter(dir, this.#options.fs, found.nextIndex, lastNo);
+    for (const [, { intent, progress }] of found.streams.entries()) {
+      const payload = crashedRecord(intent, progress, lastNo + 1);
+      if (payload === null) continue;
+      lastNo++;
+      const buffer = Buffer.concat([Buffer.alloc(FRAME_HEADER_BYTES), payload]);
+      const end = sealFrame(buffer, 0, FrameType.SETTLE, payload.length);
+      writer.write({ buffer, start: 0, end, lastNo });
+    }
+    await writer.close();
+    return [...found.ranges, ...writer.segments];
+  }
+
+  /** Reports everything after what the ledger has, then that the boot is over. */
+  async #deliver(
+    boot: Boot,
+    ranges: readonly RecordRange[],
+    lastNo: number,
+    lastSeq: number,
+    reportedNo: number,
+  ): Promise<void> {
+    const { log, newId, wallNow } = this.#options;
+    const reader = new SegmentReader((recordNo) => {
+      log.error({ ...boot, recordNo }, "a journal record is lost");
+      return lostRecord(recordNo, newId("usg_"), wallNow());
+    });
+    const limits = { records: REPORT_RECORDS_MAX, bytes: REPORT_BYTES_MAX };
+    let [seq, next, gaps] = [lastSeq, reportedNo + 1, 0];
+    for (let final = false; !final;) {
+      const records = next > lastNo ? [] : await reader.read(ranges, next, lastNo, limits);
+      const end = next + records.length;
+      final = end > lastNo;
+      const firstRecordNo = BigInt(records.length > 0 ? next : 0);
+      const bytes = records.map((record) => record.bytes);
+      const request = create(ReportUsageRequestSchema, {
+        ...boot,
+        seq: BigInt(seq + 1),
+        firstRecordNo,
+        records: bytes,
+        final,
+      });
+      const response = await this.#send(request);
+      if (response.status === ReportStatus.GAP) {
+        if (++gaps > GAPS_MAX) throw new Error(`the control plane keeps refusing the reports of ${boot.bootId}`);
+        [seq, next, final] = [Number(response.lastSeq), Number(response.lastRecordNo) + 1, false];
+      } else {
+        [seq, next] = [seq + 1, end];
+      }
+    }
+  }
+
+  async #send(request: ReportUsageRequest) {
+    const { response } = await this.#sender.send(request, this.#stopped.signal);
+    return response;
+  }
+}

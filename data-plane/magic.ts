@@ -1,0 +1,76 @@
+/** PURE. The Magic Command: `/tokenbill` as a chat message tells how the VE stands. Free, and without any upstream. */
+
+import { formatCredits } from "../core/credits.ts";
+import { lastUserText, type ScannedBody } from "./body.ts";
+import type { WalletBalance } from "./budget/budget.ts";
+import type { RouteTable } from "./route_table.ts";
+import { checkoutUrl, type RouteVe } from "./route_types.ts";
+
+const COMMAND = "/tokenbill";
+
+/** The last user message, trimmed, is exactly the command. */
+export function isMagic(body: ScannedBody): boolean {
+  return lastUserText(body, COMMAND.slice(1))?.trim() === COMMAND;
+}
+
+/** `balance` is null when nothing was heard of the wallet: then its fields are null too. */
+export function magicText(table: RouteTable, ve: RouteVe, balance: WalletBalance | null, low: boolean): string {
+  const info: Record<string, unknown> = {
+    ve_id: ve.id,
+    name: ve.name,
+    credit_remaining: balance === null ? null : formatCredits(balance.creditRemaining),
+    credit_budget: balance === null ? null : formatCredits(balance.creditBudget),
+    logical_models: [...table.logicalModels(ve)].map((lm) => lm.spec.name).sort(),
+  };
+  const isLow = low || (balance !== null && (balance.creditRemaining <= 0n || balance.creditRemaining < ve.lowBalance));
+  if (isLow) info["checkout_url"] = checkoutUrl(ve);
+  return `TokenBill VE Info\n${JSON.stringify(info, null, 2)}`;
+}
+
+const NO_USAGE = { prompt_tokens: 0, completion_tokens: 0, total_tokens: 0 };
+
+/** The answer as a `chat.completion`. */
+export function magicJson(id: string, createdS: number, model: string, text: string): Buffer {
+  return Buffer.from(
+    JSON.stringify({
+      id: `chatcmpl-${id}`,
+      object: "chat.completion",
+      created: createdS,
+      model,
+      choices: [
+        {
+          index: 0,
+          message: { role: "assistant", content: text, refusal: null },
+          logprobs: null,
+          finish_reason: "stop",
+        },
+      ],
+      usage: NO_USAGE,
+    }),
+  );
+}
+
+/** The answer as `chat.completion.chunk` frames and `[DONE]`, with a usage chunk if the client asked for one. */
+export function magicStream(id: string, createdS: number, model: string, text: string, usageAsked: boolean): Buffer {
+  const frame = (choices: readonly unknown[], usage: unknown): string => {
+    const chunk: Record<string, unknown> = {
+      id: `chatcmpl-${id}`,
+      object: "chat.completion.chunk",
+      created: createdS,
+      model,
+      choices,
+    };
+    if (usageAsked) chunk["usage"] = usage;
+    return `data: ${JSON.stringify(chunk)}\n\n`;
+  };
+  const choice = (delta: unknown, reason: string | null) => [
+    { index: 0, delta, logprobs: null, finish_reason: reason },
+  ];
+  return Buffer.from(
+    frame(choice({ role: "assistant", content: "" }, null), null) +
+      frame(choice({ content: text }, null), null) +
+      frame(choice({}, "stop"), null) +
+      (usageAsked ? frame([], NO_USAGE) : "") +
+      "data: [DONE]\n\n",
+  );
+}

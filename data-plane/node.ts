@@ -1,0 +1,204 @@
+/** Puts one data-plane node together and takes it apart again in order. */
+
+import * as nodeFs from "node:fs";
+import { join } from "node:path";
+import type { Logger } from "pino";
+import { Wallets } from "./budget/wallets.ts";
+import { ConfigClient } from "./config_client.ts";
+import { TableFile } from "./config_table_file.ts";
+import { connectControlPlane } from "./control_plane.ts";
+import { newId } from "./ids.ts";
+import { createBootDir, HEARTBEAT_MS, removeBootDir, thisProcess, touchClaim } from "./journal/boot_dir.ts";
+import { FileJournal } from "./journal/file_journal.ts";
+import { Recovery } from "./journal/recovery.ts";
+import { Reporter } from "./journal/reporter.ts";
+import { NodeMetrics } from "./metrics.ts";
+import { createPipeline } from "./proxy.ts";
+import { RouteTable } from "./route_table.ts";
+import { startServer } from "./server.ts";
+import { formatAddress, type Settings } from "./settings.ts";
+import { createUpstream } from "./upstream.ts";
+
+/** After the last request, the last report may take this long; then the journal stays for the next start. */
+export const FINAL_REPORT_MS = 5_000;
+
+export interface NodeOptions {
+  readonly settings: Settings;
+  /** Stable over restarts. */
+  readonly nodeId: string;
+  readonly nodeToken: string;
+  /** Number of the worker from 1; null: the only process. */
+  readonly worker: number | null;
+  readonly log: Logger;
+  /** Answers `/metrics` for all workers; absent: for this process. */
+  readonly metricsText?: () => Promise<{ contentType: string; body: string }>;
+}
+
+export interface RunningNode {
+  /** `host:port` as it is. */
+  readonly address: string;
+  readonly metrics: NodeMetrics;
+  /** Resolves when the node can serve: it has a route table. */
+  readonly ready: Promise<void>;
+  /** Lets requests end, writes and reports everything. Safe to call twice. */
+  stop(): Promise<void>;
+}
+
+/** Milliseconds since 1970 that never go back, go on when the wall clock is set back, and count sleep of the machine. */
+export function forwardClock(): () => number {
+  let last = 0;
+  return () => {
+    last = Math.max(last, performance.timeOrigin + performance.now(), Date.now());
+    return last;
+  };
+}
+
+type Parts = ReturnType<typeof assemble>;
+
+/** Makes everything that a node consists of; nothing runs yet. @throws when the home cannot be written */
+function assemble({ settings, nodeId, nodeToken, worker, log }: NodeOptions) {
+  const now = forwardClock();
+  const random = Math.random;
+  const bootId = newId("boot_");
+  const root = join(settings.home, "node", "journal");
+  const owner = thisProcess(nodeId);
+  const dir = createBootDir(root, bootId, owner);
+  const heartbeat = setInterval(() => touchClaim(dir, Date.now()), HEARTBEAT_MS);
+  const metrics = new NodeMetrics();
+  if (worker !== null) metrics.registry.setDefaultLabels({ worker: String(worker) });
+
+  const control = connectControlPlane(settings.controlPlaneUrl, nodeToken);
+  const journal = new FileJournal({
+    dir,
+    log,
+    now: Date.now,
+    newId,
+    onSettle: (settlement) => metrics.settled(settlement),
+  });
+  const wallets = new Wallets(now, (ms, fn) => {
+    const timer = setTimeout(fn, ms);
+    return () => clearTimeout(timer);
+  });
+  const same = { nodeId, bootId, log, now, random };
+  const reporter = new Reporter({ ...same, client: control.reports, journal, wallets });
+  const recovery = new Recovery({
+    client: control.reports,
+    root,
+    owner,
+    log,
+    now,
+    wallNow: Date.now,
+    random,
+    newId,
+    fs: nodeFs,
+  });
+  const table = new RouteTable();
+  const hasTable = Promise.withResolvers<void>();
+  // One file for all workers: the first keeps it, all read it.
+  const writes = worker === null || worker === 1;
+  const file = new TableFile({ path: join(settings.home, "node", "table.bin"), nodeToken, log, writes });
+  const config = new ConfigClient({ ...same, client: control.feed, table, wallets, file, onTable: hasTable.resolve });
+  const upstream = createUpstream({ allowPrivate: settings.allowPrivateUpstreams });
+  const { veDomain, corsOrigins } = settings;
+  const pipeline = createPipeline({
+    table,
+    budget: wallets,
+    journal,
+    upstream,
+    // Durations in microseconds need the fraction, and the ledger wants the wall clock's day: both are in this one.
+    now: () => performance.timeOrigin + performance.now(),
+    random,
+    newId,
+    settings: { veDomain, corsOrigins },
+    log,
+    metrics,
+  });
+  const parts = {
+    bootId,
+    root,
+    heartbeat,
+    metrics,
+    control,
+    journal,
+    wallets,
+    reporter,
+    recovery,
+    table,
+    config,
+    upstream,
+    pipeline,
+  };
+  return { ...parts, hasTable: hasTable.promise, now, log };
+}
+
+function observe({ metrics, pipeline, journal, reporter, wallets, config, table, now }: Parts): void {
+  metrics.observe({
+    live: () => pipeline.live,
+    journal: () => journal,
+    reporter: () => reporter.stats,
+    wallets: () => wallets.totals(),
+    feed: () => ({
+      connected: config.connected,
+      revision: Number(table.cursor?.revision ?? 0),
+      heardAt: config.heardAt,
+      rejected: config.rejected,
+    }),
+    table: () => table.size(),
+    now,
+  });
+}
+
+/** After the last request: writes and reports everything, and lets go of the home. */
+async function release({
+  bootId,
+  root,
+  heartbeat,
+  control,
+  journal,
+  reporter,
+  recovery,
+  config,
+  upstream,
+  log,
+}: Parts): Promise<void> {
+  await Promise.all([config.stop(), recovery.stop(), upstream.close()]);
+  await journal.sync();
+  const allReported = await reporter.stop(FINAL_REPORT_MS);
+  await journal.close();
+  control.close();
+  clearInterval(heartbeat);
+  if (allReported) removeBootDir(root, bootId);
+  else log.warn({ records: journal.backlog }, "not everything could be reported; the next start does it");
+}
+
+/** @throws when the home cannot be written or the address cannot be listened on */
+export async function startNode(options: NodeOptions): Promise<RunningNode> {
+  const { settings, log } = options;
+  const parts = assemble(options);
+  const { metrics, pipeline, journal, table } = parts;
+  observe(parts);
+  parts.reporter.start();
+  parts.config.start();
+  const server = await startServer({
+    address: formatAddress(settings.address),
+    pipeline,
+    health: {
+      ready: () => table.cursor !== null && journal.accepting,
+      metrics: options.metricsText ?? (() => metrics.text()),
+    },
+    newId,
+    log,
+  }).catch(async (error: unknown) => {
+    await release(parts);
+    throw error;
+  });
+  parts.recovery.start();
+
+  let stopping: Promise<void> | null = null;
+  const stop = async (): Promise<void> => {
+    await server.close({ drainMs: settings.drainMs });
+    pipeline.close();
+    await release(parts);
+  };
+  return { address: server.address, metrics, ready: parts.hasTable, stop: () => (stopping ??= stop()) };
+}

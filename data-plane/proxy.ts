@@ -1,0 +1,299 @@
+/**
+ * The request pipeline, top to bottom:
+ * authenticate -> resolve VE and LM -> magic command? -> admit -> (serving.ts:) attempts -> relay -> meter -> settle ->
+ * journal -> finish.
+ */
+
+import { authenticate, parseTarget } from "./auth.ts";
+import { BodyError, type ScannedBody, scanBody } from "./body.ts";
+import type { Reservation, ReserveFailure } from "./budget/budget.ts";
+import {
+  type Admission,
+  admissionOf,
+  outputTokensCovered,
+  type RequestSize,
+  type TargetCost,
+} from "./budget/estimate.ts";
+import { Core, type Live } from "./core.ts";
+import type { PipelineDeps } from "./deps.ts";
+import { type Route, routeOf } from "./endpoints.ts";
+import {
+  badRequest,
+  bodyTooLarge,
+  BUDGET_UNAVAILABLE,
+  type ErrorAnswer,
+  exhausted,
+  INTERNAL,
+  INVALID_KEY,
+  JOURNAL_UNAVAILABLE,
+  modelNotFound,
+  noTarget,
+  unknownPath,
+  UNSUPPORTED_ENCODING,
+  wrongMethod,
+} from "./errors.ts";
+import type { EndpointSpec } from "./formats/format.ts";
+import { isMagic, magicJson, magicStream, magicText } from "./magic.ts";
+import { listModels, showModel } from "./models.ts";
+import { allowedOrigin, commonHeaders, isPreflight, replyError, replyJson, replyPreflight } from "./reply.ts";
+import { checkoutUrl, routable, type RouteKey, type RouteLm } from "./route_types.ts";
+import { Serving } from "./serving.ts";
+import type { BodySink, Exchange, ExchangeSink, Pipeline } from "./transport.ts";
+
+export type { PipelineDeps, PipelineMetrics, PipelineSettings } from "./deps.ts";
+
+export function createPipeline(deps: PipelineDeps): Pipeline {
+  const core = new Core(deps);
+  return {
+    handle: (exchange) => handle(core, exchange),
+    get live() {
+      return core.live.size;
+    },
+    idle: () => core.idle(),
+    abortAll: () => core.abortAll(),
+    close: () => core.close(),
+  };
+}
+
+/** Everything that can be said before the body is read. */
+function handle(core: Core, exchange: Exchange): void {
+  const { deps } = core;
+  const id = deps.newId("usg_");
+  const arriveMs = deps.now();
+  try {
+    const origins = deps.settings.corsOrigins;
+    const headers = commonHeaders(id, origins, exchange);
+    const target = parseTarget(exchange.target);
+    const route = routeOf(target.path);
+    if (route !== null && isPreflight(exchange) && allowedOrigin(origins, exchange.header("origin")) !== "") {
+      return replyPreflight(exchange, headers, `${route.method}, OPTIONS`);
+    }
+    if (route === null) return refuse(core, exchange, headers, unknownPath(exchange.method, target.path));
+    if (route.method !== exchange.method) {
+      return refuse(core, exchange, headers, wrongMethod(exchange.method, target.path, route.method));
+    }
+    const key = authenticate(deps.table, exchange, target, deps.settings.veDomain);
+    if (key === null) return refuse(core, exchange, headers, INVALID_KEY);
+    if (route.endpoint === null) return replyModels(core, exchange, headers, key, route);
+    new Entry(core, exchange, headers, id, arriveMs, key, route.endpoint).begin();
+  } catch (error) {
+    deps.log.error({ err: error, id }, "request failed");
+    refuse(core, exchange, ["x-request-id", id], INTERNAL);
+  }
+}
+
+function refuse(core: Core, exchange: Exchange, headers: string[], error: ErrorAnswer): void {
+  core.deps.metrics.request(0, error.status, 0, 0);
+  replyError(exchange, headers, error);
+}
+
+function replyModels(
+  core: Core,
+  exchange: Exchange,
+  headers: string[],
+  key: RouteKey,
+  route: Route & { endpoint: null },
+): void {
+  const { table } = core.deps;
+  const body = route.model === "" ? listModels(table, key.ve) : showModel(table, key.ve, route.model);
+  if (body === null) return refuse(core, exchange, headers, modelNotFound(route.model));
+  core.deps.metrics.request(0, 200, 0, 0);
+  replyJson(exchange, 200, headers, body);
+}
+
+/** A request from its body to its admission. */
+class Entry implements BodySink, ExchangeSink, Live {
+  private readonly core: Core;
+  private readonly exchange: Exchange;
+  private readonly headers: string[];
+  private readonly id: string;
+  private readonly arriveMs: number;
+  private readonly key: RouteKey;
+  private readonly endpoint: EndpointSpec;
+  private gone = false;
+  /** While the budget is asked, its answer must be waited for: it may hold Credits. */
+  private reserving = false;
+
+  constructor(
+    core: Core,
+    exchange: Exchange,
+    headers: string[],
+    id: string,
+    arriveMs: number,
+    key: RouteKey,
+    endpoint: EndpointSpec,
+  ) {
+    this.core = core;
+    this.exchange = exchange;
+    this.headers = headers;
+    this.id = id;
+    this.arriveMs = arriveMs;
+    this.key = key;
+    this.endpoint = endpoint;
+  }
+
+  begin(): void {
+    const encoding = this.exchange.header("content-encoding");
+    if (encoding !== "" && encoding.toLowerCase() !== "identity") {
+      return refuse(this.core, this.exchange, this.headers, UNSUPPORTED_ENCODING);
+    }
+    this.core.opened(this);
+    this.exchange.setSink(this);
+    this.exchange.readBody(this.endpoint.bodyBytesMax, this);
+  }
+
+  onBody(bytes: Buffer): void {
+    try {
+      const body = scanBody(bytes);
+      if (this.endpoint.chat && isMagic(body)) return this.answerMagic(body);
+      this.resolve(body);
+    } catch (error) {
+      if (error instanceof BodyError) {
+        return this.refuse(badRequest(error.message, error.param, error.code === "invalid_json" ? null : error.code));
+      }
+      this.crash(error);
+    }
+  }
+
+  onBodyFailure(): void {
+    this.refuse(bodyTooLarge(this.endpoint.bodyBytesMax));
+  }
+
+  onGone(): void {
+    this.gone = true;
+    if (!this.reserving) this.leave();
+  }
+
+  onDrain(): void {}
+
+  onProgressTick(): void {}
+
+  abort(): void {
+    if (!this.gone) this.exchange.destroy();
+    this.onGone();
+  }
+
+  private resolve(body: ScannedBody): void {
+    const { table, journal } = this.core.deps;
+    const lm = table.logicalModel(this.key.ve, body.model);
+    if (lm === undefined) return this.refuse(modelNotFound(body.model));
+    if (!journal.accepting) return this.refuse(JOURNAL_UNAVAILABLE);
+    this.admit(body, lm);
+  }
+
+  private admit(body: ScannedBody, lm: RouteLm): void {
+    const { budget } = this.core.deps;
+    const { ve } = this.key;
+    const targets: TargetCost[] = [];
+    for (const pm of lm.spec.group.pms) {
+      if (routable(pm)) targets.push({ rates: pm.rates!, maxOutputTokens: pm.maxOutputTokens });
+    }
+    if (targets.length === 0) return this.refuse(noTarget(body.model));
+    const size: RequestSize = {
+      bodyBytes: body.bytes.length,
+      hasOutput: this.endpoint.hasOutput,
+      stream: body.stream && this.endpoint.streams,
+      outputTokensMax: body.outputTokensMax,
+      answers: body.answers,
+    };
+    const wish = admissionOf(size, targets, ve.strict);
+    const reservation = budget.reserve(ve.id, wish.amount);
+    if (reservation !== null) return this.admitted(body, lm, size, targets, wish, reservation);
+    this.reserving = true;
+    budget.reserveSlow(ve.id, wish.amount, wish.minimum, (result) => {
+      this.reserving = false;
+      try {
+        this.reserved(body, lm, size, targets, wish, result);
+      } catch (error) {
+        this.crash(error);
+      }
+    });
+  }
+
+  private reserved(
+    body: ScannedBody,
+    lm: RouteLm,
+    size: RequestSize,
+    targets: readonly TargetCost[],
+    wish: Admission,
+    result: Reservation | ReserveFailure,
+  ): void {
+    if (typeof result !== "string") {
+      if (!this.gone) return this.admitted(body, lm, size, targets, wish, result);
+      this.core.deps.budget.settle(result, 0n);
+      return this.leave();
+    }
+    if (this.gone) return this.leave();
+    const { ve } = this.key;
+    this.refuse(result === "exhausted" ? exhausted(ve.exhaustedStatus, checkoutUrl(ve)) : BUDGET_UNAVAILABLE);
+  }
+
+  private admitted(
+    body: ScannedBody,
+    lm: RouteLm,
+    size: RequestSize,
+    targets: readonly TargetCost[],
+    wish: Admission,
+    reservation: Reservation,
+  ): void {
+    const { id, arriveMs, key, endpoint, headers } = this;
+    const { stream } = size;
+    const clampTo = this.clampOf(size, targets, wish, reservation);
+    if (clampTo !== null) headers.push("x-tokenbill-clamped-max-tokens", String(clampTo));
+    const admitted = { id, arriveMs, key, endpoint, lm, body, stream, headers, reservation, clampTo };
+    // From here on the reservation is the other's to settle.
+    new Serving(this.core, this.exchange, admitted).begin();
+    this.core.closed(this);
+  }
+
+  /**
+   * STRICT: an answer is never longer than what is held. BALANCED: an answer that is not streamed cannot be ended on the
+   * way, so it is limited when less than expected could be held; streams grow, or end, as they run.
+   */
+  private clampOf(
+    size: RequestSize,
+    targets: readonly TargetCost[],
+    wish: Admission,
+    reservation: Reservation,
+  ): number | null {
+    const { strict } = this.key.ve;
+    if (!size.hasOutput || (!strict && (size.stream || reservation.held >= wish.amount))) return null;
+    const covered = outputTokensCovered(size, targets, strict, reservation.held);
+    return covered !== null && (size.outputTokensMax === 0 || covered < size.outputTokensMax) ? covered : null;
+  }
+
+  private answerMagic(body: ScannedBody): void {
+    const { budget, table } = this.core.deps;
+    const { ve } = this.key;
+    budget.readBalance(ve.id, (balance) => {
+      if (this.gone) return this.leave();
+      const text = magicText(table, ve, balance, budget.isLow(ve.id));
+      const createdS = Math.floor(this.arriveMs / 1000);
+      const { headers, exchange, id } = this;
+      if (body.stream) {
+        headers.push("content-type", "text/event-stream; charset=utf-8", "cache-control", "no-cache");
+        exchange.writeHead(200, headers);
+        exchange.end(magicStream(id, createdS, body.model, text, body.usageAsked));
+      } else {
+        replyJson(exchange, 200, headers, magicJson(id, createdS, body.model, text));
+      }
+      this.core.deps.metrics.request(this.endpoint.number, 200, 0, 0);
+      this.leave();
+    });
+  }
+
+  private refuse(error: ErrorAnswer): void {
+    if (!this.gone) refuse(this.core, this.exchange, this.headers, error);
+    this.leave();
+  }
+
+  private crash(error: unknown): void {
+    this.core.deps.log.error({ err: error, id: this.id }, "request failed");
+    this.refuse(INTERNAL);
+  }
+
+  private leave(): void {
+    this.gone = true;
+    this.core.closed(this);
+  }
+}

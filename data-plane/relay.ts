@@ -1,0 +1,324 @@
+/**
+ * How an answer travels from the upstream to the client: JSON answers whole, streams frame by frame as they come. Relays
+ * decide what is content and what is the end; `proxy.ts` decides what follows from it.
+ */
+
+import type { Admitted } from "./admitted.ts";
+import type { EndpointSpec, Format, StreamReader } from "./formats/format.ts";
+import { FrameKind } from "./formats/format.ts";
+import { estimateTokens } from "./meter.ts";
+import { FrameTooLargeError, parseFrame, type SseEvent, SseSplitter } from "./sse.ts";
+
+/** JSON answers up to this size are checked whole before they are sent; the rest of a longer one passes through. */
+export const ANSWER_BUFFER_BYTES_MAX = 1024 * 1024;
+/** How much of the end of a longer answer is kept to find its usage in. */
+export const ANSWER_TAIL_BYTES = 64 * 1024;
+/** Frames without content that are held back before the answer begins; more of them are an error. */
+export const HELD_BYTES_MAX = 256 * 1024;
+
+/** What an upstream has delivered so far. */
+export interface Delivered {
+  /** The usage object as reported, null if none was. */
+  readonly usage: unknown;
+  /** Estimate of the output tokens that arrived. */
+  readonly outputTokens: number;
+  /** Least number of output tokens that arrived: one for each piece of a stream. */
+  readonly pieces: number;
+  readonly hasContent: boolean;
+}
+
+/** What a relay tells the request it works for. */
+export interface RelayHost {
+  /** The answer begins: the head goes to the client. `bytes` is the length of the answer if it is known. */
+  commit(contentType: string, bytes: number | null): void;
+  /** Sends bytes to the client, unless it is gone. */
+  write(bytes: Uint8Array): void;
+  /** The answer is no answer; nothing was sent. */
+  badAnswer(): void;
+  /** The answer is whole. `final` is sent once the settlement is journaled. */
+  complete(final: Uint8Array | null): void;
+  /** The answer broke after it began. */
+  broken(): void;
+  /** So many output tokens arrived by now. The host stops the relay when the wallet covers no more. */
+  metered(outputTokens: number): void;
+}
+
+export interface Relay {
+  /** The head was sent. */
+  readonly committed: boolean;
+  onChunk(chunk: Buffer): void;
+  onEnd(): void;
+  delivered(): Delivered;
+  /** Frames that end a stream whose length the wallet cut; null if there is no such thing. */
+  lengthFrame(choices: number): Buffer | null;
+  /** Takes no more notice of the upstream. */
+  stop(): void;
+}
+
+/** The relay for an answer whose head came. */
+export function relayFor(host: RelayHost, format: Format, request: Admitted, contentType: string): Relay {
+  const { endpoint, body, stream } = request;
+  if (!stream) return new JsonRelay(host, format, endpoint, contentType);
+  return new StreamRelay(host, format, endpoint, !body.usageAsked, contentType);
+}
+
+class JsonRelay implements Relay {
+  committed = false;
+  private readonly host: RelayHost;
+  private readonly format: Format;
+  private readonly endpoint: EndpointSpec;
+  private readonly contentType: string;
+  private chunks: Buffer[] = [];
+  private bytes = 0;
+  private stopped = false;
+  private whole: Delivered | null = null;
+
+  constructor(host: RelayHost, format: Format, endpoint: EndpointSpec, contentType: string) {
+    this.host = host;
+    this.format = format;
+    this.endpoint = endpoint;
+    this.contentType = contentType;
+  }
+
+  onChunk(chunk: Buffer): void {
+    if (this.stopped) return;
+    this.chunks.push(chunk);
+    this.bytes += chunk.length;
+    if (this.committed) this.passOn();
+    else if (this.bytes > ANSWER_BUFFER_BYTES_MAX) this.overflow();
+  }
+
+  onEnd(): void {
+    if (this.stopped) return;
+    const rest = this.chunks.length === 1 ? this.chunks[0]! : Buffer.concat(this.chunks);
+    if (this.committed) {
+      this.whole = this.longAnswer(rest);
+      this.host.complete(rest);
+      return;
+    }
+    const reading = this.format.readAnswer(rest, this.endpoint);
+    if (!reading.valid) return this.host.badAnswer();
+    const { usage } = reading;
+    // Only needed where the usage cannot be used: parsing the whole answer costs more than all the rest.
+    this.whole = {
+      usage,
+      pieces: 0,
+      get outputTokens() {
+        return estimateTokens(reading.textBytes(), 0);
+      },
+      get hasContent() {
+        return reading.hasContent();
+      },
+    };
+    this.committed = true;
+    this.host.commit(this.contentType, rest.length);
+    this.host.complete(rest);
+  }
+
+  delivered(): Delivered {
+    if (this.whole !== null) return this.whole;
+    const hasContent = this.bytes > 0;
+    return { usage: null, outputTokens: estimateTokens(this.bytes, 0), pieces: 0, hasContent };
+  }
+
+  lengthFrame(): null {
+    return null;
+  }
+
+  stop(): void {
+    this.stopped = true;
+    this.chunks = [];
+  }
+
+  /** Too long to be kept: what looks like an answer begins now. */
+  private overflow(): void {
+    const start = this.chunks[0]!.toString("latin1", 0, 64).trimStart();
+    if (!start.startsWith("{") || start.startsWith('{"error"')) {
+      this.stop();
+      return this.host.badAnswer();
+    }
+    this.committed = true;
+    this.host.commit(this.contentType, null);
+    this.passOn();
+  }
+
+  /** Sends all but the tail, which may hold the usage and must not leave before the settlement is journaled. */
+  private passOn(): void {
+    let kept = 0;
+    let from = this.chunks.length;
+    while (from > 0 && kept < ANSWER_TAIL_BYTES) kept += this.chunks[--from]!.length;
+    for (const chunk of this.chunks.splice(0, from)) this.host.write(chunk);
+  }
+
+  private longAnswer(tail: Buffer): Delivered {
+    return {
+      usage: this.format.readTail(tail),
+      outputTokens: estimateTokens(this.bytes, 0),
+      pieces: 0,
+      hasContent: true,
+    };
+  }
+}
+
+class StreamRelay implements Relay {
+  committed = false;
+  private readonly host: RelayHost;
+  private readonly reader: StreamReader;
+  private readonly splitter = new SseSplitter();
+  private readonly event: SseEvent = { event: "", data: null };
+  private readonly contentType: string;
+  private stopped = false;
+  private hasContent = false;
+  /** Frames that wait for the first content. */
+  private held: Buffer[] = [];
+  private heldBytes = 0;
+  /** Frames of the present chunk that go out untouched: `source[from..to)`. */
+  private source: Buffer = NOTHING;
+  private from = 0;
+  private to = 0;
+  private ready: Uint8Array[] = [];
+  private meteredPieces = 0;
+
+  constructor(host: RelayHost, format: Format, endpoint: EndpointSpec, stripUsage: boolean, contentType: string) {
+    this.host = host;
+    this.reader = format.streamReader(endpoint, stripUsage);
+    this.contentType = contentType;
+  }
+
+  onChunk(chunk: Buffer): void {
+    if (this.stopped) return;
+    try {
+      this.splitter.push(chunk, this.onFrame);
+    } catch (error) {
+      if (!(error instanceof FrameTooLargeError)) throw error;
+      return this.fail();
+    }
+    this.flush();
+    this.meter();
+  }
+
+  onEnd(): void {
+    if (this.stopped) return;
+    // Some servers leave out the last blank line.
+    const rest = this.splitter.remainder();
+    if (rest.length > 0 && rest.toString("latin1").trim() !== "") {
+      const last = Buffer.concat([rest, LINE_BREAKS]);
+      this.onFrame(last, 0, last.length);
+      this.flush();
+      if (this.stopped) return;
+    }
+    if (!this.committed) return this.fail();
+    // A stream without [DONE] is whole if its choices ended or its usage came.
+    if (this.reader.finished || this.reader.usage !== null) this.end(null);
+    else this.fail();
+  }
+
+  delivered(): Delivered {
+    const { usage, textBytes, pieces } = this.reader;
+    return { usage, outputTokens: estimateTokens(textBytes, pieces), pieces, hasContent: this.hasContent };
+  }
+
+  lengthFrame(choices: number): Buffer {
+    return this.reader.lengthFrame(choices);
+  }
+
+  stop(): void {
+    this.stopped = true;
+    this.held = [];
+  }
+
+  private readonly onFrame = (buffer: Buffer, start: number, end: number): void => {
+    if (this.stopped) return;
+    const { reader, event } = this;
+    parseFrame(buffer, start, end, event);
+    switch (reader.read(event, !this.committed)) {
+      case FrameKind.DONE:
+        if (!this.committed) return this.fail();
+        return this.end(buffer.subarray(start, end));
+      case FrameKind.ERROR:
+      case FrameKind.BROKEN:
+        return this.fail();
+      case FrameKind.USAGE_ONLY:
+        return;
+      case FrameKind.CONTENT:
+        if (reader.pieces > 0) this.hasContent = true;
+        if (!this.committed) this.begin();
+        this.forward(buffer, start, end);
+        return;
+      default:
+        if (this.committed) this.forward(buffer, start, end);
+        else this.hold(buffer, start, end, event.data === null);
+    }
+  };
+
+  private begin(): void {
+    this.committed = true;
+    this.host.commit(this.contentType, null);
+    this.ready.push(...this.held);
+    this.held = [];
+  }
+
+  /** Once a chunk, after it went out: what arrived is the client's. */
+  private meter(): void {
+    const { textBytes, pieces } = this.reader;
+    if (this.stopped || pieces === this.meteredPieces) return;
+    this.meteredPieces = pieces;
+    this.host.metered(estimateTokens(textBytes, pieces));
+  }
+
+  private forward(buffer: Buffer, start: number, end: number): void {
+    const replacement = this.reader.replacement(buffer, start, end);
+    if (replacement !== null) {
+      this.closeRange();
+      this.ready.push(replacement);
+    } else if (this.source === buffer && this.to === start) {
+      this.to = end;
+    } else {
+      this.closeRange();
+      this.source = buffer;
+      this.from = start;
+      this.to = end;
+    }
+  }
+
+  private closeRange(): void {
+    if (this.to > this.from) this.ready.push(this.source.subarray(this.from, this.to));
+    this.source = NOTHING;
+    this.from = this.to = 0;
+  }
+
+  private flush(): void {
+    this.closeRange();
+    const { ready } = this;
+    if (ready.length === 0) return;
+    this.ready = [];
+    this.host.write(ready.length === 1 ? ready[0]! : Buffer.concat(ready));
+  }
+
+  /** Comments beyond the limit are forgotten, since upstreams send them for as long as they think. */
+  private hold(buffer: Buffer, start: number, end: number, comment: boolean): void {
+    if (this.heldBytes + end - start <= HELD_BYTES_MAX) {
+      const replacement = this.reader.replacement(buffer, start, end);
+      this.held.push(replacement ?? Buffer.from(buffer.subarray(start, end)));
+      this.heldBytes += end - start;
+    } else if (!comment) {
+      this.fail();
+    }
+  }
+
+  private end(final: Uint8Array | null): void {
+    this.flush();
+    this.stop();
+    this.host.complete(final);
+  }
+
+  private fail(): void {
+    this.flush();
+    this.stop();
+    if (this.committed) this.host.broken();
+    else this.host.badAnswer();
+  }
+}
+
+const NOTHING = Buffer.alloc(0);
+const LINE_BREAKS = Buffer.from("\n\n");

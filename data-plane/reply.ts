@@ -1,0 +1,52 @@
+/** Heads of answers: what every answer carries, CORS included. */
+
+import type { ErrorAnswer } from "./errors.ts";
+import type { Exchange } from "./transport.ts";
+
+const EXPOSED = "x-request-id, retry-after, x-should-retry, x-tokenbill-clamped-max-tokens, x-tokenbill-attempts";
+const PREFLIGHT_S = "86400";
+
+/** The value of `access-control-allow-origin` for an origin, "" if it is not allowed or CORS is off. */
+export function allowedOrigin(origins: readonly string[], origin: string): string {
+  if (origins.length === 0 || origin === "") return "";
+  if (origins.includes("*")) return "*";
+  return origins.includes(origin) ? origin : "";
+}
+
+/** Headers that every answer to this exchange has. */
+export function commonHeaders(id: string, origins: readonly string[], exchange: Exchange): string[] {
+  const headers = ["x-request-id", id];
+  if (origins.length > 0) addCors(headers, origins, exchange);
+  return headers;
+}
+
+function addCors(headers: string[], origins: readonly string[], exchange: Exchange): void {
+  const allowed = allowedOrigin(origins, exchange.header("origin"));
+  if (allowed !== "*") headers.push("vary", "Origin");
+  if (allowed !== "") headers.push("access-control-allow-origin", allowed, "access-control-expose-headers", EXPOSED);
+}
+
+export function isPreflight(exchange: Exchange): boolean {
+  return exchange.method === "OPTIONS" && exchange.header("access-control-request-method") !== "";
+}
+
+/** Answers a browser's preflight. The caller has checked that the origin is allowed. */
+export function replyPreflight(exchange: Exchange, headers: string[], methods: string): void {
+  headers.push("access-control-allow-methods", methods);
+  const wanted = exchange.header("access-control-request-headers");
+  if (wanted !== "") headers.push("access-control-allow-headers", wanted);
+  headers.push("access-control-max-age", PREFLIGHT_S, "content-length", "0");
+  exchange.writeHead(204, headers);
+  exchange.end();
+}
+
+export function replyJson(exchange: Exchange, status: number, headers: string[], body: Buffer): void {
+  headers.push("content-type", "application/json", "content-length", String(body.length));
+  exchange.writeHead(status, headers);
+  exchange.end(body);
+}
+
+export function replyError(exchange: Exchange, headers: string[], error: ErrorAnswer): void {
+  headers.push(...error.headers);
+  replyJson(exchange, error.status, headers, error.body);
+}

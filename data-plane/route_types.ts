@@ -1,0 +1,138 @@
+/** The compiled forms that the route table hands out. Objects of Providers and Physical Models are updated in place. */
+
+import type { CompiledPrice } from "../core/pricing.ts";
+import type { Health } from "./health.ts";
+
+/** Numbers equal `tokenbill.v1.ProviderFormat`. */
+export const FORMAT_OPENAI = 1;
+
+export interface RouteProvider {
+  readonly id: string;
+  /** False: not (yet) known, or removed. */
+  present: boolean;
+  disabled: boolean;
+  format: number;
+  /** Scheme, host and port. */
+  origin: string;
+  /** The path that API paths are appended to, without a slash at its end. */
+  basePath: string;
+  /** The query of the base URL with its `?`, or "". */
+  baseQuery: string;
+  apiKey: string;
+  onDisconnect: number;
+  /** Flat: lower-case name, value, … */
+  headers: readonly string[];
+  /** How many Physical Models lead here. */
+  refs: number;
+}
+
+/** Picocredits per token or request, for admission: `dear*` is the dearest meter of the family. */
+export interface AdmissionRates {
+  readonly input: bigint;
+  readonly output: bigint;
+  readonly dearInput: bigint;
+  readonly dearOutput: bigint;
+  readonly request: bigint;
+}
+
+export interface RoutePm {
+  readonly id: string;
+  present: boolean;
+  disabled: boolean;
+  provider: RouteProvider;
+  upstreamName: string;
+  price: CompiledPrice | null;
+  rates: AdmissionRates | null;
+  /** 0: not known. */
+  maxOutputTokens: number;
+  readonly health: Health;
+  /** How many target groups lead here. */
+  refs: number;
+}
+
+/** True if requests may be sent there: known, enabled, priced for tokens or requests, and of a format we speak. */
+export function routable(pm: RoutePm): boolean {
+  const provider = pm.provider;
+  return (
+    pm.present &&
+    !pm.disabled &&
+    pm.price !== null &&
+    provider.present &&
+    !provider.disabled &&
+    provider.format === FORMAT_OPENAI
+  );
+}
+
+/** One priority tier: targets with a weight first, with running sums of their weights; then those of weight 0. */
+export interface RouteTier {
+  readonly tier: number;
+  readonly pms: readonly RoutePm[];
+  /** `cumulative[i]` is the sum of the weights of `pms[0..i]`; its length is the number of weighted targets. */
+  readonly cumulative: readonly number[];
+}
+
+/** The targets of a Logical Model; shared by all Logical Models with equal ones. */
+export interface RouteGroup {
+  readonly key: string;
+  readonly tiers: readonly RouteTier[];
+  /** Every Physical Model once. */
+  readonly pms: readonly RoutePm[];
+  refs: number;
+}
+
+/** Milliseconds; 0 means the default. */
+export interface RouteDeadlines {
+  readonly connectMs: number;
+  readonly firstByteMs: number;
+  readonly idleMs: number;
+  readonly totalMs: number;
+}
+
+/** What equal Logical Models of different VEs share. */
+export interface RouteSpec {
+  readonly key: string;
+  readonly name: string;
+  readonly group: RouteGroup;
+  readonly deadlines: RouteDeadlines;
+  refs: number;
+}
+
+export interface RouteLm {
+  readonly id: string;
+  readonly ve: RouteVe;
+  readonly spec: RouteSpec;
+  readonly createUnixS: number;
+}
+
+export interface RouteVe {
+  readonly id: string;
+  present: boolean;
+  disabled: boolean;
+  name: string;
+  /** True: BUDGET_MODE_STRICT. */
+  strict: boolean;
+  /** The HTTP status when the wallet is empty. */
+  exhaustedStatus: number;
+  /** Most URLs end with the VE's id; then only what stands before it is kept, shared by all VEs. See `checkoutUrl`. */
+  checkoutPrefix: string;
+  checkoutEndsWithId: boolean;
+  /** Picocredits. */
+  lowBalance: bigint;
+  /** Few: a list that is searched. Many: a map by name. */
+  lms: RouteLm[] | Map<string, RouteLm>;
+  /** `lms[i].spec` while `lms` is a list: specs are shared and thus in the processor's cache, Logical Models are not. */
+  specs: RouteSpec[];
+  /** Keys and Logical Models that point here. */
+  refs: number;
+}
+
+export function checkoutUrl(ve: RouteVe): string {
+  return ve.checkoutEndsWithId ? ve.checkoutPrefix + ve.id : ve.checkoutPrefix;
+}
+
+export interface RouteKey {
+  readonly id: string;
+  readonly ve: RouteVe;
+  /** Standard base64 of the SHA-256 of the secret. */
+  readonly digest: string;
+}

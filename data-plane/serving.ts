@@ -1,0 +1,399 @@
+/** An admitted request: attempts, relay, meter, settle, journal, finish. It settles its reservation exactly once. */
+
+import { type Admitted, identityOf, outboundOf } from "./admitted.ts";
+import type { Core, Live } from "./core.ts";
+import * as deadlines from "./deadlines.ts";
+import * as errors from "./errors.ts";
+import type { Format } from "./formats/format.ts";
+import { formatOf } from "./formats/index.ts";
+import { Growth } from "./growth.ts";
+import type { FailureKind } from "./health.ts";
+import { AttemptResult, OnDisconnect, Outcome, Phase } from "./outcome.ts";
+import { type Delivered, type Relay, relayFor, type RelayHost } from "./relay.ts";
+import { replyError } from "./reply.ts";
+import { checkoutUrl, type RoutePm } from "./route_types.ts";
+import { type Bill, billFor, NOBODY_SERVED, progressOf, settlementOf } from "./settlement.ts";
+import { Deadline, type Timed } from "./timers.ts";
+import { Trail } from "./trail.ts";
+import type { CallErrorKind, Exchange, ExchangeSink, OutboundCall, OutboundSink } from "./transport.ts";
+import { AnswerHead, type AnswerHeaders, StatusBody } from "./upstream_head.ts";
+
+export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Live {
+  private readonly core: Core;
+  private readonly exchange: Exchange;
+  private readonly request: Admitted;
+  private readonly trail: Trail;
+  private readonly deadline: Deadline = new Deadline(this);
+  private readonly arriveUs: number;
+  private readonly totalAt: number;
+  private phase: Phase = Phase.TRYING;
+  /** The client left; the answer is only read for its usage. */
+  private gone = false;
+  private drainUntil = Number.POSITIVE_INFINITY;
+  private drainBytes = 0;
+
+  private pm: RoutePm | null = null;
+  private format: Format | null = null;
+  private bill: Bill = NOBODY_SERVED;
+  private growth: Growth | null = null;
+  private call: OutboundCall | null = null;
+  private head: AnswerHead | null = null;
+  private refusal: StatusBody | null = null;
+  private relay: Relay | null = null;
+  private sent = false;
+  private paused = false;
+
+  private firstByteUs = 0;
+  private firstContentUs = 0;
+  /** Output tokens at the last progress note. */
+  private noted = -1;
+  /** What goes out last, once the settlement is journaled. */
+  private last: Uint8Array | errors.ErrorAnswer | "break" | null = null;
+
+  constructor(core: Core, exchange: Exchange, request: Admitted) {
+    this.core = core;
+    this.exchange = exchange;
+    this.request = request;
+    this.arriveUs = Math.round(request.arriveMs * 1000);
+    this.totalAt = request.arriveMs + deadlines.totalMs(request.lm.spec.deadlines);
+    this.trail = new Trail(core, request.lm.spec.group, this.arriveUs);
+  }
+
+  begin(): void {
+    this.core.opened(this);
+    this.exchange.setSink(this);
+    try {
+      if (this.request.stream)
+        this.core.deps.journal.intent({ ...identityOf(this.request), arriveUnixUs: this.arriveUs });
+      this.attempt();
+    } catch (error) {
+      this.crash(error);
+    }
+  }
+
+  // --- attempts -------------------------------------------------------------------------------------------------------
+
+  private attempt(): void {
+    const { core, request, trail } = this;
+    const pm = trail.next();
+    if (pm === null) return this.finishWithError(trail.error(request.body.model), Outcome.UPSTREAM_ERROR);
+    const format = formatOf(pm.provider.format)!;
+    this.pm = pm;
+    this.format = format;
+    // The price of this moment holds to the end, whatever changes meanwhile.
+    this.bill = { pmId: pm.id, price: pm.price };
+    this.growth = request.stream
+      ? new Growth(core.deps.budget, request.reservation, pm.rates!, request.body.bytes.length)
+      : null;
+    this.head = this.refusal = this.relay = null;
+    this.sent = this.paused = false;
+    this.firstByteUs = 0;
+    this.call = core.deps.upstream.send(outboundOf(request, format, pm, this.exchange), this);
+    this.within(deadlines.connectMs(request.lm.spec.deadlines));
+  }
+
+  onSent(): void {
+    this.sent = true;
+    this.within(deadlines.firstByteMs(this.request.lm.spec.deadlines, this.request.stream));
+  }
+
+  onHead(status: number, headers: AnswerHeaders): void {
+    this.guard(() => {
+      const head = new AnswerHead(status, headers);
+      this.head = head;
+      if (!head.ok) this.refusal = new StatusBody();
+      else if (!head.fits(this.request.stream)) this.badAnswer();
+      else this.relay = relayFor(this, this.format!, this.request, head.contentType);
+    });
+  }
+
+  onChunk(chunk: Buffer): void {
+    this.guard(() => {
+      const { relay } = this;
+      if (relay === null) return this.refusal?.add(chunk);
+      if (this.phase >= Phase.SETTLING) return;
+      if (this.gone && (this.drainBytes += chunk.length) > deadlines.DRAIN_BYTES_MAX) return this.leave(this.bill);
+      relay.onChunk(chunk);
+      if (this.relay !== relay || this.phase >= Phase.SETTLING) return;
+      // Comments and roles are no progress: until there is content, the deadline of the first byte holds.
+      if (!relay.committed && this.request.stream) return;
+      if (this.firstByteUs === 0) this.firstByteUs = this.sinceArrival();
+      this.within(this.paused ? deadlines.CLIENT_STALL_MS : deadlines.idleMs(this.request.lm.spec.deadlines));
+    });
+  }
+
+  onEnd(): void {
+    this.guard(() => {
+      this.call = null;
+      if (this.phase >= Phase.SETTLING) return this.core.wheel.clear(this.deadline);
+      if (this.refusal !== null) this.statusFailed(this.refusal);
+      else if (this.relay === null) this.badAnswer();
+      else this.relay.onEnd();
+    });
+  }
+
+  onError(kind: CallErrorKind, detail: string): void {
+    this.guard(() => {
+      this.call = null;
+      if (this.phase >= Phase.SETTLING) return this.core.wheel.clear(this.deadline);
+      this.core.deps.log.debug({ id: this.request.id, pm: this.pm?.id, kind, detail }, "upstream call failed");
+      if (this.refusal !== null) this.statusFailed(this.refusal);
+      else if (this.relay?.committed === true) this.broken();
+      else if (kind === "address_not_allowed") this.failed(AttemptResult.ADDRESS_NOT_ALLOWED, "account");
+      else if (kind === "protocol" || this.head !== null) this.badAnswer();
+      else this.failed(AttemptResult.CONNECTION_ERROR, "failure", 0, kind === "reset");
+    });
+  }
+
+  private statusFailed(refusal: StatusBody): void {
+    const head = this.head!;
+    const body = refusal.bytes();
+    const verdict = this.format!.classify(head.status, body);
+    if (!verdict.clientFault)
+      return this.failed(AttemptResult.STATUS, verdict.health, head.retryAfterMs(this.core.deps.now()));
+    this.pm!.health.succeed();
+    this.record(AttemptResult.CLIENT_ERROR);
+    this.finishWithError(this.format!.refusal(head.status, body, this.pm!.provider), Outcome.CLIENT_ERROR);
+  }
+
+  badAnswer(): void {
+    this.failed(AttemptResult.BAD_ANSWER, "failure");
+  }
+
+  /** The attempt came to nothing, and the client has seen nothing: on to the next target. */
+  private failed(result: AttemptResult, kind: FailureKind, retryAfterMs = 0, resendable = false): void {
+    this.record(result);
+    this.trail.failed(this.pm!, kind, retryAfterMs, resendable);
+    this.stopCall();
+    if (this.gone) this.settle(Outcome.CLIENT_GONE, NOBODY_SERVED, null, 0);
+    else this.attempt();
+  }
+
+  // --- relay ----------------------------------------------------------------------------------------------------------
+
+  commit(contentType: string, bytes: number | null): void {
+    const { request, trail } = this;
+    this.pm!.health.succeed();
+    this.firstContentUs = this.sinceArrival();
+    if (this.firstByteUs === 0) this.firstByteUs = this.firstContentUs;
+    this.core.deps.metrics.firstContent(this.firstContentUs);
+    this.phase = Phase.RELAYING;
+    if (this.gone) return;
+    const { headers } = request;
+    if (trail.attempts.length > 0) headers.push("x-tokenbill-attempts", String(trail.attempts.length + 1));
+    headers.push("content-type", contentType || (request.stream ? "text/event-stream" : "application/json"));
+    if (bytes !== null) headers.push("content-length", String(bytes));
+    if (request.stream) headers.push("cache-control", "no-cache");
+    this.exchange.writeHead(this.head!.status, headers);
+  }
+
+  write(bytes: Uint8Array): void {
+    if (this.gone || this.exchange.write(bytes)) return;
+    this.paused = true;
+    this.call?.pause();
+  }
+
+  onDrain(): void {
+    if (!this.paused) return;
+    this.paused = false;
+    if (this.phase === Phase.RELAYING) this.within(deadlines.idleMs(this.request.lm.spec.deadlines));
+    this.call?.resume();
+  }
+
+  metered(outputTokens: number): void {
+    if (this.growth === null || this.growth.covers(outputTokens)) return;
+    const fields = errors.exhaustedFields(checkoutUrl(this.request.key.ve));
+    this.cut(Outcome.BUDGET_CUT, AttemptResult.SERVED, fields);
+  }
+
+  complete(final: Uint8Array | null): void {
+    this.record(AttemptResult.SERVED);
+    this.last = final;
+    const outcome = this.gone ? Outcome.CLIENT_GONE : Outcome.COMPLETED;
+    this.settle(outcome, this.bill, this.relay!.delivered(), this.head!.status, "", true);
+  }
+
+  broken(): void {
+    this.pm!.health.fail("failure", 0, this.core.deps.now(), this.core.health);
+    this.cut(Outcome.UPSTREAM_CUT, AttemptResult.BAD_ANSWER, errors.STREAM_CUT);
+  }
+
+  /** Ends an answer that has begun: a stream says why in a last frame, anything else just breaks off. */
+  private cut(outcome: Outcome, result: AttemptResult, fields: errors.ErrorFields): void {
+    const relay = this.relay!;
+    relay.stop();
+    this.stopCall();
+    this.record(result);
+    if (this.request.stream) {
+      const length = outcome === Outcome.BUDGET_CUT ? relay.lengthFrame(this.request.body.choices) : null;
+      const frame = this.format!.errorFrame(fields);
+      this.last = length === null ? frame : Buffer.concat([length, frame]);
+    } else {
+      this.last = "break";
+    }
+    const { status } = this.head!;
+    this.settle(this.gone ? Outcome.CLIENT_GONE : outcome, this.bill, relay.delivered(), status, fields.code ?? "");
+  }
+
+  onProgressTick(): void {
+    const { request, bill, relay } = this;
+    if (this.phase !== Phase.RELAYING || !request.stream) return;
+    const delivered = relay!.delivered();
+    if (delivered.outputTokens === this.noted) return;
+    this.noted = delivered.outputTokens;
+    this.core.deps.journal.progress(progressOf(request, bill, delivered));
+  }
+
+  // --- ends -----------------------------------------------------------------------------------------------------------
+
+  onGone(): void {
+    this.guard(() => {
+      this.gone = true;
+      if (this.phase >= Phase.SETTLING) return;
+      switch (this.pm!.provider.onDisconnect) {
+        case OnDisconnect.DRAIN:
+          this.drainUntil = this.core.deps.now() + deadlines.DRAIN_MS_MAX;
+          this.within(deadlines.DRAIN_MS_MAX);
+          if (this.paused) this.call?.resume();
+          this.paused = false;
+          return;
+        case OnDisconnect.FREE:
+          return this.leave(null);
+        default:
+          return this.leave(this.bill);
+      }
+    });
+  }
+
+  /** The client is gone and nothing more is read. `bill` null: what arrived is free. */
+  private leave(bill: Bill | null): void {
+    const delivered = this.relay?.delivered() ?? null;
+    this.relay?.stop();
+    if (this.phase === Phase.TRYING) this.pm!.health.release();
+    this.stopCall();
+    this.record(AttemptResult.CLIENT_GONE);
+    const counts = bill !== null && delivered?.hasContent === true ? delivered : null;
+    this.settle(Outcome.CLIENT_GONE, this.bill, counts, this.head?.status ?? 0);
+  }
+
+  onDeadline(): void {
+    this.guard(() => {
+      if (this.phase === Phase.FINISHED) return this.stopCall();
+      if (this.phase === Phase.SETTLING) return;
+      if (this.gone) return this.leave(this.bill);
+      const total = this.core.deps.now() >= this.totalAt;
+      if (this.phase === Phase.TRYING) {
+        if (total) return this.giveUp(errors.TOTAL_TIMEOUT);
+        return this.failed(this.sent ? AttemptResult.FIRST_BYTE_TIMEOUT : AttemptResult.CONNECTION_ERROR, "failure");
+      }
+      if (this.paused && !total) {
+        // The client stalls: as good as gone.
+        this.exchange.destroy();
+        return this.onGone();
+      }
+      if (!total) this.pm!.health.fail("failure", 0, this.core.deps.now(), this.core.health);
+      this.cut(Outcome.TIMEOUT, total ? AttemptResult.TOTAL_TIMEOUT : AttemptResult.BAD_ANSWER, errors.STREAM_TIMEOUT);
+    });
+  }
+
+  abort(): void {
+    this.guard(() => {
+      if (this.phase >= Phase.SETTLING) return;
+      if (this.gone) return this.leave(this.bill);
+      if (this.phase === Phase.TRYING) return this.giveUp(errors.JOURNAL_UNAVAILABLE);
+      this.cut(Outcome.UPSTREAM_CUT, AttemptResult.BAD_ANSWER, errors.SHUTTING_DOWN);
+    });
+  }
+
+  /** Time is up, for the request or for the node: no more attempts. */
+  private giveUp(error: errors.ErrorAnswer): void {
+    this.pm!.health.release();
+    this.stopCall();
+    this.record(AttemptResult.TOTAL_TIMEOUT);
+    this.finishWithError(error, Outcome.UPSTREAM_ERROR);
+  }
+
+  private finishWithError(error: errors.ErrorAnswer, outcome: Outcome): void {
+    this.last = error;
+    this.settle(this.gone ? Outcome.CLIENT_GONE : outcome, NOBODY_SERVED, null, error.status, error.code);
+  }
+
+  /** The bill. `delivered` null: nothing is billed. */
+  private settle(
+    outcome: Outcome,
+    bill: Bill,
+    delivered: Delivered | null,
+    status: number,
+    errorCode = "",
+    whole = false,
+  ): void {
+    const { core, request } = this;
+    const { budget, journal, metrics } = core.deps;
+    this.phase = Phase.SETTLING;
+    core.wheel.clear(this.deadline);
+    const billed = billFor(bill, request, delivered, whole);
+    const { firstByteUs, firstContentUs } = this;
+    const durationUs = this.sinceArrival();
+    const { attempts } = this.trail;
+    const upstreamRequestId = this.head?.requestId() ?? "";
+    const ending = { outcome, status, errorCode, attempts, firstByteUs, firstContentUs, durationUs, upstreamRequestId };
+    budget.settle(request.reservation, billed.credits);
+    metrics.request(request.endpoint.number, status, outcome, durationUs);
+    // If the write failed the journal keeps the record and says so itself; the client has paid for its answer.
+    journal.settle(settlementOf(request, this.arriveUs, bill, billed, ending), () => this.finish());
+  }
+
+  private finish(): void {
+    const { core, exchange } = this;
+    this.phase = Phase.FINISHED;
+    if (this.call !== null) this.core.wheel.set(this.deadline, core.deps.now() + deadlines.AFTER_DONE_MS);
+    const { last } = this;
+    if (!this.gone) {
+      if (last === "break") exchange.destroy();
+      else if (last === null || last instanceof Uint8Array) exchange.end(last ?? undefined);
+      else replyError(exchange, this.request.headers, last);
+    }
+    core.closed(this);
+  }
+
+  // --- small things -----------------------------------------------------------------------------------------------------
+
+  private sinceArrival(): number {
+    return Math.max(0, this.core.nowUs() - this.arriveUs);
+  }
+
+  /** The next thing must happen within so many milliseconds, and within the deadlines of the whole. */
+  private within(ms: number): void {
+    this.core.wheel.set(this.deadline, Math.min(this.core.deps.now() + ms, this.totalAt, this.drainUntil));
+  }
+
+  private record(result: AttemptResult): void {
+    this.trail.record(this.pm!, result, this.head?.status ?? 0);
+  }
+
+  private stopCall(): void {
+    this.call?.abort();
+    this.call = null;
+  }
+
+  /** Callbacks come from sockets and timers: what goes wrong here must end here. */
+  private guard(run: () => void): void {
+    try {
+      run();
+    } catch (error) {
+      this.crash(error);
+    }
+  }
+
+  private crash(error: unknown): void {
+    this.core.deps.log.error({ err: error, id: this.request.id }, "request failed");
+    this.stopCall();
+    this.core.wheel.clear(this.deadline);
+    if (this.phase >= Phase.SETTLING) {
+      if (!this.gone) this.exchange.destroy();
+      return this.core.closed(this);
+    }
+    if (this.relay?.committed === true) this.cut(Outcome.UPSTREAM_CUT, AttemptResult.BAD_ANSWER, errors.STREAM_CUT);
+    else this.finishWithError(errors.INTERNAL, Outcome.UPSTREAM_ERROR);
+  }
+}
