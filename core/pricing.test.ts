@@ -138,7 +138,10 @@ describe("whatever the price and the usage", () => {
   test("a detailed price with one number everywhere is the simple price", () => {
     fc.assert(
       fc.property(price, usage, ({ creditPerUnit, perUnits }, used) => {
-        const same = detailed([Meter.INPUT_TOKENS, creditPerUnit, perUnits], [Meter.OUTPUT_TOKENS, creditPerUnit, perUnits]);
+        const same = detailed(
+          [Meter.INPUT_TOKENS, creditPerUnit, perUnits],
+          [Meter.OUTPUT_TOKENS, creditPerUnit, perUnits],
+        );
         expect(priceUsage(same, used)).toBe(priceUsage(simple(creditPerUnit, perUnits), used));
       }),
     );

@@ -1,7 +1,15 @@
 /** Units x price -> Credits, exactly. Both planes compute with this one function and compare. */
 
 import { type Credits, parseCredits } from "./credits.ts";
-import { METERS_OF_KIND, METER_SLOTS, Meter, PARENT_METER, SECONDS_SCALE, UnitKind, type UnitQuantity } from "./meters.ts";
+import {
+  METERS_OF_KIND,
+  METER_SLOTS,
+  Meter,
+  PARENT_METER,
+  SECONDS_SCALE,
+  UnitKind,
+  type UnitQuantity,
+} from "./meters.ts";
 
 /** A Price ready for arithmetic. `rates[meter]` is picocredits per quantity; `undefined` means the meter is not priced. */
 export interface CompiledPrice {
@@ -74,7 +82,11 @@ export function compileDetailedPrice(id: string, prices: readonly MeterPrice[]):
   const tokens = METERS_OF_KIND[UnitKind.TOKENS];
   if (tokens.some((meter) => rates[meter] !== undefined)) {
     if (rates[Meter.INPUT_TOKENS] === undefined || rates[Meter.OUTPUT_TOKENS] === undefined) {
-      throw new PriceError("price_invalid", "meters", "name both METER_INPUT_TOKENS and METER_OUTPUT_TOKENS; a price of 0 is allowed");
+      throw new PriceError(
+        "price_invalid",
+        "meters",
+        "name both METER_INPUT_TOKENS and METER_OUTPUT_TOKENS; a price of 0 is allowed",
+      );
     }
     for (const meter of tokens) rates[meter] ??= rates[PARENT_METER[meter]!];
   }
@@ -93,5 +105,7 @@ export function priceUsage(price: CompiledPrice, units: readonly UnitQuantity[])
 
 /** True when usage of this kind costs something or is deliberately priced 0, so that routing to it is no accident. */
 export function pricesKind(price: CompiledPrice, kind: UnitKind): boolean {
-  return METERS_OF_KIND[kind].some((meter) => price.rates[meter] !== undefined) || price.rates[Meter.REQUESTS] !== undefined;
+  return (
+    METERS_OF_KIND[kind].some((meter) => price.rates[meter] !== undefined) || price.rates[Meter.REQUESTS] !== undefined
+  );
 }

@@ -28,7 +28,12 @@ export interface Budget {
    * One synchronous report first, then holds `amount`, or whatever is there if at least `minimum` is. Calls of one VE
    * share the report. `minimum <= amount`. The answer comes within RESERVE_WAIT_MS.
    */
-  reserveSlow(veId: string, amount: Credits, minimum: Credits, done: (result: Reservation | ReserveFailure) => void): void;
+  reserveSlow(
+    veId: string,
+    amount: Credits,
+    minimum: Credits,
+    done: (result: Reservation | ReserveFailure) => void,
+  ): void;
   /** Grows a reservation by `amount`: true if the lease covers it now. False also starts a report that asks for more. */
   grow(reservation: Reservation, amount: Credits): boolean;
   /** Ends a reservation with what was really spent (0 if nothing was). Exactly once; the spend is part of the next report. */

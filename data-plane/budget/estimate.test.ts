@@ -42,7 +42,8 @@ describe("BALANCED", () => {
   });
 
   test("a stream holds what is expected, and grows", () => {
-    const amount = (max: number) => admissionOf(size({ stream: true, outputTokensMax: max }), [target(RATES)], false).amount;
+    const amount = (max: number) =>
+      admissionOf(size({ stream: true, outputTokensMax: max }), [target(RATES)], false).amount;
     expect(amount(0)).toBe(input + 100n * BigInt(STREAM_OUTPUT_TOKENS));
     expect(amount(100_000)).toBe(amount(0));
     expect(amount(7)).toBe(input + 700n);
