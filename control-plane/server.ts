@@ -141,7 +141,7 @@ class Server implements ControlPlaneServer {
       const path = (request.url ?? "").split("?", 1)[0]!;
       const app = this.#app;
       if (app !== null && app.rpc.knows(path)) await this.#onCall(app, path, request, response);
-      else if (app === null && request.method === "POST") await this.#refuse(request, response);
+      else if (app === null && request.method === "POST") this.#refuse(request, response);
       else await servePage(path, { ready: () => this.#ready() }, request, response);
     } catch (error) {
       this.#log.error({ reason: (error as Error).message }, "request failed");
@@ -160,12 +160,12 @@ class Server implements ControlPlaneServer {
     }
   }
 
-  async #refuse(request: NodeRequest, response: NodeResponse): Promise<void> {
+  #refuse(request: NodeRequest, response: NodeResponse): void {
     request.resume();
     const text = this.#draining
       ? "the server is stopping: try another, or again in a moment"
       : "the server is starting: try again in a moment";
-    await writeError(response, 503, withInfo(text, Code.Unavailable, "unavailable", {}));
+    writeError(response, 503, withInfo(text, Code.Unavailable, "unavailable", {}));
   }
 
   async #ready(): Promise<string | null> {

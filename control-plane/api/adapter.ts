@@ -147,8 +147,11 @@ export function createRpcHandler(deps: Deps, { routes, shutdownSignal }: RpcOpti
   const handlers = new Map<string, UniversalHandler>(router.handlers.map((handler) => [handler.requestPath, handler]));
 
   async function respond(handler: UniversalHandler, request: NodeRequest, response: NodeResponse): Promise<void> {
-    const answer = await handler(universalRequestFromNodeRequest(request, response, undefined, undefined));
-    await universalResponseToNodeResponse(await complete(answer), response);
+    // Connect's own promise for the written answer does not always settle; the end of the response always comes.
+    const closed = new Promise<void>((resolve) => response.once("close", resolve));
+    const incoming = universalRequestFromNodeRequest(request, response, undefined, undefined);
+    const answer = await handler({ ...incoming, body: request.iterator({ destroyOnReturn: false }) });
+    await Promise.race([universalResponseToNodeResponse(await complete(answer), response), closed]);
   }
 
   return {
@@ -159,14 +162,25 @@ export function createRpcHandler(deps: Deps, { routes, shutdownSignal }: RpcOpti
       } catch (error) {
         // The client went away, or sent what is no request; there is nobody to tell more.
         deps.log.debug({ path, reason: ConnectError.from(error).rawMessage }, "answer not delivered");
-        await writeError(response, 400, toConnectError(new ConnectError("", Code.InvalidArgument))).catch(() => {});
+        writeError(response, 400, toConnectError(new ConnectError("", Code.InvalidArgument)));
+      } finally {
+        // Whatever was not read of the request must not stand in the way of the next one on this connection.
+        request.resume();
       }
     },
   };
 }
 
 /** Answers with an error in Connect's JSON form, unless an answer has begun. */
-export async function writeError(response: NodeResponse, status: number, error: ConnectError): Promise<void> {
+export function writeError(response: NodeResponse, status: number, error: ConnectError): void {
   if (response.headersSent || response.destroyed) return;
-  await universalResponseToNodeResponse(errorResponse(status, error), response);
+  const bytes = errorToJsonBytes(error, undefined);
+  // HTTP/2's responses have the same two methods; only their declared overloads differ.
+  const out = response as ServerResponse;
+  out.writeHead(status, {
+    ...Object.fromEntries(error.metadata),
+    "content-type": "application/json",
+    "content-length": String(bytes.length),
+  });
+  out.end(bytes);
 }

@@ -2,6 +2,7 @@
 
 import { connect as connectTcp } from "node:net";
 import { once } from "node:events";
+import { Agent, type IncomingMessage, request as httpRequest } from "node:http";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { ConfigFeedService } from "../../proto/gen/tokenbill/node/v1/config_feed_service_pb.ts";
 import { MerchantService } from "../../proto/gen/tokenbill/v1/merchant_service_pb.ts";
@@ -9,6 +10,7 @@ import { ProviderFormat } from "../../proto/gen/tokenbill/v1/provider_pb.ts";
 import type { Database } from "../db/database.ts";
 import { openTestDatabases } from "../db/testing.ts";
 import { failureOf, type Protocol, startTestControlPlane, type TestControlPlane } from "../testing.ts";
+import { REQUEST_BYTES_MAX } from "./adapter.ts";
 import { REQUEST_ID_TTL_MS } from "./idempotency.ts";
 import { type Clients, clientsOf, makeCatalogue, UPSTREAM_KEY } from "./test_fixture.ts";
 
@@ -207,6 +209,36 @@ describe.each(openTestDatabases())("calls on $name", ({ open }) => {
     await once(socket, "close");
     expect(answer).toMatch(/^HTTP\/1\.1 200 OK[^]*ok\n$/);
   });
+
+  test.each([true, false])(
+    "a body that is not read whole stands in nobody's way (length told: %s)",
+    async (tellsLength) => {
+      const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+      const call = async (body: Buffer): Promise<{ status: number | undefined; text: string }> => {
+        const headers: Record<string, string> = {
+          authorization: `Bearer ${cp.merchantToken}`,
+          "content-type": "application/json",
+        };
+        if (tellsLength) headers["content-length"] = String(body.length);
+        const request = httpRequest(`${cp.url}/tokenbill.v1.MerchantService/GetMerchant`, {
+          method: "POST",
+          agent,
+          headers,
+        });
+        request.end(body);
+        const [response] = (await once(request, "response")) as [IncomingMessage];
+        let text = "";
+        for await (const chunk of response) text += String(chunk);
+        return { status: response.statusCode, text };
+      };
+      for (let round = 0; round < 3; round += 1) {
+        const refused = await call(Buffer.alloc(REQUEST_BYTES_MAX * 2, 32));
+        expect(refused).toMatchObject({ status: 429, text: expect.stringContaining("ERROR_REASON_LIMIT_REACHED") });
+        expect(await call(Buffer.from("{}"))).toMatchObject({ status: 200 });
+      }
+      agent.destroy();
+    },
+  );
 
   test("junk in place of HTTP ends the connection, not the server", async () => {
     for (const junk of [
