@@ -1,0 +1,248 @@
+/** Usage records per second into PostgreSQL through ReportUsage, beside a bare insert of the same rows. */
+
+import { randomBytes } from "node:crypto";
+import { create, toBinary } from "@bufbuild/protobuf";
+import { type Client, createClient } from "@connectrpc/connect";
+import { formatCredits, parseCredits } from "../../core/credits.ts";
+import type { Database } from "../../control-plane/db/database.ts";
+import { openPostgres } from "../../control-plane/db/postgres.ts";
+import { base32 } from "../../data-plane/ids.ts";
+import {
+  ReportStatus,
+  UsageRecordSchema,
+  UsageReportService,
+} from "../../proto/gen/tokenbill/node/v1/usage_report_service_pb.ts";
+import { Meter, UnitSource } from "../../proto/gen/tokenbill/v1/meter_pb.ts";
+import { AttemptResult, Endpoint, Outcome } from "../../proto/gen/tokenbill/v1/usage_pb.ts";
+import { startControlPlane } from "./gateway.ts";
+import { benchMain, type BenchOptions } from "./options.ts";
+import { atEnd, cpuUs } from "./processes.ts";
+import { CREDITS_PER_1000, loadSqlWorld, type SqlWorld } from "./sql_world.ts";
+import { digits, median, printAim, printHeading, printTable, spread } from "./stats.ts";
+
+const ROUNDS = 5;
+const VES = 1000;
+const LMS_PER_VE = 10;
+const BOOTS = 4;
+const BATCH_RECORDS = 1000;
+/** Batches of each boot in one round. */
+const BATCHES = 8;
+const RATIO_AIM = 0.5;
+const RATE = parseCredits(CREDITS_PER_1000) / 1000n;
+
+/** A row of `usage_event`, but for what the database makes. */
+interface Row {
+  readonly arriveUs: bigint;
+  readonly id: string;
+  readonly veId: string;
+  readonly keyId: string;
+  readonly model: string;
+  readonly pmId: string;
+  readonly credits: bigint;
+  readonly recordNo: bigint;
+  readonly body: Uint8Array;
+}
+
+interface Boot {
+  readonly id: string;
+  readonly client: Client<typeof UsageReportService>;
+  seq: bigint;
+  recordNo: bigint;
+}
+
+function makeRow(world: SqlWorld, recordNo: bigint, nowUs: bigint): Row {
+  const ve = Math.floor(Math.random() * VES);
+  const pm = Math.floor(Math.random() * world.pmIds.length);
+  const input = BigInt(Math.floor(Math.random() * 2000));
+  const output = BigInt(Math.floor(Math.random() * 500));
+  const row = {
+    arriveUs: nowUs,
+    id: `usg_${base32(randomBytes(16))}`,
+    veId: world.veId(ve),
+    keyId: world.keyId(ve),
+    model: world.lmName(pm),
+    pmId: world.pmIds[pm]!,
+    credits: RATE * (input + output),
+    recordNo,
+  };
+  const record = create(UsageRecordSchema, {
+    recordNo,
+    id: row.id,
+    veId: row.veId,
+    accessKeyId: row.keyId,
+    logicalModelId: world.lmId(ve, pm),
+    logicalModel: row.model,
+    endpoint: Endpoint.CHAT_COMPLETIONS,
+    physicalModelId: row.pmId,
+    priceId: world.priceIds[pm]!,
+    units: [
+      { meter: Meter.INPUT_TOKENS, quantity: input, source: UnitSource.REPORTED },
+      { meter: Meter.OUTPUT_TOKENS, quantity: output, source: UnitSource.REPORTED },
+    ],
+    credits: formatCredits(row.credits),
+    outcome: Outcome.COMPLETED,
+    httpStatus: 200,
+    attempts: [
+      {
+        physicalModelId: row.pmId,
+        tier: 0,
+        result: AttemptResult.SERVED,
+        httpStatus: 200,
+        startUs: 35n,
+        durationUs: 412_345n,
+      },
+    ],
+    arriveUnixUs: nowUs,
+    firstByteUs: 380_000n,
+    firstContentUs: 380_000n,
+    durationUs: 412_400n,
+    upstreamRequestId: `req_${row.id}`,
+  });
+  return { ...row, body: toBinary(UsageRecordSchema, record) };
+}
+
+/** The batches of one boot for one round, made before the clock starts. */
+function makeBatches(world: SqlWorld, boot: Boot): Row[][] {
+  const nowUs = BigInt(Date.now()) * 1000n;
+  return Array.from({ length: BATCHES }, () =>
+    Array.from({ length: BATCH_RECORDS }, () => makeRow(world, ++boot.recordNo, nowUs)),
+  );
+}
+
+/** What a node says with its records: the spend of each VE, and that it wants as much again. */
+function leasesOf(rows: readonly Row[]): { veId: string; spent: string; want: string }[] {
+  const spent = new Map<string, bigint>();
+  for (const { veId, credits } of rows) spent.set(veId, (spent.get(veId) ?? 0n) + credits);
+  return [...spent].map(([veId, credits]) => ({ veId, spent: formatCredits(credits), want: formatCredits(credits) }));
+}
+
+async function report(boot: Boot, batches: readonly Row[][]): Promise<void> {
+  for (const rows of batches) {
+    const answer = await boot.client.reportUsage({
+      nodeId: `node_${boot.id}`,
+      bootId: boot.id,
+      seq: ++boot.seq,
+      firstRecordNo: rows[0]!.recordNo,
+      records: rows.map(({ body }) => body),
+      leases: leasesOf(rows),
+    });
+    if (answer.status !== ReportStatus.APPLIED || answer.lastRecordNo !== rows.at(-1)!.recordNo) {
+      throw new Error(`a report was answered with status ${answer.status}, record ${answer.lastRecordNo}`);
+    }
+  }
+}
+
+/** The columns and indexes of usage_event, and nothing else. */
+async function createBareTable(db: Database): Promise<void> {
+  await db.query("create table usage_bare (like usage_event including defaults including constraints)");
+  const indexes = await db.query<{ indexdef: string }>(
+    "select pg_get_indexdef(indexrelid) as indexdef from pg_index where indrelid = 'usage_event'::regclass",
+  );
+  for (const { indexdef } of indexes) {
+    const columns = /USING .*$/.exec(indexdef)![0];
+    await db.query(`create ${indexdef.includes("UNIQUE") ? "unique" : ""} index on usage_bare ${columns}`);
+  }
+}
+
+async function insertBare(db: Database, world: SqlWorld, boot: Boot, batches: readonly Row[][]): Promise<void> {
+  for (const rows of batches) {
+    await db.query(
+      `insert into usage_bare (arrive_us, id, merchant_id, ve_id, access_key_id, logical_model, physical_model_id, credits, boot_id, record_no, node_id, transfer_id, body)
+       select a, b, $1, c, d, e, f, g, $2, h, $3, $4, i
+       from unnest($5::bigint[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::numeric[], $12::bigint[], $13::bytea[]) as u (a, b, c, d, e, f, g, h, i)`,
+      [
+        world.merchantId,
+        boot.id,
+        `node_${boot.id}`,
+        `tr_${boot.id}`,
+        rows.map((row) => row.arriveUs),
+        rows.map((row) => row.id),
+        rows.map((row) => row.veId),
+        rows.map((row) => row.keyId),
+        rows.map((row) => row.model),
+        rows.map((row) => row.pmId),
+        rows.map((row) => formatCredits(row.credits)),
+        rows.map((row) => row.recordNo),
+        rows.map((row) => row.body),
+      ],
+    );
+  }
+}
+
+async function perSecond(run: () => Promise<unknown>): Promise<number> {
+  const begin = performance.now();
+  await run();
+  return (BOOTS * BATCHES * BATCH_RECORDS * 1000) / (performance.now() - begin);
+}
+
+/** Everything that was reported must be there, and paid for. */
+async function verify(db: Database, world: SqlWorld, records: number): Promise<void> {
+  const [row] = await db.query<{ count: bigint; credits: string; settled: string }>(
+    `select count(*) as count, coalesce(sum(credits), 0) as credits,
+       (select coalesce(sum(settled), 0) from wallet where merchant_id = $1) as settled from usage_event where merchant_id = $1`,
+    [world.merchantId],
+  );
+  if (row!.count !== BigInt(records) || row!.credits !== row!.settled) {
+    throw new Error(
+      `${records} records were sent, ${row!.count} arrived; usage ${row!.credits}, settled ${row!.settled}`,
+    );
+  }
+}
+
+async function run({ rounds = ROUNDS }: BenchOptions): Promise<void> {
+  printHeading(
+    "ingest",
+    `${BOOTS} boots at once, reports of ${BATCH_RECORDS.toLocaleString("en-US")} records over ${VES.toLocaleString("en-US")} VEs with leases asked for; the bare insert has the columns and\n` +
+      `indexes of usage_event. ${rounds} interleaved rounds of ${(BOOTS * BATCHES * BATCH_RECORDS).toLocaleString("en-US")} records, medians (least-most), ratio within a round.`,
+  );
+  const first = await startControlPlane(undefined);
+  const db = openPostgres({ url: first.databaseUrl, poolMax: BOOTS, onNotice: () => {} });
+  atEnd(() => db.close());
+  const world = await loadSqlWorld(db, VES, LMS_PER_VE);
+  await createBareTable(db);
+  const boots = Array.from({ length: BOOTS }, (): Boot => {
+    const client = createClient(UsageReportService, first.nodeTransport());
+    return { id: `boot_${base32(randomBytes(16))}`, client, seq: 0n, recordNo: 0n };
+  });
+  const ours: number[] = [];
+  const bare: number[] = [];
+  const cpu: number[] = [];
+  for (let round = 0; round <= rounds; round++) {
+    const batches = boots.map((boot) => makeBatches(world, boot));
+    const before = cpuUs(first.process.pid);
+    const applied = await perSecond(() => Promise.all(boots.map((boot, i) => report(boot, batches[i]!))));
+    const used = (cpuUs(first.process.pid) - before) / (BOOTS * BATCHES * BATCH_RECORDS);
+    const inserted = await perSecond(() =>
+      Promise.all(boots.map((boot, i) => insertBare(db, world, boot, batches[i]!))),
+    );
+    // The first round warms up.
+    if (round === 0) continue;
+    ours.push(applied);
+    bare.push(inserted);
+    cpu.push(used);
+  }
+  await verify(
+    db,
+    world,
+    boots.reduce((sum, boot) => sum + Number(boot.recordNo), 0),
+  );
+  const ratios = ours.map((value, round) => value / bare[round]!);
+  printTable(
+    ["path", "records/s", "of bare insert", "control plane CPU µs/record"],
+    [
+      ["ReportUsage", spread(ours), spread(ratios), spread(cpu)],
+      ["bare insert", spread(bare), "1", ""],
+    ],
+  );
+  console.log(`\nThe ledger agrees: every record is there once, and the settled Credits are their sum.`);
+  printAim({
+    what: "records/s of the bare insert",
+    value: median(ratios),
+    bound: RATIO_AIM,
+    kind: "at least",
+    unit: "",
+  });
+  console.log(`${digits(median(ours))} records/s are ${digits((median(ours) * 86_400) / 1e6)} million a day.`);
+}
+
+if (import.meta.main) await benchMain(run);
