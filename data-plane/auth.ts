@@ -40,19 +40,25 @@ export interface Target {
   readonly ve: string | null;
   /** The path from `/v1` on, without query. */
   readonly path: string;
+  /** The authority of an absolute target, which counts instead of the Host header; "" if there is none. */
+  readonly authority: string;
 }
 
 const VE_PREFIX = "/ve/";
 
 export function parseTarget(target: string): Target {
   let path = target;
-  if (!path.startsWith("/")) path = path.replace(/^https?:\/\/[^/?#]*/i, "") || "/";
+  let authority = "";
+  if (!path.startsWith("/")) {
+    authority = /^https?:\/\/([^/?#]*)/i.exec(path)?.[1] ?? "";
+    path = path.replace(/^https?:\/\/[^/?#]*/i, "") || "/";
+  }
   const query = path.search(/[?#]/);
   if (query >= 0) path = path.slice(0, query);
-  if (!path.startsWith(VE_PREFIX)) return { ve: null, path };
+  if (!path.startsWith(VE_PREFIX)) return { ve: null, path, authority };
   const slash = path.indexOf("/", VE_PREFIX.length);
   const end = slash === -1 ? path.length : slash;
-  return { ve: veIdOf(path.slice(VE_PREFIX.length, end)), path: path.slice(end) || "/" };
+  return { ve: veIdOf(path.slice(VE_PREFIX.length, end)), path: path.slice(end) || "/", authority };
 }
 
 /**
@@ -65,7 +71,7 @@ export function authenticate(table: RouteTable, exchange: Exchange, target: Targ
   // The table is searched by digest: how long that takes says nothing about the secrets in it.
   const key = table.key(hash("sha256", secret, "base64"));
   if (key === undefined || key.ve.disabled) return null;
-  const host = veDomain === "" ? null : veOfHost(exchange.header("host"), veDomain);
+  const host = veDomain === "" ? null : veOfHost(target.authority || exchange.header("host"), veDomain);
   if (host !== null && host !== key.ve.id) return null;
   if (target.ve !== null && target.ve !== key.ve.id) return null;
   return key;

@@ -38,7 +38,37 @@ const KEYS = [
   "prompt",
 ] as const;
 type Key = (typeof KEYS)[number];
-const KNOWN: ReadonlySet<string> = new Set(KEYS);
+
+/** The keys of one length, and their bytes. */
+interface KnownKeys {
+  readonly names: readonly Key[];
+  readonly bytes: readonly Buffer[];
+}
+const KEYS_BY_LENGTH: readonly (KnownKeys | undefined)[] = Array.from({ length: 32 }, (_, length) => {
+  const names = KEYS.filter((key) => key.length === length);
+  return names.length === 0 ? undefined : { names, bytes: names.map((name) => Buffer.from(name)) };
+});
+
+/** Which of our keys is the string literal at `start..end`, null if none. Nearly always without making a string. */
+function keyOf(bytes: Buffer, start: number, end: number): Key | null {
+  const from = start + 1;
+  const length = end - start - 2;
+  const known = KEYS_BY_LENGTH[length];
+  if (known !== undefined) {
+    for (let k = 0; k < known.bytes.length; k++) {
+      const wanted = known.bytes[k]!;
+      let same = 0;
+      while (same < length && bytes[from + same] === wanted[same]) same++;
+      if (same === length) return known.names[k]!;
+    }
+  }
+  for (let at = from; at < end - 1; at++) {
+    if (bytes[at] !== BACKSLASH) continue;
+    const key = decodeString(bytes, start, end) as Key;
+    return KEYS.includes(key) ? key : null;
+  }
+  return null;
+}
 
 export interface Splice {
   readonly start: number;
@@ -66,19 +96,39 @@ export interface ScannedBody {
 }
 
 const NO_CUTS: readonly Splice[] = [];
+/** The most that `n` and `best_of` can ask for, as at OpenAI. */
+const ANSWERS_MAX = 128;
+/** The most prompts of one legacy completion. */
+const PROMPTS_MAX = 2048;
+
+/** All keys are there from the start, so that these objects have one shape. */
+function noRanges(): Partial<Record<Key, Range>> {
+  return {
+    model: undefined,
+    stream: undefined,
+    stream_options: undefined,
+    max_tokens: undefined,
+    max_completion_tokens: undefined,
+    n: undefined,
+    best_of: undefined,
+    messages: undefined,
+    prompt: undefined,
+  };
+}
 
 /** @throws BodyError */
 export function scanBody(bytes: Buffer): ScannedBody {
-  const ranges: Partial<Record<Key, Range>> = {};
+  const ranges = noRanges();
   let cuts: Splice[] | null = null;
   const open = skipSpace(bytes, 0);
   try {
     if (!isUtf8(bytes)) throw new JsonScanError("this is not valid UTF-8", 0);
-    const end = scanObject(bytes, open, 0, (key, member, start, valueEnd) => {
-      if (!KNOWN.has(key)) return;
-      const before = ranges[key as Key];
+    const end = scanObject(bytes, open, 0, (member, keyEnd, start, valueEnd) => {
+      const key = keyOf(bytes, member, keyEnd);
+      if (key === null) return;
+      const before = ranges[key];
       if (before !== undefined) (cuts ??= []).push(cutOf(bytes, before));
-      ranges[key as Key] = { member, start, end: valueEnd };
+      ranges[key] = { member, start, end: valueEnd };
     });
     if (skipSpace(bytes, end) !== bytes.length) throw new JsonScanError("there is more after the JSON value", end);
     return readFields(bytes, open + 1, ranges, cuts ?? NO_CUTS);
@@ -100,8 +150,8 @@ function readFields(
   ranges: Partial<Record<Key, Range>>,
   cuts: readonly Splice[],
 ): ScannedBody {
-  const n = readCount(bytes, ranges.n, "n", 1) || 1;
-  const bestOf = readCount(bytes, ranges.best_of, "best_of", 1) || 1;
+  const n = readCount(bytes, ranges.n, "n", 1, ANSWERS_MAX) || 1;
+  const bestOf = readCount(bytes, ranges.best_of, "best_of", 1, ANSWERS_MAX) || 1;
   const max = Math.max(
     readCount(bytes, ranges.max_tokens, "max_tokens", 0),
     readCount(bytes, ranges.max_completion_tokens, "max_completion_tokens", 0),
@@ -126,6 +176,7 @@ const LOWER_N = 0x6e;
 const LOWER_T = 0x74;
 const LOWER_F = 0x66;
 const QUOTE = 0x22;
+const BACKSLASH = 0x5c;
 const OBJECT = 0x7b;
 const ARRAY = 0x5b;
 
@@ -150,13 +201,20 @@ function readBoolean(bytes: Buffer, range: Range | undefined, name: string): boo
 }
 
 /** These decide how much is held, so a wrong type is refused here and not left to the upstream. 0 if absent. */
-function readCount(bytes: Buffer, range: Range | undefined, name: string, least: number): number {
+function readCount(
+  bytes: Buffer,
+  range: Range | undefined,
+  name: string,
+  least: number,
+  most = Number.MAX_SAFE_INTEGER,
+): number {
   if (!isSet(bytes, range)) return 0;
   const first = bytes[range.start]!;
   const isNumber = first === 0x2d || (first >= 0x30 && first <= 0x39);
   const value = isNumber ? Number(bytes.toString("latin1", range.start, range.end)) : Number.NaN;
-  if (Number.isSafeInteger(value) && value >= least) return value;
-  throw new BodyError("invalid_type", name, `Invalid value for '${name}': expected an integer of at least ${least}.`);
+  if (Number.isSafeInteger(value) && value >= least && value <= most) return value;
+  const bounds = most === Number.MAX_SAFE_INTEGER ? `of at least ${least}` : `from ${least} to ${most}`;
+  throw new BodyError("invalid_type", name, `Invalid value for '${name}': expected an integer ${bounds}.`);
 }
 
 function readStreamOptions(bytes: Buffer, range: Range | undefined): Record<string, unknown> | null {
@@ -175,6 +233,12 @@ function countPrompts(bytes: Buffer, range: Range | undefined): number {
   scanArray(bytes, range.start, 1, (start) => {
     if (bytes[start] === QUOTE || bytes[start] === ARRAY) prompts++;
   });
+  if (prompts > PROMPTS_MAX)
+    throw new BodyError(
+      "invalid_type",
+      "prompt",
+      `Invalid value for 'prompt': at most ${PROMPTS_MAX} prompts at once.`,
+    );
   return Math.max(1, prompts);
 }
 

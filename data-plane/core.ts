@@ -2,10 +2,14 @@
 
 import type { PipelineDeps } from "./deps.ts";
 import { HEALTH_DEFAULTS, type HealthSettings } from "./health.ts";
+import type { RoutePm } from "./route_types.ts";
 import { TimerWheel } from "./timers.ts";
 
 /** How often running streams note how far they are. */
 export const PROGRESS_MS = 1000;
+
+/** A shortage of connections is told of this often. */
+export const SHORTAGE_LOG_MS = 5000;
 
 /** A request under way. */
 export interface Live {
@@ -21,6 +25,7 @@ export class Core {
   readonly health: HealthSettings;
   readonly live = new Set<Live>();
   private waiting: (() => void)[] = [];
+  private shortageAt = Number.NEGATIVE_INFINITY;
   private progress: NodeJS.Timeout | null = null;
 
   constructor(deps: PipelineDeps) {
@@ -31,6 +36,14 @@ export class Core {
 
   nowUs(): number {
     return Math.round(this.deps.now() * 1000);
+  }
+
+  /** This node has no connection left for a target. */
+  shortage(pm: RoutePm, detail: string): void {
+    const now = this.deps.now();
+    if (now - this.shortageAt < SHORTAGE_LOG_MS) return;
+    this.shortageAt = now;
+    this.deps.log.warn({ pm: pm.id, provider: pm.provider.id, detail }, "this node has no connection to spare");
   }
 
   opened(live: Live): void {

@@ -144,6 +144,23 @@ export const JOURNAL_UNAVAILABLE: ErrorAnswer = answer(
   retryAfter(2),
 );
 
+/** Bodies of other requests fill what this node gives to bodies. */
+export const BODIES_UNAVAILABLE: ErrorAnswer = answer(
+  503,
+  {
+    message: "This gateway node reads too many large requests at the moment. Please try again shortly.",
+    type: UNAVAILABLE,
+    code: "service_unavailable",
+  },
+  retryAfter(2),
+);
+
+export const UNKNOWN_EXPECTATION: ErrorAnswer = answer(
+  417,
+  { message: "The Expect header can only be 100-continue.", type: INVALID, code: "unsupported_expectation" },
+  NO_RETRY,
+);
+
 export function noTarget(model: string): ErrorAnswer {
   return answer(
     503,

@@ -7,6 +7,7 @@ const ALPHABET = "abcdefghijklmnopqrstuvwxyz234567";
 const PAIRS: readonly string[] = Array.from({ length: 1024 }, (_, n) => ALPHABET[n >> 5]! + ALPHABET[n & 31]!);
 const ID_BYTES = 16;
 const POOL_BYTES = 8192;
+const PREFIX_CHARS_MAX = 32;
 
 /** The unpadded lower-case base32 form of bytes (RFC 4648 alphabet). */
 export function base32(bytes: Uint8Array, start = 0, end = bytes.length): string {
@@ -32,6 +33,10 @@ export function base32(bytes: Uint8Array, start = 0, end = bytes.length): string
 const pool = Buffer.allocUnsafeSlow(POOL_BYTES);
 let used = POOL_BYTES;
 
+/** Ids are put together in bytes: strings that are made letter by letter cost more when they are first used. */
+const text = Buffer.allocUnsafeSlow(64);
+const LETTERS = Buffer.from(ALPHABET, "latin1");
+
 /** A new id, such as `usg_` and 26 letters. Random bytes are drawn in bulk: one system call for 512 ids. */
 export function newId(prefix: string): string {
   if (used === POOL_BYTES) {
@@ -40,5 +45,19 @@ export function newId(prefix: string): string {
   }
   const start = used;
   used += ID_BYTES;
-  return prefix + base32(pool, start, used);
+  if (prefix.length > PREFIX_CHARS_MAX) return prefix + base32(pool, start, used);
+  let at = 0;
+  for (; at < prefix.length; at++) text[at] = prefix.charCodeAt(at);
+  let held = 0;
+  let bits = 0;
+  for (let i = start; i < used; i++) {
+    held = ((held << 8) | pool[i]!) & 0xfff;
+    for (bits += 8; bits >= 5; at++) {
+      bits -= 5;
+      text[at] = LETTERS[(held >>> bits) & 31]!;
+    }
+  }
+  // 128 bits are 25 letters and three bits more.
+  text[at++] = LETTERS[(held << (5 - bits)) & 31]!;
+  return text.toString("latin1", 0, at);
 }

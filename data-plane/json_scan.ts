@@ -36,8 +36,8 @@ function fail(at: number): never {
 export function skipSpace(bytes: Buffer, at: number): number {
   let pos = at;
   for (;;) {
-    const byte = bytes[pos];
-    if (byte !== 0x20 && byte !== 0x0a && byte !== 0x0d && byte !== 0x09) return pos;
+    const byte = bytes[pos]!;
+    if (byte > 0x20 || (byte !== 0x20 && byte !== 0x0a && byte !== 0x0d && byte !== 0x09)) return pos;
     pos++;
   }
 }
@@ -153,8 +153,8 @@ export function skipValue(bytes: Buffer, at: number, depth = 0): number {
   }
 }
 
-/** Called with the key (decoded), and where the member, its value, and the value's end are. */
-export type OnMember = (key: string, memberStart: number, valueStart: number, valueEnd: number) => void;
+/** Called with where the member begins (with its key), its key ends, its value begins and ends. */
+export type OnMember = (memberStart: number, keyEnd: number, valueStart: number, valueEnd: number) => void;
 
 /** Walks the members of the object that begins at `at`; returns the end of the object. @throws JsonScanError */
 export function scanObject(bytes: Buffer, at: number, depth: number, onMember: OnMember): number {
@@ -168,7 +168,7 @@ export function scanObject(bytes: Buffer, at: number, depth: number, onMember: O
     if (bytes[colon] !== COLON) fail(colon);
     const value = skipSpace(bytes, colon + 1);
     const end = skipValue(bytes, value, depth + 1);
-    onMember(decodeString(bytes, member, keyEnd), member, value, end);
+    onMember(member, keyEnd, value, end);
     pos = skipSpace(bytes, end);
     if (bytes[pos] === OBJECT_END) return pos + 1;
     if (bytes[pos] !== COMMA) fail(pos);

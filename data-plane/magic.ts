@@ -10,7 +10,8 @@ const COMMAND = "/tokenbill";
 
 /** The last user message, trimmed, is exactly the command. */
 export function isMagic(body: ScannedBody): boolean {
-  return lastUserText(body, COMMAND.slice(1))?.trim() === COMMAND;
+  // With its slash, which is rarer than letters: a native search is many times as fast.
+  return lastUserText(body, COMMAND)?.trim() === COMMAND;
 }
 
 /** `balance` is null when nothing was heard of the wallet: then its fields are null too. */

@@ -101,6 +101,7 @@ describe("usage objects", () => {
     ["only a prompt", { prompt_tokens: 10 }, null],
     ["negative", usage(-10, 5), null],
     ["not integers", usage(1.5, 5), null],
+    ["absurd", usage(10, 9_007_199_254_740_991), null],
     ["strings", usage("10", "5"), null],
     ["all zeros with content", usage(0, 0, { total_tokens: 0 }), null],
   ];

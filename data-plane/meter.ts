@@ -11,9 +11,12 @@ export const BYTES_PER_TOKEN = 4;
 
 type Fields = Readonly<Record<string, unknown>>;
 
-/** Upstreams send `null`, strings and negative numbers: what is no count is as good as absent. */
+/** No answer has more; the ledger would set such a record aside, so it is estimated instead. */
+export const TOKENS_MAX = 1_000_000_000;
+
+/** Upstreams send `null`, strings, negative and absurd numbers: what is no count is as good as absent. */
 function count(value: unknown): number | undefined {
-  return typeof value === "number" && Number.isSafeInteger(value) && value >= 0 ? value : undefined;
+  return typeof value === "number" && Number.isInteger(value) && value >= 0 && value <= TOKENS_MAX ? value : undefined;
 }
 
 function fieldsOf(value: unknown): Fields {

@@ -4,12 +4,15 @@
  * journal -> finish.
  */
 
+import { maxCredits } from "../core/credits.ts";
 import { authenticate, parseTarget } from "./auth.ts";
 import { BodyError, type ScannedBody, scanBody } from "./body.ts";
 import type { Reservation, ReserveFailure } from "./budget/budget.ts";
 import {
   type Admission,
   admissionOf,
+  AMPLE_TIMES,
+  outputTokensAccepted,
   outputTokensCovered,
   type RequestSize,
   type TargetCost,
@@ -19,6 +22,7 @@ import type { PipelineDeps } from "./deps.ts";
 import { type Route, routeOf } from "./endpoints.ts";
 import {
   badRequest,
+  BODIES_UNAVAILABLE,
   bodyTooLarge,
   BUDGET_UNAVAILABLE,
   type ErrorAnswer,
@@ -38,7 +42,7 @@ import { listModels, showModel } from "./models.ts";
 import { allowedOrigin, commonHeaders, isPreflight, replyError, replyJson, replyPreflight } from "./reply.ts";
 import { checkoutUrl, routable, type RouteKey, type RouteLm } from "./route_types.ts";
 import { Serving } from "./serving.ts";
-import type { BodySink, Exchange, ExchangeSink, Pipeline } from "./transport.ts";
+import type { BodyFailure, BodySink, Exchange, ExchangeSink, Pipeline } from "./transport.ts";
 
 export type { PipelineDeps, PipelineMetrics, PipelineSettings } from "./deps.ts";
 
@@ -155,8 +159,8 @@ class Entry implements BodySink, ExchangeSink, Live {
     }
   }
 
-  onBodyFailure(): void {
-    this.refuse(bodyTooLarge(this.endpoint.bodyBytesMax));
+  onBodyFailure(failure: BodyFailure): void {
+    this.refuse(failure === "too_large" ? bodyTooLarge(this.endpoint.bodyBytesMax) : BODIES_UNAVAILABLE);
   }
 
   onGone(): void {
@@ -184,10 +188,8 @@ class Entry implements BodySink, ExchangeSink, Live {
   private admit(body: ScannedBody, lm: RouteLm): void {
     const { budget } = this.core.deps;
     const { ve } = this.key;
-    const targets: TargetCost[] = [];
-    for (const pm of lm.spec.group.pms) {
-      if (routable(pm)) targets.push({ rates: pm.rates!, maxOutputTokens: pm.maxOutputTokens });
-    }
+    const { pms } = lm.spec.group;
+    const targets = (pms.every(routable) ? pms : pms.filter(routable)) as readonly TargetCost[];
     if (targets.length === 0) return this.refuse(noTarget(body.model));
     const size: RequestSize = {
       bodyBytes: body.bytes.length,
@@ -200,10 +202,12 @@ class Entry implements BodySink, ExchangeSink, Live {
     const reservation = budget.reserve(ve.id, wish.amount);
     if (reservation !== null) return this.admitted(body, lm, size, targets, wish, reservation);
     this.reserving = true;
+    // Physical Models change in place: what was asked for is what the answer is measured by.
+    const asked = targets.map(({ rates, maxOutputTokens }): TargetCost => ({ rates, maxOutputTokens }));
     budget.reserveSlow(ve.id, wish.amount, wish.minimum, (result) => {
       this.reserving = false;
       try {
-        this.reserved(body, lm, size, targets, wish, result);
+        this.reserved(body, lm, size, asked, wish, result);
       } catch (error) {
         this.crash(error);
       }
@@ -248,7 +252,8 @@ class Entry implements BodySink, ExchangeSink, Live {
 
   /**
    * STRICT: an answer is never longer than what is held. BALANCED: an answer that is not streamed cannot be ended on the
-   * way, so it is limited when less than expected could be held; streams grow, or end, as they run.
+   * way, so it is limited when less than expected could be held; streams grow, or end, as they run. What they hide, such
+   * as reasoning, shows too late for that: no answer may be longer than the whole wallet covers.
    */
   private clampOf(
     size: RequestSize,
@@ -256,10 +261,15 @@ class Entry implements BodySink, ExchangeSink, Live {
     wish: Admission,
     reservation: Reservation,
   ): number | null {
-    const { strict } = this.key.ve;
-    if (!size.hasOutput || (!strict && (size.stream || reservation.held >= wish.amount))) return null;
-    const covered = outputTokensCovered(size, targets, strict, reservation.held);
-    return covered !== null && (size.outputTokensMax === 0 || covered < size.outputTokensMax) ? covered : null;
+    const { ve } = this.key;
+    if (!size.hasOutput) return null;
+    const byHeld = ve.strict || (!size.stream && reservation.held < wish.amount);
+    const credits = byHeld ? reservation.held : this.core.deps.budget.remaining(ve.id);
+    if (credits === null || (!byHeld && credits >= AMPLE_TIMES * wish.amount)) return null;
+    const covered = outputTokensCovered(size, targets, ve.strict, maxCredits(credits, reservation.held));
+    if (covered === null) return null;
+    const most = byHeld && size.outputTokensMax === 0 ? covered + 1 : outputTokensAccepted(size, targets);
+    return covered < most ? covered : null;
   }
 
   private answerMagic(body: ScannedBody): void {

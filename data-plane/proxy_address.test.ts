@@ -231,8 +231,8 @@ describe("taking addresses apart", () => {
   });
 
   test("targets", () => {
-    expect(parseTarget("http://h:1/ve/ve_a/v1/models?x")).toEqual({ ve: "ve_a", path: "/v1/models" });
-    expect(parseTarget("http://h")).toEqual({ ve: null, path: "/" });
-    expect(parseTarget("*")).toEqual({ ve: null, path: "*" });
+    expect(parseTarget("http://h:1/ve/ve_a/v1/models?x")).toEqual({ ve: "ve_a", path: "/v1/models", authority: "h:1" });
+    expect(parseTarget("http://h")).toEqual({ ve: null, path: "/", authority: "h" });
+    expect(parseTarget("*")).toEqual({ ve: null, path: "*", authority: "" });
   });
 });

@@ -38,6 +38,26 @@ describe("admission", () => {
     await response.text();
   });
 
+  test("BALANCED: no answer may be longer than the whole wallet and one slice cover, hidden reasoning included", async () => {
+    await start();
+    const input = price(bytes({ stream: true }), 0);
+    gateway.budget.left = input + price(0, 2000);
+    const covered = 2000 + SLICE_TOKENS;
+    const limits = async (fields: Record<string, unknown>) => {
+      const response = await gateway.chat({ stream: true, ...fields });
+      await response.text();
+      const { max_tokens, max_completion_tokens } = gateway.upstreams[0]!.seen.at(-1)!.body;
+      return [response.headers.get("x-tokenbill-clamped-max-tokens"), max_tokens, max_completion_tokens];
+    };
+    expect(await limits({})).toEqual([String(covered), covered, undefined]);
+    gateway.budget.left = price(bytes({ stream: true, max_completion_tokens: 50_000 }), 2000);
+    expect(await limits({ max_completion_tokens: 50_000 })).toEqual([String(covered), undefined, covered]);
+    expect(await limits({ max_completion_tokens: 100 })).toEqual([null, undefined, 100]);
+    // Nobody said how long an answer may be, so a limit that an upstream might refuse is not made up.
+    gateway.budget.left = input + price(0, UNNAMED_OUTPUT_TOKENS);
+    expect(await limits({})).toEqual([null, undefined, undefined]);
+  });
+
   test("STRICT: the worst case is held, and a limit is always set", async () => {
     await start({ ve: { budgetMode: 2 } });
     const first = await gateway.chat();

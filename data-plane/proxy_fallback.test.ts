@@ -2,6 +2,7 @@
 
 import { afterEach, describe, expect, test } from "vitest";
 import { AttemptResult } from "./outcome.ts";
+import { createUpstream } from "./upstream.ts";
 import { delta, type Gateway, type GatewayOptions, resource, startGateway } from "./testing.ts";
 import {
   chat,
@@ -270,6 +271,37 @@ describe("health", () => {
     expect(third.status).toBe(200);
     await third.text();
     expect(gateway.upstreams.map(({ seen }) => seen.length)).toEqual([2, 3]);
+  });
+
+  test("a node without connections to spare goes on to the next target, and holds nothing against the first", async () => {
+    const outbound = createUpstream({ allowPrivate: true, connectionsPerOriginMax: 1 });
+    await start({ outbound });
+    const [first, second] = gateway.upstreams;
+    const releases: (() => void)[] = [];
+    const hold: Handler = (response) => {
+      releases.push(() => chat()(response, undefined as never));
+    };
+    first!.next(hold);
+    const busy = gateway.chat();
+    await expect.poll(() => first!.seen.length).toBe(1);
+    // More than would cool a failing target down.
+    for (let i = 0; i < 4; i++) {
+      const response = await gateway.chat();
+      expect(response.status).toBe(200);
+      expect(response.headers.get("x-tokenbill-attempts")).toBe(null);
+      await response.text();
+    }
+    expect(second!.seen).toHaveLength(4);
+    expect(gateway.journal.settlements[0]!.attempts).toMatchObject([{ physicalModelId: "pm_1", result: SERVED }]);
+    second!.next(hold);
+    const alsoBusy = gateway.chat();
+    await expect.poll(() => second!.seen.length).toBe(5);
+    const refused = await gateway.chat();
+    expect([refused.status, ((await refused.json()) as any).error.code]).toEqual([503, "no_available_target"]);
+    for (const release of releases) release();
+    await Promise.all([busy, alsoBusy].map(async (each) => (await each).text()));
+    await (await gateway.chat()).text();
+    expect(first!.seen).toHaveLength(2);
   });
 
   test("retry-after is obeyed", async () => {

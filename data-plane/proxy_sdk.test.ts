@@ -191,6 +191,13 @@ describe("errors", () => {
     expect(gateway.upstreams[0]!.seen).toEqual([]);
   });
 
+  test("a code that tells of the account is left out", async () => {
+    gateway.upstreams[0]!.next(
+      json(400, { error: { message: "no", type: "org-abcdef123", param: null, code: "sk-upstream-secret-0" } }),
+    );
+    expect(await failure(ask())).toMatchObject({ type: "invalid_request_error", code: null });
+  });
+
   test("the client's own fault: BadRequestError in the upstream's words, without anything of its account", async () => {
     const message =
       "Key sk-upstream-secret-0 of org-abcdef123 (project proj_abcdefgh, ops@merchant.example) at " +

@@ -4,7 +4,7 @@
  */
 
 import type { Admitted } from "./admitted.ts";
-import type { EndpointSpec, Format, StreamReader } from "./formats/format.ts";
+import type { AnswerReading, EndpointSpec, Format, StreamReader } from "./formats/format.ts";
 import { FrameKind } from "./formats/format.ts";
 import { estimateTokens } from "./meter.ts";
 import { FrameTooLargeError, parseFrame, type SseEvent, SseSplitter } from "./sse.ts";
@@ -62,6 +62,26 @@ export function relayFor(host: RelayHost, format: Format, request: Admitted, con
   return new StreamRelay(host, format, endpoint, !body.usageAsked, contentType);
 }
 
+/** Its text is only measured where the usage cannot be used. */
+class WholeAnswer implements Delivered {
+  readonly usage: unknown;
+  readonly pieces = 0;
+  private readonly reading: AnswerReading;
+
+  constructor(reading: AnswerReading) {
+    this.reading = reading;
+    this.usage = reading.usage;
+  }
+
+  get outputTokens(): number {
+    return estimateTokens(this.reading.textBytes(), 0);
+  }
+
+  get hasContent(): boolean {
+    return this.reading.hasContent();
+  }
+}
+
 class JsonRelay implements Relay {
   committed = false;
   private readonly host: RelayHost;
@@ -98,18 +118,7 @@ class JsonRelay implements Relay {
     }
     const reading = this.format.readAnswer(rest, this.endpoint);
     if (!reading.valid) return this.host.badAnswer();
-    const { usage } = reading;
-    // Only needed where the usage cannot be used: parsing the whole answer costs more than all the rest.
-    this.whole = {
-      usage,
-      pieces: 0,
-      get outputTokens() {
-        return estimateTokens(reading.textBytes(), 0);
-      },
-      get hasContent() {
-        return reading.hasContent();
-      },
-    };
+    this.whole = new WholeAnswer(reading);
     this.committed = true;
     this.host.commit(this.contentType, rest.length);
     this.host.complete(rest);
@@ -318,6 +327,12 @@ class StreamRelay implements Relay {
     if (this.committed) this.host.broken();
     else this.host.badAnswer();
   }
+}
+
+/** What ends a stream that was cut: with `choices`, that its length was the reason; then the error. */
+export function lastFrames(relay: Relay, choices: number, error: Buffer): Buffer {
+  const length = choices === 0 ? null : relay.lengthFrame(choices);
+  return length === null ? error : Buffer.concat([length, error]);
 }
 
 const NOTHING = Buffer.alloc(0);

@@ -46,6 +46,29 @@ export function replyJson(exchange: Exchange, status: number, headers: string[],
   exchange.end(body);
 }
 
+/** Adds what the head of a served answer says of it. `bytes` is its length if that is known. */
+export function addAnswerHeaders(
+  headers: string[],
+  stream: boolean,
+  contentType: string,
+  bytes: number | null,
+  attempts: number,
+): void {
+  if (attempts > 1) headers.push("x-tokenbill-attempts", String(attempts));
+  headers.push("content-type", contentType || (stream ? "text/event-stream" : "application/json"));
+  if (bytes !== null) headers.push("content-length", String(bytes));
+  if (stream) headers.push("cache-control", "no-cache");
+}
+
+/** The end of an answer: its last bytes, null for none; an error in its place; or its connection breaks. */
+export type Last = Uint8Array | ErrorAnswer | "break" | null;
+
+export function replyLast(exchange: Exchange, headers: string[], last: Last): void {
+  if (last === "break") exchange.destroy();
+  else if (last === null || last instanceof Uint8Array) exchange.end(last ?? undefined);
+  else replyError(exchange, headers, last);
+}
+
 export function replyError(exchange: Exchange, headers: string[], error: ErrorAnswer): void {
   headers.push(...error.headers);
   replyJson(exchange, error.status, headers, error.body);

@@ -141,6 +141,20 @@ describe("bodies", () => {
     expect([status, body.error.code]).toEqual([415, "unsupported_content_encoding"]);
   });
 
+  test("large bodies beyond what the node gives to bodies are refused, small ones are not", async () => {
+    await gateway.close();
+    gateway = await startGateway({ bodiesBytesMax: 100_000 });
+    const first = open();
+    const large = `POST ${CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${KEY}\r\ncontent-length: 200000\r\n\r\n`;
+    first.write(large + " ".repeat(90_000));
+    await expect.poll(() => gateway.pipeline.live).toBe(1);
+    const { status, body } = await raw(large + " ".repeat(90_000));
+    expect([status, body.error.code]).toEqual([503, "service_unavailable"]);
+    expect((await gateway.chat()).status).toBe(200);
+    first.destroy();
+    await gateway.pipeline.idle();
+  });
+
   test("a body that never ends its sentence is forgotten when the client goes", async () => {
     const socket = open();
     socket.write(
@@ -188,12 +202,21 @@ describe("heads", () => {
     expect([status, body.error.code]).toEqual([431, "headers_too_large"]);
   });
 
-  test("no host: 400, and a target that is no path: 404", async () => {
-    const socket = open();
-    socket.write("GET /v1/models HTTP/1.1\r\n\r\n");
-    const [data] = await once(socket, "data");
-    expect(String(data)).toContain("HTTP/1.1 400");
-    socket.destroy();
+  test.each([
+    ["no host", "GET /v1/models HTTP/1.1\r\n\r\n", 400],
+    [
+      "an expectation nobody knows",
+      `POST ${CHAT} HTTP/1.1\r\nhost: x\r\nexpect: foo\r\ncontent-length: 0\r\n\r\n`,
+      417,
+    ],
+    ["a tunnel", "CONNECT a.example:80 HTTP/1.1\r\nhost: a.example:80\r\n\r\n", 400],
+  ])("%s", async (_, request, expected) => {
+    const { status, head, body } = await raw(request);
+    expect([status, body.error.type]).toEqual([expected, "invalid_request_error"]);
+    expect(head).toMatch(/x-request-id: usg_/i);
+  });
+
+  test("a target that is no path: 404", async () => {
     expect((await raw("OPTIONS * HTTP/1.1\r\nhost: x\r\n\r\n")).status).toBe(404);
   });
 

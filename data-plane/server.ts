@@ -3,8 +3,8 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import type { Logger } from "pino";
-import { type ErrorAnswer, HEADERS_TOO_LARGE, MALFORMED_HTTP, REQUEST_TIMEOUT } from "./errors.ts";
-import type { BodySink, Exchange, ExchangeSink, Pipeline } from "./transport.ts";
+import { type ErrorAnswer, HEADERS_TOO_LARGE, MALFORMED_HTTP, REQUEST_TIMEOUT, UNKNOWN_EXPECTATION } from "./errors.ts";
+import type { BodyFailure, BodySink, Exchange, ExchangeSink, Pipeline } from "./transport.ts";
 
 export const HEADERS_BYTES_MAX = 64 * 1024;
 export const HEADERS_MS_MAX = 30_000;
@@ -16,6 +16,10 @@ export const CONNECTIONS_MAX = 50_000;
 /** Of a body that is refused so much is read and thrown away, so that the client gets to read why. */
 export const DISCARD_BYTES_MAX = 128 * 1024 * 1024;
 export const DISCARD_MS_MAX = 30_000;
+/** All request bodies in memory together; beyond it, those larger than BODY_BYTES_FREE are refused. */
+export const BODIES_BYTES_MAX = 512 * 1024 * 1024;
+/** What most requests have; connections bound how many there are. */
+export const BODY_BYTES_FREE = 64 * 1024;
 /** A client that does not take the end of its answer for so long is cut off. */
 export const END_STALL_MS = 120_000;
 
@@ -32,6 +36,8 @@ export interface ServerOptions {
   };
   newId(prefix: string): string;
   readonly log: Logger;
+  /** All request bodies in memory together; BODIES_BYTES_MAX if absent. */
+  readonly bodiesBytesMax?: number;
   /** Share the port with other processes (DATA_PLANE_WORKERS). */
   readonly reusePort?: boolean;
 }
@@ -41,6 +47,12 @@ export interface RunningServer {
   readonly address: string;
   /** Takes no new connections, lets what runs end for up to `drainMs`, then ends it. */
   close(options: { drainMs: number }): Promise<void>;
+}
+
+/** Bytes of request bodies that this process holds. */
+interface BodyMemory {
+  readonly max: number;
+  used: number;
 }
 
 /** Node keeps headers of a request in a plain object; a repeated one is joined or an array. */
@@ -57,8 +69,10 @@ class NodeExchange implements Exchange {
   private ended = false;
   private waitsForDrain = false;
   private readonly closing: () => boolean;
+  private readonly bodies: BodyMemory;
 
-  constructor(request: IncomingMessage, response: ServerResponse, closing: () => boolean) {
+  constructor(request: IncomingMessage, response: ServerResponse, closing: () => boolean, bodies: BodyMemory) {
+    this.bodies = bodies;
     this.method = request.method ?? "";
     this.target = request.url ?? "";
     this.request = request;
@@ -86,7 +100,7 @@ class NodeExchange implements Exchange {
     const announced = Number(this.request.headers["content-length"] ?? 0);
     if (announced > bytesMax) {
       // Not from inside readBody: the caller may not be ready.
-      process.nextTick(() => this.failBody());
+      process.nextTick(() => this.failBody("too_large"));
       return;
     }
     this.request.on("data", onData).on("end", onEnd).on("error", ignore);
@@ -140,17 +154,19 @@ class NodeExchange implements Exchange {
     request.resume();
   }
 
-  private failBody(): void {
+  private failBody(failure: BodyFailure): void {
     const sink = this.bodySink;
     this.bodySink = null;
     this.chunks = [];
-    if (!this.ended) sink?.onBodyFailure("too_large");
+    if (!this.ended) sink?.onBodyFailure(failure);
   }
 
   take(chunk: Buffer): void {
     if (this.bodySink === null) return;
     this.bytes += chunk.length;
-    if (this.bytes > this.bytesMax) this.failBody();
+    this.bodies.used += chunk.length;
+    if (this.bytes > this.bytesMax) this.failBody("too_large");
+    else if (this.bodies.used > this.bodies.max && this.bytes > BODY_BYTES_FREE) this.failBody("no_memory");
     else this.chunks.push(chunk);
   }
 
@@ -169,6 +185,8 @@ class NodeExchange implements Exchange {
   }
 
   closed(): void {
+    this.bodies.used -= this.bytes;
+    this.bytes = 0;
     this.bodySink = null;
     this.chunks = [];
     if (this.ended) return;
@@ -233,6 +251,18 @@ function replyOwn(
   }
 }
 
+/** Refuses a request that the pipeline never sees, and closes its connection. */
+function refuse(request: IncomingMessage, response: ServerResponse, { status, body }: ErrorAnswer, id: string): void {
+  request.resume();
+  response.writeHead(status, {
+    "content-type": "application/json",
+    "content-length": body.length,
+    "x-request-id": id,
+    connection: "close",
+  });
+  response.end(body);
+}
+
 /** What the HTTP parser refuses has no request: the answer is written to the socket as it is. */
 function replyParserError(error: NodeJS.ErrnoException, socket: Socket, id: string): void {
   if (!socket.writable || error.code === "ECONNRESET") {
@@ -274,8 +304,11 @@ function boundAddress(server: Server): string {
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
   let closing = false;
   const isClosing = (): boolean => closing;
+  const bodies: BodyMemory = { max: options.bodiesBytesMax ?? BODIES_BYTES_MAX, used: 0 };
   const server = createServer(
     {
+      // Answered in OpenAI's form below.
+      requireHostHeader: false,
       maxHeaderSize: HEADERS_BYTES_MAX,
       headersTimeout: HEADERS_MS_MAX,
       requestTimeout: REQUEST_MS_MAX,
@@ -284,11 +317,20 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       keepAlive: true,
     },
     (request, response) => {
+      if (request.headers.host === undefined && request.httpVersion === "1.1") {
+        return refuse(request, response, MALFORMED_HTTP, options.newId("usg_"));
+      }
       if (replyOwn(options, closing, request, response)) return;
-      options.pipeline.handle(new NodeExchange(request, response, isClosing));
+      options.pipeline.handle(new NodeExchange(request, response, isClosing, bodies));
     },
   );
   server.maxConnections = CONNECTIONS_MAX;
+  server.on("checkExpectation", (request: IncomingMessage, response: ServerResponse) =>
+    refuse(request, response, UNKNOWN_EXPECTATION, options.newId("usg_")),
+  );
+  server.on("connect", (_request: IncomingMessage, socket: Socket) =>
+    replyParserError(new Error("CONNECT"), socket, options.newId("usg_")),
+  );
   server.on("clientError", (error, socket) => replyParserError(error, socket as Socket, options.newId("usg_")));
   const { host, port } = splitAddress(options.address);
   await new Promise<void>((resolve, reject) => {

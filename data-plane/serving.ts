@@ -9,8 +9,8 @@ import { formatOf } from "./formats/index.ts";
 import { Growth } from "./growth.ts";
 import type { FailureKind } from "./health.ts";
 import { AttemptResult, OnDisconnect, Outcome, Phase } from "./outcome.ts";
-import { type Delivered, type Relay, relayFor, type RelayHost } from "./relay.ts";
-import { replyError } from "./reply.ts";
+import { type Delivered, lastFrames, type Relay, relayFor, type RelayHost } from "./relay.ts";
+import { addAnswerHeaders, type Last, replyLast } from "./reply.ts";
 import { checkoutUrl, type RoutePm } from "./route_types.ts";
 import { type Bill, billFor, NOBODY_SERVED, progressOf, settlementOf } from "./settlement.ts";
 import { Deadline, type Timed } from "./timers.ts";
@@ -31,7 +31,6 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
   private gone = false;
   private drainUntil = Number.POSITIVE_INFINITY;
   private drainBytes = 0;
-
   private pm: RoutePm | null = null;
   private format: Format | null = null;
   private bill: Bill = NOBODY_SERVED;
@@ -48,7 +47,7 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
   /** Output tokens at the last progress note. */
   private noted = -1;
   /** What goes out last, once the settlement is journaled. */
-  private last: Uint8Array | errors.ErrorAnswer | "break" | null = null;
+  private last: Last = null;
 
   constructor(core: Core, exchange: Exchange, request: Admitted) {
     this.core = core;
@@ -98,17 +97,19 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
   }
 
   onHead(status: number, headers: AnswerHeaders): void {
-    this.guard(() => {
+    try {
       const head = new AnswerHead(status, headers);
       this.head = head;
       if (!head.ok) this.refusal = new StatusBody();
       else if (!head.fits(this.request.stream)) this.badAnswer();
       else this.relay = relayFor(this, this.format!, this.request, head.contentType);
-    });
+    } catch (error) {
+      this.crash(error);
+    }
   }
 
   onChunk(chunk: Buffer): void {
-    this.guard(() => {
+    try {
       const { relay } = this;
       if (relay === null) return this.refusal?.add(chunk);
       if (this.phase >= Phase.SETTLING) return;
@@ -119,17 +120,21 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
       if (!relay.committed && this.request.stream) return;
       if (this.firstByteUs === 0) this.firstByteUs = this.sinceArrival();
       this.within(this.paused ? deadlines.CLIENT_STALL_MS : deadlines.idleMs(this.request.lm.spec.deadlines));
-    });
+    } catch (error) {
+      this.crash(error);
+    }
   }
 
   onEnd(): void {
-    this.guard(() => {
+    try {
       this.call = null;
       if (this.phase >= Phase.SETTLING) return this.core.wheel.clear(this.deadline);
       if (this.refusal !== null) this.statusFailed(this.refusal);
       else if (this.relay === null) this.badAnswer();
       else this.relay.onEnd();
-    });
+    } catch (error) {
+      this.crash(error);
+    }
   }
 
   onError(kind: CallErrorKind, detail: string): void {
@@ -139,6 +144,7 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
       this.core.deps.log.debug({ id: this.request.id, pm: this.pm?.id, kind, detail }, "upstream call failed");
       if (this.refusal !== null) this.statusFailed(this.refusal);
       else if (this.relay?.committed === true) this.broken();
+      else if (kind === "shortage") this.next(detail);
       else if (kind === "address_not_allowed") this.failed(AttemptResult.ADDRESS_NOT_ALLOWED, "account");
       else if (kind === "protocol" || this.head !== null) this.badAnswer();
       else this.failed(AttemptResult.CONNECTION_ERROR, "failure", 0, kind === "reset");
@@ -165,6 +171,12 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
     this.record(result);
     this.trail.failed(this.pm!, kind, retryAfterMs, resendable);
     this.stopCall();
+    this.next();
+  }
+
+  /** On to the next target. `shortage`: why this node could not even try the present one. */
+  private next(shortage = ""): void {
+    if (shortage !== "") this.trail.skipped(this.pm!, shortage);
     if (this.gone) this.settle(Outcome.CLIENT_GONE, NOBODY_SERVED, null, 0);
     else this.attempt();
   }
@@ -172,18 +184,16 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
   // --- relay ----------------------------------------------------------------------------------------------------------
 
   commit(contentType: string, bytes: number | null): void {
-    const { request, trail } = this;
     this.pm!.health.succeed();
     this.firstContentUs = this.sinceArrival();
     if (this.firstByteUs === 0) this.firstByteUs = this.firstContentUs;
     this.core.deps.metrics.firstContent(this.firstContentUs);
     this.phase = Phase.RELAYING;
+    // From here on the stream is billed even if the node dies in its first second.
+    this.onProgressTick();
     if (this.gone) return;
-    const { headers } = request;
-    if (trail.attempts.length > 0) headers.push("x-tokenbill-attempts", String(trail.attempts.length + 1));
-    headers.push("content-type", contentType || (request.stream ? "text/event-stream" : "application/json"));
-    if (bytes !== null) headers.push("content-length", String(bytes));
-    if (request.stream) headers.push("cache-control", "no-cache");
+    const { headers, stream } = this.request;
+    addAnswerHeaders(headers, stream, contentType, bytes, this.trail.attempts.length + 1);
     this.exchange.writeHead(this.head!.status, headers);
   }
 
@@ -224,13 +234,9 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
     relay.stop();
     this.stopCall();
     this.record(result);
-    if (this.request.stream) {
-      const length = outcome === Outcome.BUDGET_CUT ? relay.lengthFrame(this.request.body.choices) : null;
-      const frame = this.format!.errorFrame(fields);
-      this.last = length === null ? frame : Buffer.concat([length, frame]);
-    } else {
-      this.last = "break";
-    }
+    const { stream, body } = this.request;
+    const choices = outcome === Outcome.BUDGET_CUT ? body.choices : 0;
+    this.last = stream ? lastFrames(relay, choices, this.format!.errorFrame(fields)) : "break";
     const { status } = this.head!;
     this.settle(this.gone ? Outcome.CLIENT_GONE : outcome, this.bill, relay.delivered(), status, fields.code ?? "");
   }
@@ -347,12 +353,7 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
     const { core, exchange } = this;
     this.phase = Phase.FINISHED;
     if (this.call !== null) this.core.wheel.set(this.deadline, core.deps.now() + deadlines.AFTER_DONE_MS);
-    const { last } = this;
-    if (!this.gone) {
-      if (last === "break") exchange.destroy();
-      else if (last === null || last instanceof Uint8Array) exchange.end(last ?? undefined);
-      else replyError(exchange, this.request.headers, last);
-    }
+    if (!this.gone) replyLast(exchange, this.request.headers, this.last);
     core.closed(this);
   }
 
@@ -376,7 +377,7 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
     this.call = null;
   }
 
-  /** Callbacks come from sockets and timers: what goes wrong here must end here. */
+  /** Callbacks come from sockets and timers: what goes wrong here must end here. The most frequent do without closures. */
   private guard(run: () => void): void {
     try {
       run();

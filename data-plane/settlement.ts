@@ -3,7 +3,7 @@
 import type { Credits } from "../core/credits.ts";
 import { Meter, type UnitQuantity } from "../core/meters.ts";
 import { type CompiledPrice, priceUsage } from "../core/pricing.ts";
-import { type Admitted, identityOf } from "./admitted.ts";
+import type { Admitted } from "./admitted.ts";
 import type { EndpointSpec } from "./formats/format.ts";
 import type { AttemptEntry, Progress, Settlement } from "./journal/journal.ts";
 import { estimateUnits, unitsFromUsage } from "./meter.ts";
@@ -79,8 +79,15 @@ export function settlementOf(
   billed: Billed,
   ending: Ending,
 ): Settlement {
+  const { key, lm } = request;
+  // Written out, since spreading costs more than all of it.
   return {
-    ...identityOf(request),
+    id: request.id,
+    veId: key.ve.id,
+    accessKeyId: key.id,
+    logicalModelId: lm.id,
+    logicalModel: request.body.model,
+    endpoint: request.endpoint.number,
     stream: request.stream,
     physicalModelId: bill.pmId,
     priceId: bill.price?.id ?? "",

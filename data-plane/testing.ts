@@ -38,6 +38,8 @@ export class FakeBudget implements Budget {
   reservations: FakeReservation[] = [];
   balance: WalletBalance | null = { creditRemaining: parseCredits("12.5"), creditBudget: parseCredits("100") };
   low = false;
+  /** What is known to be left in the wallet. */
+  left: Credits | null = null;
   /** What a synchronous report would say; null: it answers from `free`. */
   failure: ReserveFailure | null = null;
   /** Waiting reserveSlow calls run when this is called; null: at once. */
@@ -82,6 +84,10 @@ export class FakeBudget implements Budget {
 
   readBalance(_: string, done: (balance: WalletBalance | null) => void): void {
     setImmediate(() => done(this.balance));
+  }
+
+  remaining(): Credits | null {
+    return this.left;
   }
 
   isLow(): boolean {
@@ -195,6 +201,7 @@ export interface GatewayOptions {
   readonly deadlines?: Record<string, number>;
   readonly random?: () => number;
   readonly outbound?: Upstream;
+  readonly bodiesBytesMax?: number;
 }
 
 export interface Gateway {
@@ -298,6 +305,7 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
     health: { ready: () => true, metrics: async () => ({ contentType: "text/plain", body: "up 1\n" }) },
     newId,
     log,
+    bodiesBytesMax: options.bodiesBytesMax,
   });
   const url = `http://${server.address}`;
   const post: Gateway["post"] = (path, body, headers = {}, signal) =>

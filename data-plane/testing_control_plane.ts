@@ -32,7 +32,7 @@ export interface Boot {
 }
 
 /** What becomes of the next call of ReportUsage. */
-export type Fate = "answer" | "lose_answer" | "lose_call";
+export type Fate = "answer" | "lose_answer" | "lose_call" | "refuse_leases";
 
 export class FakeControlPlane {
   readonly boots = new Map<string, Boot>();
@@ -151,6 +151,10 @@ export class FakeControlPlane {
     if (fate === "lose_call") {
       this.#noteChange();
       throw new ConnectError("lost on the way", Code.Unavailable);
+    }
+    if (fate === "refuse_leases" && request.leases.length > 0) {
+      this.#noteChange();
+      throw new ConnectError("leases[0].want: no", Code.InvalidArgument);
     }
     const response = this.#apply(request);
     this.#noteChange();

@@ -68,6 +68,14 @@ export class Trail {
     else this.onlyRateLimits = false;
   }
 
+  /** This node had no connection to spare: nothing was tried, and the target's health stays as it was. */
+  skipped(pm: RoutePm, detail: string): void {
+    pm.health.release();
+    (this.tried ??= []).push(pm);
+    this.onlyRateLimits = false;
+    this.core.shortage(pm, detail);
+  }
+
   /** What the client is told when no target is left. */
   error(model: string): ErrorAnswer {
     const limited = this.onlyRateLimits && this.attempts.length > 0;

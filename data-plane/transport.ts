@@ -4,7 +4,7 @@
  */
 
 /** Why a request body did not arrive whole. */
-export type BodyFailure = "too_large";
+export type BodyFailure = "too_large" | "no_memory";
 
 /** Who reads a request body. One of the two is called, once, unless the client goes away first. */
 export interface BodySink {
@@ -42,8 +42,10 @@ export interface Exchange {
 
 /** Why an outbound call failed before or during its answer. */
 export type CallErrorKind =
-  /** DNS, connect, TLS, or no free connection in time. Nothing was sent. */
+  /** DNS, connect or TLS. Nothing was sent. */
   | "connect"
+  /** This node has no connection to spare: it says nothing about the upstream. Nothing was sent. */
+  | "shortage"
   /** The connection broke after the request was (partly) sent. */
   | "reset"
   /** The address is one that this deployment does not allow. Nothing was sent. */

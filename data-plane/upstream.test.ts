@@ -104,6 +104,35 @@ describe("calls", () => {
     expect(await call(upstream, request("http://nowhere.invalid"))).toEqual(["error connect"]);
   });
 
+  test("where all connections are in use, a call fails at once as a shortage, and goes through when one is free", async () => {
+    const server = await target();
+    const upstream = createUpstream({ allowPrivate: true, connectionsPerOriginMax: 1 });
+    toClose.push(() => upstream.close());
+    let answer: (() => void) | null = null;
+    const asked = new Promise<void>((resolve) =>
+      server.next((response) => {
+        answer = () => response.end("late");
+        resolve();
+      }),
+    );
+    const first = call(upstream, request(server.url));
+    await asked;
+    expect(await call(upstream, request(server.url))).toEqual(["error shortage"]);
+    answer!();
+    expect(await first).toEqual(["sent", "head 200", "chunk late", "end"]);
+    server.next(json(200, "{}"));
+    expect((await call(upstream, request(server.url))).at(-1)).toBe("end");
+    expect(server.seen).toHaveLength(2);
+  });
+
+  test("a lack of ports on this host is a shortage, not the upstream's fault", async () => {
+    const lookup = ((_: string, __: unknown, done: (error: Error) => void) =>
+      done(Object.assign(new Error("no ports"), { code: "EADDRNOTAVAIL" }))) as never;
+    const upstream = createUpstream({ allowPrivate: true, lookup });
+    toClose.push(() => upstream.close());
+    expect(await call(upstream, request("http://full.example"))).toEqual(["error shortage"]);
+  });
+
   test("an aborted call tells nothing more, and its connection closes", async () => {
     const server = await target();
     server.next(sse(["data: x\n\n"], "hang"));

@@ -9,8 +9,8 @@ import { type Dispatcher, Pool } from "undici";
 import { addressAllowed } from "../core/upstream_address.ts";
 import type { CallErrorKind, OutboundCall, OutboundRequest, OutboundSink, Upstream } from "./transport.ts";
 
-/** Connections to one origin; further calls wait for a free one, within their connect deadline. */
-export const CONNECTIONS_PER_ORIGIN_MAX = 1024;
+/** Calls to one origin at a time, each on a connection of its own; further ones fail at once, as a shortage. */
+export const CONNECTIONS_PER_ORIGIN_MAX = 10_000;
 /** Origins with open pools; beyond it the one that was not used for longest is closed once it is idle. */
 export const ORIGINS_MAX = 256;
 /** How long an idle connection is kept where the upstream does not say. */
@@ -24,6 +24,11 @@ export interface UpstreamOptions {
   readonly allowPrivate: boolean;
   /** Resolves a name to all its addresses; by default the system's resolver. */
   readonly lookup?: typeof dnsLookup;
+  readonly connectionsPerOriginMax?: number;
+}
+
+class ShortageError extends Error {
+  readonly code = "NO_FREE_CONNECTION";
 }
 
 class AddressNotAllowedError extends Error {
@@ -58,6 +63,9 @@ const CONNECT_CODES = new Set([
   "UND_ERR_CONNECT_TIMEOUT",
 ]);
 
+/** This host is short of something: file descriptors, ports, buffers. */
+const SHORTAGE_CODES = new Set(["NO_FREE_CONNECTION", "EMFILE", "ENFILE", "EADDRNOTAVAIL", "ENOBUFS", "ENOMEM"]);
+
 function codesOf(error: unknown): string[] {
   const { code, errors, cause } = (error ?? {}) as { code?: unknown; errors?: unknown[]; cause?: unknown };
   const inner = [...(Array.isArray(errors) ? errors : []), ...(cause === undefined ? [] : [cause])];
@@ -68,6 +76,7 @@ function kindOf(error: Error, sent: boolean): CallErrorKind {
   const codes = codesOf(error);
   if (codes.includes("ADDRESS_NOT_ALLOWED")) return "address_not_allowed";
   if (error.name === "HTTPParserError" || codes.includes("UND_ERR_HEADERS_OVERFLOW")) return "protocol";
+  if (!sent && codes.length > 0 && codes.every((code) => SHORTAGE_CODES.has(code))) return "shortage";
   return !sent || codes.some((code) => CONNECT_CODES.has(code)) ? "connect" : "reset";
 }
 
@@ -147,10 +156,11 @@ interface OriginPool {
 export function createUpstream(options: UpstreamOptions): Upstream {
   const pools = new Map<string, OriginPool>();
   const lookup = guardedLookup(options);
+  const connectionsMax = options.connectionsPerOriginMax ?? CONNECTIONS_PER_ORIGIN_MAX;
 
   function open(origin: string): OriginPool {
     const pool = new Pool(origin, {
-      connections: CONNECTIONS_PER_ORIGIN_MAX,
+      connections: connectionsMax,
       pipelining: 1,
       keepAliveTimeout: KEEP_ALIVE_MS,
       // The pipeline has its own deadlines.
@@ -202,13 +212,10 @@ export function createUpstream(options: UpstreamOptions): Upstream {
   return {
     send(request: OutboundRequest, sink: OutboundSink): OutboundCall {
       if (originRefused(request.origin)) {
-        const call = new Call(sink, () => undefined);
-        process.nextTick(() =>
-          call.onResponseError(null, new AddressNotAllowedError("the upstream's address is not allowed")),
-        );
-        return call;
+        return failing(sink, new AddressNotAllowedError("the upstream's address is not allowed"));
       }
       const entry = poolOf(request.origin);
+      if (entry.live >= connectionsMax) return failing(sink, new ShortageError("all connections are in use"));
       entry.live++;
       const call = new Call(sink, () => void entry.live--);
       // undici may answer at once, the callers of `send` are promised that it does not.
@@ -221,6 +228,13 @@ export function createUpstream(options: UpstreamOptions): Upstream {
       await Promise.all(all.map(({ pool }) => pool.destroy()));
     },
   };
+}
+
+/** A call that fails before it begins. */
+function failing(sink: OutboundSink, error: Error): OutboundCall {
+  const call = new Call(sink, () => undefined);
+  process.nextTick(() => call.onResponseError(null, error));
+  return call;
 }
 
 function dispatch(pool: Pool, request: OutboundRequest, call: Call): void {

@@ -40,6 +40,8 @@ export interface Budget {
   settle(reservation: Reservation, spent: Credits): void;
   /** The wallet as last heard of, less what this node spent since; null if nothing was heard. For `/tokenbill`. */
   readBalance(veId: string, done: (balance: WalletBalance | null) => void): void;
+  /** All that is left in the wallet as last heard of, less what this node spent since; null if nothing was heard. */
+  remaining(veId: string): Credits | null;
   /** True if the wallet is known to be low or empty, for hints. */
   isLow(veId: string): boolean;
 }

@@ -21,6 +21,8 @@ export const SLICE_TOKENS = 256;
 export const UNNAMED_OUTPUT_TOKENS = 4096;
 /** An empty wallet begins nothing, even where only output costs. */
 const SMALLEST: Credits = 1n;
+/** A wallet with so many times what a request holds limits no answer. */
+export const AMPLE_TIMES = 64n;
 /** A stream asks for its next slice when this share of its reservation is used, in percent. */
 export const GROW_AT_PERCENT = 80n;
 
@@ -49,12 +51,14 @@ export interface Admission {
   readonly minimum: Credits;
 }
 
-function inputCost(size: RequestSize, rates: AdmissionRates, strict: boolean): Credits {
-  return BigInt(size.bodyBytes) * (strict ? rates.dearInput : rates.input) + rates.request;
+function inputCost(bodyBytes: bigint, rates: AdmissionRates, strict: boolean): Credits {
+  return bodyBytes * (strict ? rates.dearInput : rates.input) + rates.request;
 }
 
-function outputRate(rates: AdmissionRates, strict: boolean): bigint {
-  return strict ? rates.dearOutput : rates.output;
+/** What one more token in each answer costs. */
+function rateOfAnswers(size: RequestSize, rates: AdmissionRates, strict: boolean): bigint {
+  const rate = strict ? rates.dearOutput : rates.output;
+  return size.answers === 1 ? rate : rate * BigInt(size.answers);
 }
 
 /** The longest answer that a request may have at this target, per answer. */
@@ -72,16 +76,22 @@ function expectedOutput(size: RequestSize, target: TargetCost, strict: boolean):
 export function admissionOf(size: RequestSize, targets: Iterable<TargetCost>, strict: boolean): Admission {
   let amount = 0n;
   let minimum = 0n;
+  const bodyBytes = BigInt(size.bodyBytes);
+  let output = -1;
+  let outputTokens = 0n;
   for (const target of targets) {
-    const input = inputCost(size, target.rates, strict);
+    const input = inputCost(bodyBytes, target.rates, strict);
     if (!size.hasOutput) {
       amount = maxCredits(amount, input);
       minimum = amount;
       continue;
     }
-    const rate = outputRate(target.rates, strict) * BigInt(size.answers);
+    const rate = rateOfAnswers(size, target.rates, strict);
+    const expected = expectedOutput(size, target, strict);
+    // Mostly the same for all targets.
+    if (expected !== output) outputTokens = BigInt((output = expected));
     const least = strict ? input + rate : maxCredits(input, rate === 0n ? 0n : SMALLEST);
-    amount = maxCredits(amount, input + rate * BigInt(expectedOutput(size, target, strict)));
+    amount = maxCredits(amount, input + rate * outputTokens);
     minimum = maxCredits(minimum, least);
   }
   return { amount, minimum };
@@ -100,14 +110,21 @@ export function outputTokensCovered(
 ): number | null {
   let least: number | null = null;
   for (const target of targets) {
-    const rate = outputRate(target.rates, strict) * BigInt(size.answers);
+    const rate = rateOfAnswers(size, target.rates, strict);
     if (rate === 0n) continue;
-    const left = held - inputCost(size, target.rates, strict);
+    const left = held - inputCost(BigInt(size.bodyBytes), target.rates, strict);
     let tokens = left <= 0n ? 0 : Number(left / rate);
     tokens = strict ? Math.min(tokens, longestOutput(size, target)) : tokens + Math.floor(SLICE_TOKENS / size.answers);
     if (least === null || tokens < least) least = tokens;
   }
   return least === null ? null : Math.max(1, least);
+}
+
+/** The longest answer that no target refuses to be limited to, per answer. */
+export function outputTokensAccepted(size: RequestSize, targets: Iterable<TargetCost>): number {
+  let least = Number.MAX_SAFE_INTEGER;
+  for (const target of targets) least = Math.min(least, longestOutput(size, target));
+  return least;
 }
 
 /** What one more slice of a stream costs at the target that serves it. */

@@ -119,6 +119,13 @@ export class Wallets implements Budget {
     void this.#readBalance(veId).then(done);
   }
 
+  remaining(veId: string): Credits | null {
+    const wallet = this.#wallets.get(veId);
+    return wallet === undefined || wallet.creditRemaining === null
+      ? null
+      : wallet.creditRemaining - wallet.lease.unacked;
+  }
+
   isLow(veId: string): boolean {
     const wallet = this.#wallets.get(veId);
     if (wallet === undefined) return false;

@@ -107,6 +107,10 @@ describe("statuses", () => {
       "max_tokens is too large: 9999",
     );
     expect(scrub("x".repeat(10_000), provider).length).toBe(2000);
+    // A secret that the cut falls into.
+    expect(scrub(`${"x".repeat(1990)}${provider.apiKey}`, provider)).not.toContain(provider.apiKey.slice(0, 5));
+    const tenant = { ...provider, headers: ["x-tenant", "Zq9.team.private"] };
+    expect(scrub("bad tenant Zq9.team.private", tenant)).toBe("bad tenant ***");
   });
 });
 
@@ -137,6 +141,22 @@ describe("whole answers", () => {
     "null",
     '"choices"',
   ])("%j is no answer", (text) => expect(read(text).valid).toBe(false));
+
+  test.each([
+    '{"usage":{"prompt_tokens":1},"choices":[{"message":{"content":"say \\"usage\\":{}"}}]}',
+    '{"choices":[],"usage":null}',
+    '{"choices":[{"usage":{"prompt_tokens":3}}]}',
+    '{"choices":[{"message":{"content":"a \\q"}}],"usage":{"prompt_tokens":4}}',
+    '{"choices":[],"usage":[]}',
+    '{"choices":5,"usage":{}}',
+    '{"choices":[],"error":null,"usage":{"prompt_tokens":5}}',
+    '{"choices":[],"error":{},"usage":{"prompt_tokens":5}}',
+    '{"choices":[],"usage":{"prompt_tokens":5}} x',
+    '{"choices":[],"usage":{"prompt_tokens":5}',
+  ])("%j is read alike whether it is parsed or scanned", (text) => {
+    const [short, long] = [read(text), read(text + " ".repeat(8192))];
+    expect([short.valid, short.usage]).toEqual([long.valid, long.usage]);
+  });
 
   test("the word error alone is no error", () => {
     expect(read('{"choices":[{"message":{"content":"an \\"error\\""}}],"error":null}').valid).toBe(true);

@@ -70,6 +70,8 @@ function healthOf(status: number, account: boolean): FailureKind {
 }
 
 const MESSAGE_CHARS_MAX = 2000;
+/** Shorter values are no secrets, and hiding them would garble the message. */
+const SECRET_CHARS_MIN = 4;
 /** What looks like a key, an organisation, a project or an address of somebody's account. */
 const SECRETS =
   /\b(?:sk|pk|rk|org|proj|user|acct|key|tbk|tbn)[-_][A-Za-z0-9_-]{6,}|\bBearer\s+\S+|[\w.+-]+@[\w-]+\.[\w.-]+/g;
@@ -77,20 +79,23 @@ const URLS = /\b(?:https?|wss?):\/\/[^\s"'<>)\]]+/gi;
 
 /** An upstream's words without credentials, account ids and addresses. */
 export function scrub(text: string, provider: RouteProvider): string {
-  let clean = text.slice(0, MESSAGE_CHARS_MAX);
-  if (provider.apiKey.length >= 4) clean = clean.replaceAll(provider.apiKey, "***");
+  let clean = text;
+  // Cut last: a secret that the cut falls into would not be found.
+  for (const secret of [provider.apiKey, ...provider.headers.filter((_, index) => index % 2 === 1)]) {
+    if (secret.length >= SECRET_CHARS_MIN) clean = clean.replaceAll(secret, "***");
+  }
   clean = clean.replace(URLS, "***").replace(SECRETS, "***");
   const host = provider.origin.replace(/^https?:\/\//, "");
   if (host !== "") clean = clean.replaceAll(host, "***").replaceAll(host.replace(/:\d+$/, ""), "***");
-  return clean;
+  return clean.slice(0, MESSAGE_CHARS_MAX);
 }
 
 const WORD = /^[A-Za-z0-9_.[\]-]{1,128}$/;
 
-/** Codes and parameter names are words; anything else is left out rather than shown. */
-function word(value: unknown): string | null {
+/** Types and codes are words; anything else, or what tells of the account, is left out rather than shown. */
+function word(value: unknown, provider: RouteProvider): string | null {
   const text = typeof value === "number" ? String(value) : value;
-  return typeof text === "string" && WORD.test(text) ? text : null;
+  return typeof text === "string" && WORD.test(text) && scrub(text, provider) === text ? text : null;
 }
 
 function refusalFields(body: Buffer, provider: RouteProvider): ErrorFields {
@@ -99,9 +104,9 @@ function refusalFields(body: Buffer, provider: RouteProvider): ErrorFields {
     typeof error["message"] === "string" && error["message"] !== "" ? error["message"] : "The request was refused.";
   return {
     message: scrub(message, provider),
-    type: word(error["type"]) ?? "invalid_request_error",
+    type: word(error["type"], provider) ?? "invalid_request_error",
     param: typeof error["param"] === "string" ? scrub(error["param"], provider) : null,
-    code: word(error["code"]),
+    code: word(error["code"], provider),
   };
 }
 
@@ -136,6 +141,9 @@ function holdsArray(bytes: Buffer, key: string): boolean {
   return bytes[colon] === COLON && bytes[skipSpace(bytes, colon + 1)] === 0x5b;
 }
 
+/** Up to this size the whole of an answer is parsed natively in less time than it takes to look at it here. */
+const PARSE_BYTES_MAX = 3072;
+
 class OpenAiAnswer implements AnswerReading {
   readonly valid: boolean;
   readonly usage: unknown;
@@ -147,8 +155,17 @@ class OpenAiAnswer implements AnswerReading {
   constructor(body: Buffer, endpoint: EndpointSpec) {
     this.body = body;
     this.endpoint = endpoint;
-    this.valid = this.check();
-    this.usage = this.valid ? (lastUsage(body) ?? this.exact()["usage"] ?? null) : null;
+    const small = body.length <= PARSE_BYTES_MAX && endpoint.hasOutput ? this.parseSmall() : null;
+    this.valid = small !== null || this.check();
+    this.usage = small ?? (this.valid ? (lastUsage(body) ?? this.exact()["usage"] ?? null) : null);
+  }
+
+  /** The usage of a sound answer that says one at its top level; null: look closer. */
+  private parseSmall(): Fields | null {
+    const answer = this.exact();
+    const { usage } = answer;
+    const sound = !answer["error"] && Array.isArray(answer["choices"]) && !Array.isArray(usage);
+    return sound && typeof usage === "object" ? (usage as Fields | null) : null;
   }
 
   /** Whole answers are cheap to check on bytes, since their long strings are skipped; rows of numbers are not. */

@@ -1,6 +1,6 @@
 /** PURE. Reads OpenAI chat and completion streams: first content, usage, errors, the end; and leaves out added usage. */
 
-import { JsonScanError, scanObject, skipSpace } from "../json_scan.ts";
+import { decodeString, JsonScanError, scanObject, skipSpace } from "../json_scan.ts";
 import type { SseEvent } from "../sse.ts";
 import type { EndpointSpec, StreamReader } from "./format.ts";
 import { FrameKind } from "./format.ts";
@@ -35,8 +35,8 @@ export class OpenAiStream implements StreamReader {
   private readonly measure: TextMeasure = { bytes: 0, content: false };
   private readonly endpoint: EndpointSpec;
   private readonly stripUsage: boolean;
-  /** `usage: null` stands in the last frame and has to go. */
-  private usageNull = false;
+  /** `usage` stands in the last frame and has to go. */
+  private usageShown = false;
   private data: Buffer = DONE_BYTES;
   /** The first frame that is a chunk, to answer in its name. */
   private firstChunk: Buffer | null = null;
@@ -51,7 +51,7 @@ export class OpenAiStream implements StreamReader {
   }
 
   read(event: SseEvent, exact: boolean): FrameKind {
-    this.usageNull = false;
+    this.usageShown = false;
     const data = event.data;
     if (event.event === "error") return FrameKind.ERROR;
     if (data === null) return FrameKind.COMMENT;
@@ -83,7 +83,7 @@ export class OpenAiStream implements StreamReader {
     if (usage !== -1) {
       const value = valueAfter(data, usage, USAGE_KEY);
       if (value === -1 || data[value] !== LOWER_N) return this.readExactly(data);
-      this.usageNull = this.stripUsage;
+      this.usageShown = this.stripUsage;
     }
     const { measure } = this;
     measure.content = false;
@@ -121,7 +121,7 @@ export class OpenAiStream implements StreamReader {
     if (chunk["error"]) return FrameKind.ERROR;
     const choices: readonly unknown[] = Array.isArray(chunk["choices"]) ? (chunk["choices"] as unknown[]) : [];
     const usage = chunk["usage"];
-    this.usageNull = usage === null && this.stripUsage;
+    this.usageShown = usage !== undefined && this.stripUsage;
     if (typeof usage === "object" && usage !== null) {
       this.usage = usage;
       if (choices.length === 0 && this.stripUsage) return FrameKind.USAGE_ONLY;
@@ -145,9 +145,9 @@ export class OpenAiStream implements StreamReader {
   }
 
   replacement(buffer: Buffer, start: number, end: number): Buffer | null {
-    if (!this.usageNull) return null;
+    if (!this.usageShown) return null;
     const { data } = this;
-    const range = usageNullRange(data);
+    const range = usageRange(data);
     if (range === null) return null;
     const offset = data.buffer === buffer.buffer ? data.byteOffset - buffer.byteOffset : -1;
     if (offset >= start && offset + data.length <= end) {
@@ -191,8 +191,8 @@ function parseFields(data: Buffer | null): Fields {
   }
 }
 
-/** Where the top-level member `usage: null` stands, one comma included; null if it does not. */
-function usageNullRange(data: Buffer): [number, number] | null {
+/** Where the top-level member `usage` stands, one comma included; null if it does not. */
+function usageRange(data: Buffer): [number, number] | null {
   const length = data.length;
   // The end of the object is the end of the frame's JSON, so what stands right before it is a top-level member.
   if (data[length - 1] === OBJECT_END && data.subarray(length - USAGE_NULL_END.length).equals(USAGE_NULL_END)) {
@@ -201,8 +201,8 @@ function usageNullRange(data: Buffer): [number, number] | null {
   let range: [number, number] | null = null;
   let previousEnd = -1;
   try {
-    scanObject(data, skipSpace(data, 0), 0, (key, member, value, end) => {
-      if (key === "usage" && data[value] === LOWER_N)
+    scanObject(data, skipSpace(data, 0), 0, (member, keyEnd, _value, end) => {
+      if (decodeString(data, member, keyEnd) === "usage")
         range = previousEnd === -1 ? [member, afterComma(data, end)] : [previousEnd, end];
       previousEnd = end;
     });

@@ -131,7 +131,7 @@ export class FileJournal implements Journal {
     const end = encodeSettlement(this.#chunk, at, recordNo, settlement);
     this.#streams.settle(settlement.id);
     const { veId, credits } = settlement;
-    this.#recent.push({ recordNo, bytes: this.#chunk.subarray(at, end), veId, credits });
+    this.#recent.push({ recordNo, buffer: this.#chunk, start: at, end, veId, credits });
     this.#callbacks.push(written);
     this.#options.onSettle?.(settlement);
     this.#seal(FrameType.SETTLE, at, end);

@@ -25,7 +25,8 @@ export class OpenStreams {
   }
 
   settle(id: string): void {
-    this.#streams.delete(id);
+    // Most requests are no streams: without any, the id need not be hashed.
+    if (this.#streams.size > 0) this.#streams.delete(id);
   }
 
   entries(): Iterable<[string, { readonly intent: Buffer; readonly progress: Buffer | null }]> {

@@ -1,5 +1,6 @@
 /** PURE. The newest records, in memory, so that the reporter rarely reads the disk. */
 
+import type { Credits } from "../../core/credits.ts";
 import type { JournalRecord, ReadLimits } from "./journal_records.ts";
 
 /** Older records than these are read from disk. */
@@ -9,8 +10,18 @@ const RECORD_OVERHEAD_BYTES = 200;
 /** The front of the array is cut off in steps of at least this. */
 const COMPACT_RECORDS = 4096;
 
+/** Where a record stands in the buffer it was encoded into: a view is made only when it is read. */
+interface RecentRecord {
+  readonly recordNo: number;
+  readonly buffer: Buffer;
+  readonly start: number;
+  readonly end: number;
+  readonly veId: string;
+  readonly credits: Credits;
+}
+
 export class RecentRecords {
-  #records: JournalRecord[] = [];
+  #records: RecentRecord[] = [];
   #head = 0;
   #bytes = 0;
   readonly #bytesMax: number;
@@ -24,9 +35,9 @@ export class RecentRecords {
     return this.#records[this.#head]?.recordNo ?? Number.POSITIVE_INFINITY;
   }
 
-  push(record: JournalRecord): void {
+  push(record: RecentRecord): void {
     this.#records.push(record);
-    this.#bytes += record.bytes.length + RECORD_OVERHEAD_BYTES;
+    this.#bytes += record.end - record.start + RECORD_OVERHEAD_BYTES;
     while (this.#bytes > this.#bytesMax && this.#records.length - this.#head > 1) this.#drop();
   }
 
@@ -41,14 +52,16 @@ export class RecentRecords {
     for (let at = this.#head + from - this.firstNo; at < this.#records.length; at++) {
       const record = this.#records[at]!;
       if (record.recordNo > last || result.length >= limits.records || bytes >= limits.bytes) break;
-      result.push(record);
-      bytes += record.bytes.length;
+      const { recordNo, buffer, start, end, veId, credits } = record;
+      result.push({ recordNo, bytes: buffer.subarray(start, end), veId, credits });
+      bytes += end - start;
     }
     return result;
   }
 
   #drop(): void {
-    this.#bytes -= this.#records[this.#head]!.bytes.length + RECORD_OVERHEAD_BYTES;
+    const { start, end } = this.#records[this.#head]!;
+    this.#bytes -= end - start + RECORD_OVERHEAD_BYTES;
     this.#head++;
     if (this.#head < COMPACT_RECORDS && this.#head < this.#records.length) return;
     this.#records = this.#records.slice(this.#head);

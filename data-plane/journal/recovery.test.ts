@@ -133,7 +133,7 @@ describe("a dead boot's journal", () => {
     expect(listBoots(root.path)).toEqual([]);
   });
 
-  test("a live stream is billed from its last progress, estimated; one without progress is not", async () => {
+  test("a live stream is billed from its last progress, estimated; one without progress is told, and costs nothing", async () => {
     const given = settlement(7, { stream: true });
     await deadJournal(async (journal) => {
       journal.intent({ ...given, id: "usg_live" });
@@ -144,7 +144,8 @@ describe("a dead boot's journal", () => {
       await settle(journal, { ...given, id: "usg_done" });
     });
     await recovery().scan();
-    expect(ids()).toEqual(["usg_done", "usg_live"]);
+    expect(ids()).toEqual(["usg_done", "usg_live", "usg_silent"]);
+    expect(server.records[2]).toMatchObject({ recordNo: 3n, units: [], credits: "", priceId: "", outcome: 6 });
     expect(server.records[1]).toMatchObject({
       recordNo: 2n,
       veId: "ve_a",
@@ -247,7 +248,7 @@ test("kill -9 under load: everything whose `written` ran is recovered exactly on
   expect(new Set(recovered).size).toBe(recovered.length);
   const known = new Set(recovered);
   expect(written.filter((id) => !known.has(id))).toEqual([]);
-  expect(recovered.filter((id) => id === "usg_live" || id === "usg_silent")).toEqual(["usg_live"]);
+  expect(recovered.filter((id) => id === "usg_live" || id === "usg_silent")).toEqual(["usg_live", "usg_silent"]);
   expect(finders.map((finder) => finder.recovered).toSorted()).toEqual([0, 0, 1]);
   expect(server.boot(BOOT).final).toBe(true);
   expect(listBoots(root.path)).toEqual([]);

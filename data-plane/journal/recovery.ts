@@ -120,11 +120,10 @@ function cutTail(path: string, goodBytes: number, bytes: number, isLast: boolean
   truncateSync(path, goodBytes);
 }
 
-/** The record of a stream that the node died in, billed from its last progress; null if there was none. */
-export function crashedRecord(intent: Buffer, progress: Buffer | null, recordNo: number): Buffer | null {
-  if (progress === null) return null;
+/** The record of a stream that the node died in, billed from its last progress: nothing if no content had come. */
+export function crashedRecord(intent: Buffer, progress: Buffer | null, recordNo: number): Buffer {
   const began = fromBinary(UsageRecordSchema, intent);
-  const reached = fromBinary(UsageRecordSchema, progress);
+  const reached = progress === null ? create(UsageRecordSchema) : fromBinary(UsageRecordSchema, progress);
   const record = create(UsageRecordSchema, {
     ...began,
     recordNo: BigInt(recordNo),
@@ -134,7 +133,7 @@ export function crashedRecord(intent: Buffer, progress: Buffer | null, recordNo:
     units: reached.units.map((unit) => ({ ...unit, source: UnitSource.ESTIMATED })),
     credits: reached.credits,
     outcome: Outcome.NODE_CRASHED,
-    httpStatus: 200,
+    httpStatus: progress === null ? 0 : 200,
   });
   return Buffer.from(toBinary(UsageRecordSchema, record));
 }
@@ -252,7 +251,6 @@ export class Recovery {
     const writer = new SegmentWriter(dir, this.#options.fs, found.nextIndex, lastNo);
     for (const [, { intent, progress }] of found.streams.entries()) {
       const payload = crashedRecord(intent, progress, lastNo + 1);
-      if (payload === null) continue;
       lastNo++;
       const buffer = Buffer.concat([Buffer.alloc(FRAME_HEADER_BYTES), payload]);
       const end = sealFrame(buffer, 0, FrameType.SETTLE, payload.length);

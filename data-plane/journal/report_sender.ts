@@ -47,7 +47,10 @@ export class ReportSender {
     this.#options = options;
   }
 
-  /** Resolves with the answer; rejects only when `signal` aborts. */
+  /**
+   * Resolves with the answer; rejects only when `signal` aborts. What is refused as invalid was not applied: it goes again
+   * without its lease lines, so that one VE's figures cannot keep the records of all from the ledger.
+   */
   async send(request: ReportUsageRequest, signal: AbortSignal): Promise<Delivered> {
     const { client, now } = this.#options;
     const firstSentAt = now();
@@ -60,6 +63,14 @@ export class ReportSender {
         return { response, sentAt: this.#attemptAt, firstSentAt };
       } catch (error) {
         signal.throwIfAborted();
+        if (ConnectError.from(error).code === Code.InvalidArgument && request.leases.length > 0) {
+          this.#options.log.error(
+            { err: error, leases: request.leases.length },
+            "lease lines were refused and left out",
+          );
+          request.leases = [];
+          continue;
+        }
         this.#failed(error);
       }
       await this.#pause(signal);

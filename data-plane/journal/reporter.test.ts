@@ -112,6 +112,19 @@ describe("reports", () => {
     expect(wallets.totals()).toMatchObject({ unacked: 0n, reserved: 0n, leased: server.boot(BOOT).leases.get(VE) });
   });
 
+  test("lease lines that are refused do not keep the records from the ledger, nor the node from the control plane", async () => {
+    await serve(1);
+    await reporter.flush(5_000);
+    server.fates.push("refuse_leases");
+    await serve(2);
+    await reporter.flush(5_000);
+    expect(ids()).toEqual(["usg_1", "usg_2"]);
+    expect(reporter.stats.online).toBe(true);
+    await serve(3);
+    await reporter.flush(5_000);
+    expect(wallets.totals()).toMatchObject({ unacked: 0n, reserved: 0n });
+  });
+
   test("a control plane that was away gets the whole backlog, in full reports, without a pause between them", async () => {
     await serve(1);
     await reporter.flush(2_000);

@@ -5,7 +5,7 @@
 
 import { create } from "@bufbuild/protobuf";
 import type { Logger } from "pino";
-import { type Credits, formatCredits, parseCredits } from "../../core/credits.ts";
+import { type Credits, formatCredits, minCredits, parseCredits } from "../../core/credits.ts";
 import {
   type LeaseState,
   ReportStatus,
@@ -275,8 +275,11 @@ function spentByVe(records: readonly JournalRecord[], ackedNo: number): Map<stri
   return spent;
 }
 
+/** More than any wallet can hold, and less than the wire can carry. */
+const AMOUNT_MAX: Credits = parseCredits("9999999999999999999999999");
+
 function amount(credits: Credits): string {
-  return credits > 0n ? formatCredits(credits) : "";
+  return credits > 0n ? formatCredits(minCredits(credits, AMOUNT_MAX)) : "";
 }
 
 function leaseRequest({ veId, spent, reserved, want, release, need }: LeaseLine) {
