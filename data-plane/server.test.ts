@@ -144,14 +144,14 @@ describe("bodies", () => {
   test("large bodies beyond what the node gives to bodies are refused, small ones are not", async () => {
     await gateway.close();
     gateway = await startGateway({ bodiesBytesMax: 100_000 });
-    const first = open();
     const large = `POST ${CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${KEY}\r\ncontent-length: 200000\r\n\r\n`;
-    first.write(large + " ".repeat(90_000));
-    await expect.poll(() => gateway.pipeline.live).toBe(1);
-    const { status, body } = await raw(large + " ".repeat(90_000));
-    expect([status, body.error.code]).toEqual([503, "service_unavailable"]);
+    const sockets = [open(), open()];
+    for (const socket of sockets) socket.write(large + " ".repeat(90_000));
+    // Whichever crosses the line.
+    const [answer] = await Promise.race(sockets.map((socket) => once(socket, "data")));
+    expect(String(answer)).toMatch(/^HTTP\/1.1 503 [^]*"code":"service_unavailable"/);
     expect((await gateway.chat()).status).toBe(200);
-    first.destroy();
+    for (const socket of sockets) socket.destroy();
     await gateway.pipeline.idle();
   });
 
