@@ -66,6 +66,34 @@ describe.each(openTestDatabases())("the first start on $name", ({ open }) => {
     expect(row!.prefix.length).toBeLessThan(8);
   });
 
+  test("a new NODE_TOKEN replaces the one before for good, and nothing else", async () => {
+    await bootstrap(optionsOf("tbn_the_first_one"));
+    await bootstrap(optionsOf("tbn_the_second_one"));
+    const scopeOf = async (secret: string) => (await findApiToken(db, digest(secret)))?.scope;
+    expect(await scopeOf("tbn_the_first_one")).toBeUndefined();
+    await bootstrap(optionsOf("tbn_the_first_one"));
+    expect(lines.at(-1)).toContain("NODE_TOKEN was replaced");
+    expect(await scopeOf("tbn_the_first_one")).toBeUndefined();
+    expect(await scopeOf("tbn_the_second_one")).toBe("node");
+    await bootstrap(optionsOf());
+    expect(await scopeOf("tbn_the_second_one")).toBe("node");
+    const kept = await Promise.all(FILES.map((file) => scopeOf(read(file))));
+    expect(kept).toStrictEqual(["merchant", "operator", "node"]);
+  });
+
+  test("a home token is rotated by deleting its row and its file", async () => {
+    await bootstrap(optionsOf());
+    for (const file of ["operator.token", "node.token"]) {
+      const before = read(file);
+      await db.query("delete from api_token where home_file = $1", [file]);
+      rmSync(join(home, file));
+      await bootstrap(optionsOf());
+      expect(read(file)).not.toBe(before);
+      expect(await findApiToken(db, digest(before))).toBeNull();
+      expect(await findApiToken(db, digest(read(file)))).not.toBeNull();
+    }
+  });
+
   test("the master key is made once, and no other is accepted", async () => {
     const first = await openSecrets(optionsOf());
     expect((await openSecrets(optionsOf())).keyId).toStrictEqual(first.keyId);

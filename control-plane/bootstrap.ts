@@ -16,7 +16,14 @@ import {
 import { newId, newSecret, type RandomBytes, secretPrefix } from "./ids.ts";
 import { createSecrets, digest, type Secrets } from "./secrets.ts";
 import type { Settings } from "./settings.ts";
-import { findHomeToken, hasApiToken, insertApiToken, type TokenScope } from "./store/api_token.ts";
+import {
+  findHomeToken,
+  findTokenState,
+  hasApiToken,
+  insertApiToken,
+  revokeOtherNodeTokens,
+  type TokenScope,
+} from "./store/api_token.ts";
 import { lockMasterKeyId, setMasterKeyId } from "./store/installation.ts";
 import { findMerchantByName, insertMerchant } from "./store/merchant.ts";
 
@@ -114,15 +121,28 @@ async function ensureToken(tx: Tx, token: HomeToken, options: BootstrapOptions):
   log.info({ path }, known ? "took the token from its file" : "made a token and wrote it to its file");
 }
 
-/** NODE_TOKEN: a token that nodes elsewhere may use, besides the one in the home. */
-async function ensureNodeToken(tx: Tx, { settings, random, now }: BootstrapOptions): Promise<void> {
+const NODE_TOKEN_NAME = "NODE_TOKEN";
+
+/**
+ * NODE_TOKEN: a token that nodes elsewhere may use, besides the one in the home. A new one replaces the one before, for
+ * good: a replica that still has the old setting must not bring it back.
+ */
+async function ensureNodeToken(tx: Tx, { settings, random, now, log }: BootstrapOptions): Promise<void> {
   const secret = settings.nodeToken;
-  if (secret === null || (await hasApiToken(tx, digest(secret)))) return;
+  if (secret === null) return;
+  const known = await findTokenState(tx, digest(secret));
+  if (known !== null && known.revoked_at !== null) {
+    log.warn("NODE_TOKEN was replaced by another and no longer opens anything: set the present one, or a new one");
+    return;
+  }
+  const ended = await revokeOtherNodeTokens(tx, NODE_TOKEN_NAME, digest(secret), new Date(now()));
+  if (ended > 0) log.info({ ended }, "NODE_TOKEN is a new one: the one before no longer opens anything");
+  if (known !== null) return;
   await insertApiToken(tx, {
     id: newId("tok_", random),
     scope: "node",
     merchantId: null,
-    name: "NODE_TOKEN",
+    name: NODE_TOKEN_NAME,
     prefix: secretPrefix(secret).slice(0, Math.floor(secret.length / 4)),
     digest: digest(secret),
     homeFile: null,

@@ -54,7 +54,7 @@ describe.each(openTestDatabases())("maintenance on $name", ({ open }) => {
     expect(await partitionOf("usg_ve_p_3")).toBe("usage_event_default");
   });
 
-  it("runs every job once at the start, and stops", async () => {
+  it("runs the jobs at the start, but for the audit, and stops", async () => {
     await addVe(world, "ve_s", { credits: "100" });
     await new TestNode(reporter(world.deps), "boot_s").send([], [{ veId: "ve_s", want: "10" }]);
     world.advance(60_000 + 120_000 + 1);

@@ -12,6 +12,8 @@ import { makePartition } from "./store/partitions.ts";
 
 export const SWEEP_EVERY_MS = 10_000;
 export const HOURLY_MS = 3_600_000;
+/** The first audit waits until the start, and what waited for it, is over. */
+export const FIRST_AUDIT_AFTER_MS = 60_000;
 /** Partitions are made for today and this many days more. */
 export const PARTITION_DAYS_AHEAD = 7;
 /** A node that was away for longer gets a snapshot. */
@@ -55,8 +57,16 @@ async function cleanUp(deps: Deps): Promise<void> {
   await deleteExpiredAnswers(deps.db, new Date(now - ANSWER_KEEP_MS), DELETE_ROWS_MAX);
 }
 
-/** Runs `job` now and then every `everyMs`, never twice at a time. A failure is logged, and tried again the next time. */
-function repeat(deps: Deps, name: string, everyMs: number, job: () => Promise<unknown>): Maintenance {
+/**
+ * Runs `job` after `firstMs` (0: now) and then every `everyMs`, never twice at a time. A failure is logged, and tried again
+ * the next time.
+ */
+function repeat(
+  deps: Deps,
+  name: string,
+  { firstMs = 0, everyMs }: { readonly firstMs?: number; readonly everyMs: number },
+  job: () => Promise<unknown>,
+): Maintenance {
   let running: Promise<unknown> | null = null;
   const run = () => {
     running ??= job()
@@ -65,23 +75,29 @@ function repeat(deps: Deps, name: string, everyMs: number, job: () => Promise<un
         running = null;
       });
   };
-  run();
-  const timer = setInterval(run, everyMs);
+  let timer: NodeJS.Timeout;
+  const begin = () => {
+    run();
+    timer = setInterval(run, everyMs);
+  };
+  if (firstMs === 0) begin();
+  else timer = setTimeout(begin, firstMs);
   return {
     async close() {
-      clearInterval(timer);
+      // Timeouts and intervals are cleared alike.
+      clearTimeout(timer);
       await running;
     },
   };
 }
 
-/** Starts all jobs; each runs once at once. Close before the database. */
+/** Starts all jobs; each but the audit runs once at once. Close before the database. */
 export function startMaintenance(deps: Deps): Maintenance {
   const jobs = [
-    repeat(deps, "lease sweep", SWEEP_EVERY_MS, () => sweepLeases(deps)),
-    repeat(deps, "partitions", HOURLY_MS, () => makePartitions(deps)),
-    repeat(deps, "clean-up", HOURLY_MS, () => cleanUp(deps)),
-    repeat(deps, "audit", HOURLY_MS, () => auditAndAlarm(deps)),
+    repeat(deps, "lease sweep", { everyMs: SWEEP_EVERY_MS }, () => sweepLeases(deps)),
+    repeat(deps, "partitions", { everyMs: HOURLY_MS }, () => makePartitions(deps)),
+    repeat(deps, "clean-up", { everyMs: HOURLY_MS }, () => cleanUp(deps)),
+    repeat(deps, "audit", { firstMs: FIRST_AUDIT_AFTER_MS, everyMs: HOURLY_MS }, () => auditAndAlarm(deps)),
   ];
   return {
     async close() {

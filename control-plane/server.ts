@@ -17,9 +17,27 @@ const HEADERS_TIMEOUT_MS = 15_000;
 const REQUEST_TIMEOUT_MS = 120_000;
 const KEEP_ALIVE_TIMEOUT_MS = 75_000;
 const READY_TIMEOUT_MS = 2_000;
+/** How often waiting connections are looked at: a limit above is kept to within this. */
+const CONNECTION_CHECK_EVERY_MS = 5_000;
 const STREAMS_PER_CONNECTION_MAX = 1_000;
 const STREAM_WINDOW_BYTES = 1024 * 1024;
 const CONNECTION_WINDOW_BYTES = 8 * 1024 * 1024;
+
+/** What one client can take up. */
+export interface ServerLimits {
+  /** Further connections are closed at once. */
+  readonly connectionsMax: number;
+  readonly headersTimeoutMs: number;
+  readonly requestTimeoutMs: number;
+  readonly checkEveryMs: number;
+}
+
+export const SERVER_LIMITS: ServerLimits = {
+  connectionsMax: 10_000,
+  headersTimeoutMs: HEADERS_TIMEOUT_MS,
+  requestTimeoutMs: REQUEST_TIMEOUT_MS,
+  checkEveryMs: CONNECTION_CHECK_EVERY_MS,
+};
 
 export interface App {
   readonly rpc: RpcHandler;
@@ -59,18 +77,21 @@ class Server implements ControlPlaneServer {
   #inFlight = 0;
   #onIdle: () => void = () => {};
 
-  constructor(log: Logger) {
+  constructor(log: Logger, limits: ServerLimits) {
     this.#log = log;
     const onRequest = (request: NodeRequest, response: NodeResponse): void => void this.#onRequest(request, response);
     this.#http = createHttpServer(
       {
         noDelay: true,
-        headersTimeout: HEADERS_TIMEOUT_MS,
-        requestTimeout: REQUEST_TIMEOUT_MS,
+        headersTimeout: limits.headersTimeoutMs,
+        requestTimeout: limits.requestTimeoutMs,
+        connectionsCheckingInterval: limits.checkEveryMs,
         keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
       },
       onRequest,
     );
+    // It gets its connections from below and never listens; Node begins to check its timeouts at this event.
+    this.#http.emit("listening");
     this.#http2 = createHttp2Server(
       { settings: { maxConcurrentStreams: STREAMS_PER_CONNECTION_MAX, initialWindowSize: STREAM_WINDOW_BYTES } },
       onRequest,
@@ -81,6 +102,7 @@ class Server implements ControlPlaneServer {
       this.#log.debug({ reason: error.message }, "HTTP/2 connection failed"),
     );
     this.#net = createNetServer({ allowHalfOpen: true, noDelay: true }, (socket) => this.#onSocket(socket));
+    this.#net.maxConnections = limits.connectionsMax;
   }
 
   get address(): Address {
@@ -195,7 +217,8 @@ class Server implements ControlPlaneServer {
     }
     const closed = new Promise<void>((resolve) => this.#net.close(() => resolve()));
     for (const session of this.#sessions) session.close();
-    this.#http.closeIdleConnections();
+    // Ends its idle connections, and its checks.
+    this.#http.close();
     // What is left is idle, or was cut.
     setImmediate(() => {
       for (const socket of this.#sockets) socket.destroySoon();
@@ -205,8 +228,12 @@ class Server implements ControlPlaneServer {
 }
 
 /** Listens. @throws the network's error when the address cannot be had */
-export async function listen(address: Address, log: Logger): Promise<ControlPlaneServer> {
-  const server = new Server(log);
+export async function listen(
+  address: Address,
+  log: Logger,
+  limits: ServerLimits = SERVER_LIMITS,
+): Promise<ControlPlaneServer> {
+  const server = new Server(log, limits);
   await server.listen(address);
   return server;
 }

@@ -4,7 +4,7 @@
  */
 
 import type { IncomingMessage, ServerResponse } from "node:http";
-import type { Http2ServerRequest, Http2ServerResponse } from "node:http2";
+import { constants, type Http2ServerRequest, type Http2ServerResponse } from "node:http2";
 import { Code, ConnectError, type ConnectRouter, createConnectRouter } from "@connectrpc/connect";
 import type { UniversalHandler, UniversalServerResponse } from "@connectrpc/connect/protocol";
 import { codeFromHttpStatus, errorFromJsonBytes, errorToJsonBytes } from "@connectrpc/connect/protocol-connect";
@@ -119,6 +119,25 @@ async function complete(response: UniversalServerResponse): Promise<UniversalSer
   return response.status === 200 ? response : completeConnect(response);
 }
 
+/**
+ * On HTTP/2, an answer that is whole ends the call, even if the client still sends: its window is used up, so it would
+ * wait for ever (RFC 9113, 8.1). The stream's trailers are its last word, and are always asked for.
+ * Resolves when that has happened: the stream's own end comes only when what had arrived is read.
+ */
+function endWithAnswer(response: NodeResponse): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  if (!("stream" in response)) return promise;
+  const { stream } = response;
+  stream.once("wantTrailers", () => {
+    setImmediate(() => {
+      if (stream.readableEnded) return;
+      stream.close(constants.NGHTTP2_NO_ERROR);
+      resolve();
+    });
+  });
+  return promise;
+}
+
 export interface RpcOptions {
   /** Registers the services. */
   readonly routes: (router: ConnectRouter) => void;
@@ -157,8 +176,9 @@ export function createRpcHandler(deps: Deps, { routes, shutdownSignal }: RpcOpti
   return {
     knows: (path) => handlers.has(path),
     async handle(path, request, response) {
+      const cut = endWithAnswer(response);
       try {
-        await respond(handlers.get(path)!, request, response);
+        await Promise.race([respond(handlers.get(path)!, request, response), cut]);
       } catch (error) {
         // The client went away, or sent what is no request; there is nobody to tell more.
         deps.log.debug({ path, reason: ConnectError.from(error).rawMessage }, "answer not delivered");

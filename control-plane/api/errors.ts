@@ -62,10 +62,13 @@ export function withInfo(
  * The decoder's messages quote what was sent, and that may be a secret: only the field and the kind of mistake are kept.
  */
 function decodingError(message: string): ConnectError {
-  const unknownKey = /key "([^"]{1,64})" is unknown/.exec(message);
+  const unknownKey = /key "([^]*)" is unknown/.exec(message);
   if (unknownKey !== null) {
-    const field = unknownKey[1]!;
-    return withInfo(`${field}: there is no such field in this request`, Code.InvalidArgument, "invalid_field", {
+    // What does not look like a misspelt name may be a value in the wrong place.
+    const field = /^[A-Za-z_]{1,40}$/.test(unknownKey[1]!) ? unknownKey[1]! : "";
+    const text =
+      field === "" ? "it has a field that this call does not know" : "there is no such field in this request";
+    return withInfo(`${field || "request"}: ${text}`, Code.InvalidArgument, "invalid_field", {
       field,
       rule: "unknown_field",
     });

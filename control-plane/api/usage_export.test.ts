@@ -1,6 +1,25 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { Pieces } from "./usage_export.ts";
+import { create } from "@bufbuild/protobuf";
+import { RequestRecordSchema } from "../../proto/gen/tokenbill/v1/usage_pb.ts";
+import { ExportFormat } from "../../proto/gen/tokenbill/v1/usage_service_pb.ts";
+import { exportHeader, exportLine, Pieces } from "./usage_export.ts";
+
+describe("formulas", () => {
+  const record = create(RequestRecordSchema, { logicalModel: '=cmd("x")', credits: "0.5", upstreamRequestId: "@x" });
+
+  it("are text in CSV", () => {
+    const names = exportHeader(ExportFormat.CSV).trim().split(",");
+    const cells = exportLine(ExportFormat.CSV, record).trim().split(",");
+    expect(cells[names.indexOf("logical_model")]).toBe('"\'=cmd(""x"")"');
+    expect(cells[names.indexOf("upstream_request_id")]).toBe("'@x");
+    expect(cells[names.indexOf("credits")]).toBe("0.5");
+  });
+
+  it("are exact in NDJSON", () => {
+    expect(JSON.parse(exportLine(ExportFormat.NDJSON, record))).toMatchObject({ logicalModel: '=cmd("x")' });
+  });
+});
 
 describe("Pieces", () => {
   it("cuts at whole lines, never above the limit, and loses nothing", () => {

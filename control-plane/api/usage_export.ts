@@ -10,7 +10,7 @@ import {
   RequestRecordSchema,
 } from "../../proto/gen/tokenbill/v1/usage_pb.ts";
 import { ExportFormat } from "../../proto/gen/tokenbill/v1/usage_service_pb.ts";
-import { csvLine } from "../domain/csv.ts";
+import { csvLine, csvText } from "../domain/csv.ts";
 
 /** The most bytes of one piece. */
 export const PIECE_BYTES_MAX = 1_048_576;
@@ -26,20 +26,20 @@ interface Column {
 }
 
 const COLUMNS: readonly Column[] = [
-  { name: "id", value: (record) => record.id },
+  { name: "id", value: (record) => csvText(record.id) },
   { name: "arrive_time", value: (record) => arriveTime(record) },
-  { name: "ve_id", value: (record) => record.veId },
-  { name: "access_key_id", value: (record) => record.accessKeyId },
-  { name: "logical_model_id", value: (record) => record.logicalModelId },
-  { name: "logical_model", value: (record) => record.logicalModel },
+  { name: "ve_id", value: (record) => csvText(record.veId) },
+  { name: "access_key_id", value: (record) => csvText(record.accessKeyId) },
+  { name: "logical_model_id", value: (record) => csvText(record.logicalModelId) },
+  { name: "logical_model", value: (record) => csvText(record.logicalModel) },
   { name: "endpoint", value: (record) => enumName(EndpointSchema, record.endpoint) },
   { name: "stream", value: (record) => String(record.stream) },
-  { name: "physical_model_id", value: (record) => record.physicalModelId },
-  { name: "price_id", value: (record) => record.priceId },
+  { name: "physical_model_id", value: (record) => csvText(record.physicalModelId) },
+  { name: "price_id", value: (record) => csvText(record.priceId) },
   { name: "credits", value: (record) => record.credits },
   { name: "outcome", value: (record) => enumName(OutcomeSchema, record.outcome) },
   { name: "http_status", value: (record) => String(record.httpStatus) },
-  { name: "error_code", value: (record) => record.errorCode },
+  { name: "error_code", value: (record) => csvText(record.errorCode) },
   ...MeterSchema.values
     .filter(({ number }) => number !== 0)
     .map(({ localName, number }) => ({
@@ -51,9 +51,9 @@ const COLUMNS: readonly Column[] = [
   { name: "first_byte_us", value: (record) => String(record.firstByteUs) },
   { name: "first_content_us", value: (record) => String(record.firstContentUs) },
   { name: "duration_us", value: (record) => String(record.durationUs) },
-  { name: "upstream_request_id", value: (record) => record.upstreamRequestId },
-  { name: "transfer_id", value: (record) => record.transferId },
-  { name: "node_id", value: (record) => record.nodeId },
+  { name: "upstream_request_id", value: (record) => csvText(record.upstreamRequestId) },
+  { name: "transfer_id", value: (record) => csvText(record.transferId) },
+  { name: "node_id", value: (record) => csvText(record.nodeId) },
 ];
 
 /** RFC 3339 in UTC with microseconds. */
@@ -71,12 +71,13 @@ function quantity(record: RequestRecord, meter: Meter): string {
 
 /** `pm_…:STATUS:503;pm_…:SERVED:200`, in order. */
 function attempts(record: RequestRecord): string {
-  return record.attempts
+  const text = record.attempts
     .map(
       ({ physicalModelId, result, httpStatus }) =>
         `${physicalModelId}:${enumName(AttemptResultSchema, result)}:${httpStatus}`,
     )
     .join(";");
+  return csvText(text);
 }
 
 /** What an export begins with. */

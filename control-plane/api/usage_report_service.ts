@@ -137,7 +137,7 @@ export function usageReportService(deps: Deps, feed: WalletHints): ServiceImpl<t
     async getWallet({ veId }, ctx) {
       requireNode(ctx);
       const wallet = await readWallet(deps.db, veId);
-      if (wallet === null) throw notFound("virtual endpoint");
+      if (wallet === null) throw notFound("VE");
       const terms = (await readVeTerms(deps.db, [veId])).get(veId);
       return {
         wallet: {

@@ -195,7 +195,7 @@ export function usageService(deps: Deps): ServiceImpl<typeof UsageService> {
     async listTransfers(request, ctx) {
       const merchantId = requireMerchant(ctx);
       const { veId } = request;
-      if (!(await hasWallet(deps.db, merchantId, veId))) throw notFound("virtual endpoint");
+      if (!(await hasWallet(deps.db, merchantId, veId))) throw notFound("VE");
       const size = pageSize(request.pageSize);
       const scope = JSON.stringify([merchantId, veId]);
       const before = decodeRowPosition("transfers", scope, request.pageToken);

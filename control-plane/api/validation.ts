@@ -46,7 +46,12 @@ function remedy(violation: Violation): string {
   if (violation.ruleId === "string.min_len") return "it is required";
   if (violation.ruleId !== "string.pattern") return violation.message;
   if (last !== undefined && last.kind === "field" && /credit|spent|reserved|want|release|need/.test(last.name)) {
-    return "give a decimal in digits, such as 12.5, with at most 12 digits after the point";
+    return last.name === "credit_per_unit"
+      ? "give a decimal below 1000000000 in digits, such as 12.5, with at most 12 digits after the point"
+      : "give a decimal in digits, such as 12.5, with at most 12 digits after the point";
+  }
+  if (last !== undefined && last.kind === "field" && /^(upstream_)?name$/.test(last.name)) {
+    return "give a name without control characters that is not blank";
   }
   return violation.forKey ? "give a valid header name" : "give printable ASCII characters alone";
 }
@@ -87,13 +92,11 @@ function checkValues(value: unknown, path: string): void {
   }
   const message = value as Record<string, unknown>;
   if (message["$typeName"] === "google.protobuf.Timestamp") checkTimestamp(message, path);
+  // Or a oneof, whose two properties are as harmless to check as keys are.
   const isMap = message["$typeName"] === undefined;
   for (const [key, item] of Object.entries(message)) {
     if (key === "$typeName" || key === "$unknown") continue;
     if (isMap) checkValues(key, path);
-    // The two properties of a generated oneof are no fields.
-    const isOneof = isMap && "case" in message && (key === "value" || key === "case");
-    if (isOneof && key === "case") continue;
     checkValues(item, isMap ? path : `${path}${path === "" ? "" : "."}${snake(key)}`);
   }
 }

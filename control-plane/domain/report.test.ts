@@ -100,10 +100,11 @@ describe("sortRecords", () => {
   });
 
   it("makes model names storable", () => {
-    const names = ["a\0b", `${"x".repeat(255)}\u{1f600}`].map(
+    const long = ["x".repeat(255), "\u{1f600}".repeat(255)];
+    const names = ["a\0b", "a\ud83d", ...long.map((start) => `${start}\u{1f600}\u{1f601}`)].map(
       (logicalModel) => sort(usage(1n, { logicalModel })).priced[0]!.logicalModel,
     );
-    expect(names).toEqual(["a\ufffdb", `${"x".repeat(255)}\ufffd`]);
+    expect(names).toEqual(["a\ufffdb", "a\ufffd", ...long.map((start) => `${start}\u{1f600}`)]);
   });
 });
 

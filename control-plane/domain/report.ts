@@ -13,7 +13,10 @@ const ID_CHARS_MAX = 64;
 export const LOGICAL_MODEL_CHARS_MAX = 256;
 /** More of one meter in one request is taken for an error of the node. */
 export const QUANTITY_MAX = 1_000_000_000_000;
-/** Costlier requests are taken for an error; a hundred million of the costliest still fit numeric(38,12). */
+/**
+ * Costlier requests are taken for an error: a price is below 1e9 Credits, so what is real stays below. A hundred million of
+ * the costliest still fit numeric(38,12).
+ */
 export const RECORD_CREDITS_MAX: Credits = parseCredits("1000000000000000000");
 /** Larger records are not decoded. */
 export const RECORD_BYTES_MAX = 65_536;
@@ -124,7 +127,12 @@ function fault(usage: Usage, expectedNo: bigint): QuarantineReason | null {
 
 /** PostgreSQL's text has no NUL; a lone surrogate cannot occur in decoded UTF-8 but a cut could make one. */
 function cleanName(name: string): string {
-  return name.slice(0, LOGICAL_MODEL_CHARS_MAX).replaceAll("\0", "\ufffd").toWellFormed();
+  let cut = name;
+  if (name.length > LOGICAL_MODEL_CHARS_MAX) {
+    // Characters are code points, as in the schema's limits; each is at most two units.
+    cut = [...name.slice(0, LOGICAL_MODEL_CHARS_MAX * 2)].slice(0, LOGICAL_MODEL_CHARS_MAX).join("");
+  }
+  return cut.replaceAll("\0", "\ufffd").toWellFormed();
 }
 
 /** Our figure, or why there is none. A price of another merchant is as good as unknown. */
@@ -137,6 +145,7 @@ function priceOf(usage: Usage, merchantId: string, prices: Known["prices"]): Cre
 }
 
 function differs(nodeCredits: string, ours: Credits): boolean {
+  if (nodeCredits === formatCredits(ours)) return false;
   try {
     return parseCredits(nodeCredits === "" ? "0" : nodeCredits) !== ours;
   } catch {
@@ -207,6 +216,8 @@ export function dayOf(arriveUs: number): number {
   return Math.floor(arriveUs / DAY_US);
 }
 
+const NO_UNITS: readonly bigint[] = Array.from({ length: METER_SLOTS }, () => 0n);
+
 /** Adds records up by VE, day, model, Physical Model and key. */
 export function rollUp(priced: readonly PricedUsage[]): DailyUsage[] {
   const rows = new Map<string, DailyUsage>();
@@ -216,7 +227,7 @@ export function rollUp(priced: readonly PricedUsage[]): DailyUsage[] {
     const key = `${veId}\0${day}\0${physicalModelId}\0${accessKeyId}\0${logicalModel}`;
     let row = rows.get(key);
     if (row === undefined) {
-      const units = Array.from({ length: METER_SLOTS }, () => 0n);
+      const units = NO_UNITS.slice();
       row = {
         merchantId,
         veId,

@@ -111,6 +111,29 @@ describe.each(openTestDatabases())("usage reports on $name", ({ open }) => {
     expect((await figures(ve))["settled"]).toBe("4");
   });
 
+  it("stores empty ids, names with line breaks and every record's own bytes", async () => {
+    const ve = await newVe("100");
+    const node = newNode();
+    const names = ["a\nb", "", '{"c,\\', "a\nb"];
+    const bodies = names.map((logicalModel, i) =>
+      encode(record(BigInt(i + 2), ve, 1000 + i, price, { logicalModel, accessKeyId: i === 1 ? `key_${ve}` : "" })),
+    );
+    await node.send([encode(record(1n, ve, 1000, price, { logicalModel: "", accessKeyId: "" }))]);
+    expect((await node.send(bodies)).status).toBe(APPLIED);
+    const rows = await db.query<{ logical_model: string; access_key_id: string; body: Uint8Array }>(
+      "select logical_model, access_key_id, body from usage_event where ve_id = $1 and record_no > 1 order by record_no",
+      [ve],
+    );
+    expect(rows.map((row) => row.logical_model)).toEqual(names);
+    expect(rows.map((row) => row.access_key_id)).toEqual(["", `key_${ve}`, "", ""]);
+    expect(rows.map((row) => Buffer.from(row.body))).toEqual(bodies.map((body) => Buffer.from(body)));
+    const [day] = await db.query<{ requests: bigint }>(
+      "select requests from usage_daily where ve_id = $1 and logical_model = $2",
+      [ve, "a\nb"],
+    );
+    expect(day!.requests).toBe(2n);
+  });
+
   it("answers a repeated report with the present lease and grants nothing", async () => {
     const ve = await newVe("100");
     const node = newNode();

@@ -78,12 +78,15 @@ function byVe(leases: readonly Lease[]): Map<string, Lease[]> {
   return map;
 }
 
-/** Pipelined: the database runs these in order, so the leases are read under the locks. */
+/**
+ * Pipelined: the database runs these in order, so the leases are read under the locks; the terms, which the locks do not
+ * guard, before them.
+ */
 async function lockGround(tx: Tx, veIds: readonly string[], now: number): Promise<Ground> {
-  const [wallets, leases, terms] = await Promise.all([
+  const [terms, wallets, leases] = await Promise.all([
+    readVeTerms(tx, veIds),
     lockWallets(tx, veIds),
     readLeases(tx, veIds, now),
-    readVeTerms(tx, veIds),
   ]);
   return { wallets, leases: byVe(leases), terms };
 }
@@ -261,17 +264,33 @@ interface Turn {
   readonly now: number;
 }
 
+/** Waits for all, also when one fails: no statement may be under way when the transaction ends. */
+async function everyOne(statements: readonly Promise<unknown>[]): Promise<void> {
+  await Promise.allSettled(statements);
+  await Promise.all(statements);
+}
+
 async function applyLocked(tx: Tx, boot: BootRow, { deps, report, sorted, now }: Turn): Promise<ReportAnswer> {
   const spend = spendByVe(sorted.priced);
   const asks = new Map(report.asks.map((ask) => [ask.veId, ask]));
   const answered = [...new Set([...asks.keys(), ...spend.keys()])];
   const held = report.final ? await leasedVes(tx, report.bootId) : [];
   const veIds = [...new Set([...answered, ...held])];
-  const useIds = new Map<string, string>();
-  for (const [veId, spent] of spend) if (spent > 0n) useIds.set(veId, deps.newId("tr_"));
+  const useIds = new Map([...spend].filter(([, spent]) => spent > 0n).map(([veId]) => [veId, deps.newId("tr_")]));
   const origin = { bootId: report.bootId, nodeId: report.nodeId, transfers: useIds };
-  // Events first: a hot wallet is then locked for the shortest time.
-  const [, ground] = await Promise.all([insertEvents(tx, origin, sorted.priced), lockGround(tx, veIds, now)]);
+  // All sent at once. Events first: a hot wallet is then locked for the shortest time. The sums come behind the locks that
+  // they need, and the database adds them up while the outcome of each VE is worked out here.
+  const events = insertEvents(tx, origin, sorted.priced);
+  const locked = lockGround(tx, veIds, now);
+  const sums = everyOne([
+    addDaily(tx, rollUp(sorted.priced)),
+    touchKeys(tx, lastUses(sorted.priced)),
+    quarantine(tx, now, origin, sorted.quarantined),
+    raiseAlarms(tx, now, alarmsOf(report, sorted)),
+  ]);
+  // Awaited at the end; if it fails before that, so does everything after it.
+  sums.catch(() => {});
+  const [, ground] = await Promise.all([events, locked]);
 
   const granting = !report.final && !boot.closed;
   const plans: VePlan[] = [];
@@ -289,17 +308,14 @@ async function applyLocked(tx: Tx, boot: BootRow, { deps, report, sorted, now }:
     if (plan !== null) plans.push(plan);
   }
   const lastRecordNo = boot.lastRecordNo + BigInt(report.records.length);
-  await Promise.all([
+  await everyOne([
+    sums,
     writePlans(tx, report.bootId, now, plans),
     postTransfers(
       tx,
       now,
       plans.flatMap((plan) => transfersOf(plan, useIds.get(plan.veId) ?? "", report, deps.newId)),
     ),
-    addDaily(tx, rollUp(sorted.priced)),
-    touchKeys(tx, lastUses(sorted.priced)),
-    quarantine(tx, now, origin, sorted.quarantined),
-    raiseAlarms(tx, now, alarmsOf(report, sorted)),
     notifyWallets(
       tx,
       plans.filter((plan) => plan.settled.released > 0n).map((plan) => ({ veId: plan.veId, kind: "freed" as const })),

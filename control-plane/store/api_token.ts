@@ -100,6 +100,24 @@ export async function hasApiToken(tx: Tx, digest: Uint8Array): Promise<boolean> 
   return (await tx.query("select 1 from api_token where digest = $1", [digest])).length > 0;
 }
 
+/** The token with this digest, whatever its state; null if there is none. */
+export async function findTokenState(tx: Tx, digest: Uint8Array): Promise<{ revoked_at: Date | null } | null> {
+  const [row] = await tx.query<{ revoked_at: Date | null }>("select revoked_at from api_token where digest = $1", [
+    digest,
+  ]);
+  return row ?? null;
+}
+
+/** Ends the node tokens of this name that have another digest; returns how many. */
+export async function revokeOtherNodeTokens(tx: Tx, name: string, digest: Uint8Array, now: Date): Promise<number> {
+  const ended = await tx.query(
+    `update api_token set revoked_at = $3
+     where scope = 'node' and name = $1 and home_file is null and digest <> $2 and revoked_at is null returning id`,
+    [name, digest, now],
+  );
+  return ended.length;
+}
+
 /** Tokens of a merchant that are not revoked. */
 export async function countApiTokens(tx: Tx, merchantId: string): Promise<number> {
   const [row] = await tx.query<{ count: bigint }>(

@@ -6,7 +6,7 @@ export const DAY_US = 86_400_000_000n;
 /** A partition is attached only if it gets its lock this fast: reports wait behind it meanwhile. */
 const LOCK_TIMEOUT = "2s";
 /** Any number, as long as nobody else on the server uses it for another thing. */
-const PARTITION_LOCK = 7_306_085_144n;
+const PARTITION_LOCK = 7_306_085_145n;
 
 /** `usage_event_20261123` */
 export function partitionName(day: number): string {

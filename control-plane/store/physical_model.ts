@@ -71,23 +71,21 @@ export async function insertPhysicalModel(
   return readPhysicalModel(tx, row.merchant_id, row.id);
 }
 
-async function readOne(tx: Tx, merchantId: string, id: string, lock: string): Promise<PhysicalModelRow> {
+/** @throws DomainError not_found */
+export async function readPhysicalModel(tx: Tx, merchantId: string, id: string): Promise<PhysicalModelRow> {
   const [row] = await tx.query<PhysicalModelRow>(
-    `select ${COLUMNS} from ${FROM} where m.id = $1 and m.merchant_id = $2 ${lock}`,
+    `select ${COLUMNS} from ${FROM} where m.id = $1 and m.merchant_id = $2`,
     [id, merchantId],
   );
   if (row === undefined) throw notFound("Physical Model");
   return row;
 }
 
-/** @throws DomainError not_found */
-export function readPhysicalModel(tx: Tx, merchantId: string, id: string): Promise<PhysicalModelRow> {
-  return readOne(tx, merchantId, id, "");
-}
-
 /** Locks the row against changes and deletion until the end of the transaction. @throws DomainError not_found */
-export function lockPhysicalModel(tx: Tx, merchantId: string, id: string): Promise<PhysicalModelRow> {
-  return readOne(tx, merchantId, id, "for update of m");
+export async function lockPhysicalModel(tx: Tx, merchantId: string, id: string): Promise<PhysicalModelRow> {
+  // A statement that had to wait for its lock sees the row as it is now, but a price that was set meanwhile not yet.
+  await tx.query("select 1 from physical_model where id = $1 and merchant_id = $2 for update", [id, merchantId]);
+  return readPhysicalModel(tx, merchantId, id);
 }
 
 /** `providerId` empty: those of every Provider. */
@@ -164,10 +162,15 @@ export interface TargetModelRow {
 
 /** Those of `ids` that belong to the merchant, locked against deletion until the end of the transaction. */
 export async function keepTargetModels(tx: Tx, merchantId: string, ids: readonly string[]): Promise<TargetModelRow[]> {
+  // Locked first and read then, as above.
+  await tx.query(
+    "select 1 from physical_model where id = any($2::text[]) and merchant_id = $1 order by id for key share",
+    [merchantId, ids],
+  );
   return tx.query<TargetModelRow>(
     `select m.id, v.format, m.price_id, p.body as price_body
      from physical_model m join provider v on v.id = m.provider_id left join price p on p.id = m.price_id
-     where m.id = any($2::text[]) and m.merchant_id = $1 order by m.id for key share of m`,
+     where m.id = any($2::text[]) and m.merchant_id = $1 order by m.id`,
     [merchantId, ids],
   );
 }

@@ -2,6 +2,7 @@
 
 import { formatCredits } from "../../core/credits.ts";
 import { METER_SLOTS } from "../../core/meters.ts";
+import { dictionary, lines, numberLines, textLines } from "../db/columns.ts";
 import type { Tx } from "../db/database.ts";
 import type { DailyUsage, PricedUsage, Quarantined } from "../domain/report.ts";
 
@@ -22,31 +23,42 @@ export async function insertEvents(
   priced: readonly PricedUsage[],
 ): Promise<void> {
   if (priced.length === 0) return;
-  const rows = priced.map((usage) => ({
-    t: usage.arriveUs,
-    i: usage.id,
-    m: usage.merchantId,
-    v: usage.veId,
-    k: usage.accessKeyId,
-    l: usage.logicalModel,
-    p: usage.physicalModelId,
-    c: formatCredits(usage.credits),
-    r: Number(usage.recordNo),
-    f: transfers.get(usage.veId) ?? "",
-    b: Buffer.from(usage.body.buffer, usage.body.byteOffset, usage.body.byteLength).toString("base64"),
-  }));
+  const models = dictionary(priced, (usage) => usage.logicalModel);
+  let end = 1;
+  const starts = numberLines(priced, (usage) => (end += usage.body.byteLength) - usage.body.byteLength);
   await tx.query(
     `insert into usage_event (arrive_us, id, merchant_id, ve_id, access_key_id, logical_model, physical_model_id, credits,
        boot_id, record_no, node_id, transfer_id, body)
-     select t, i, m, v, k, l, p, c, $2, r, $3, case when c = 0 then '' else f end, decode(b, 'base64')
-     from json_to_recordset($1::json) as d (t bigint, i text, m text, v text, k text, l text, p text, c numeric, r bigint, f text, b text)`,
-    [JSON.stringify(rows), bootId, nodeId],
+     select t, i, m, v, k, ($3::text[])[l], p, c, $1, r, $2, case when c = 0 then '' else f end, substr($4::bytea, s, z)
+     from unnest(${lines(5, "bigint")}, ${lines(6)}, ${lines(7)}, ${lines(8)}, ${lines(9)}, ${lines(10, "int")}, ${lines(11)},
+       ${lines(12, "numeric")}, ${lines(13, "bigint")}, ${lines(14)}, ${lines(15, "int")}, ${lines(16, "int")})
+       as d (t, i, m, v, k, l, p, c, r, f, s, z) where t is not null`,
+    [
+      bootId,
+      nodeId,
+      models.texts,
+      Buffer.concat(priced.map((usage) => usage.body)),
+      numberLines(priced, (usage) => usage.arriveUs),
+      textLines(priced, (usage) => usage.id),
+      textLines(priced, (usage) => usage.merchantId),
+      textLines(priced, (usage) => usage.veId),
+      textLines(priced, (usage) => usage.accessKeyId),
+      numberLines(priced, models.placeOf),
+      textLines(priced, (usage) => usage.physicalModelId),
+      numberLines(priced, (usage) => formatCredits(usage.credits)),
+      numberLines(priced, (usage) => usage.recordNo),
+      textLines(priced, (usage) => transfers.get(usage.veId) ?? ""),
+      starts,
+      numberLines(priced, (usage) => usage.body.byteLength),
+    ],
   );
 }
 
 const METERS = Array.from({ length: METER_SLOTS - 1 }, (_, index) => index + 1);
 const UNIT_COLUMNS = METERS.map((meter) => `units_${meter}`).join(", ");
-const UNIT_TYPES = METERS.map((meter) => `units_${meter} numeric`).join(", ");
+/** Parameters 11 and on; null when no row has anything of the meter. */
+const UNIT_LINES = METERS.map((meter) => lines(10 + meter, "numeric")).join(", ");
+const UNIT_VALUES = METERS.map((meter) => `coalesce(units_${meter}, 0)`).join(", ");
 const UNIT_SUMS = METERS.map((meter) => `units_${meter} = usage_daily.units_${meter} + excluded.units_${meter}`).join(
   ", ",
 );
@@ -54,28 +66,34 @@ const UNIT_SUMS = METERS.map((meter) => `units_${meter} = usage_daily.units_${me
 /** Adds to the daily sums. The wallets of the rows' VEs are locked, so no two reports touch one row at once. */
 export async function addDaily(tx: Tx, rows: readonly DailyUsage[]): Promise<void> {
   if (rows.length === 0) return;
-  const json = rows.map((row) => ({
-    m: row.merchantId,
-    v: row.veId,
-    d: row.day,
-    l: row.logicalModel,
-    p: row.physicalModelId,
-    k: row.accessKeyId,
-    r: row.requests,
-    e: row.estimatedRequests,
-    c: formatCredits(row.credits),
-    ...Object.fromEntries(METERS.map((meter) => [`units_${meter}`, row.units[meter]!.toString()])),
-  }));
+  const models = dictionary(rows, (row) => row.logicalModel);
+  const units = METERS.map((meter) =>
+    rows.some((row) => row.units[meter] !== 0n) ? numberLines(rows, (row) => row.units[meter]!) : null,
+  );
   await tx.query(
     `insert into usage_daily (merchant_id, ve_id, day, logical_model, physical_model_id, access_key_id, requests,
        estimated_requests, credits, ${UNIT_COLUMNS})
-     select m, v, date '1970-01-01' + d, l, p, k, r, e, c, ${UNIT_COLUMNS}
-     from json_to_recordset($1::json) as d (m text, v text, d int, l text, p text, k text, r bigint, e bigint, c numeric, ${UNIT_TYPES})
+     select m, v, date '1970-01-01' + d, ($1::text[])[l], p, k, r, e, c, ${UNIT_VALUES}
+     from unnest(${lines(2)}, ${lines(3)}, ${lines(4, "int")}, ${lines(5, "int")}, ${lines(6)}, ${lines(7)},
+       ${lines(8, "bigint")}, ${lines(9, "bigint")}, ${lines(10, "numeric")}, ${UNIT_LINES})
+       as u (m, v, d, l, p, k, r, e, c, ${UNIT_COLUMNS}) where d is not null
      on conflict (ve_id, day, logical_model, physical_model_id, access_key_id) do update
        set requests = usage_daily.requests + excluded.requests,
          estimated_requests = usage_daily.estimated_requests + excluded.estimated_requests,
          credits = usage_daily.credits + excluded.credits, ${UNIT_SUMS}`,
-    [JSON.stringify(json)],
+    [
+      models.texts,
+      textLines(rows, (row) => row.merchantId),
+      textLines(rows, (row) => row.veId),
+      numberLines(rows, (row) => row.day),
+      numberLines(rows, models.placeOf),
+      textLines(rows, (row) => row.physicalModelId),
+      textLines(rows, (row) => row.accessKeyId),
+      numberLines(rows, (row) => row.requests),
+      numberLines(rows, (row) => row.estimatedRequests),
+      numberLines(rows, (row) => formatCredits(row.credits)),
+      ...units,
+    ],
   );
 }
 
@@ -87,10 +105,11 @@ export async function touchKeys(
   if (uses.length === 0) return;
   await tx.query(
     `update access_key k set last_used_at = d.used_at
-     from unnest($1::text[], $2::text[], $3::timestamptz[]) as d (key_id, ve_id, used_at)
+     from (select key_id, ve_id, timestamptz '1970-01-01 00:00:00Z' + used_us * interval '1 microsecond' as used_at
+       from unnest(${lines(1)}, ${lines(2)}, ${lines(3, "bigint")}) as u (key_id, ve_id, used_us) where used_us is not null) d
      where k.id = d.key_id and k.ve_id = d.ve_id
        and (k.last_used_at is null or k.last_used_at < d.used_at - ${KEY_USE_INTERVAL_S} * interval '1 second')`,
-    [uses.map((use) => use.keyId), uses.map((use) => use.veId), uses.map((use) => new Date(use.usedUs / 1000))],
+    [textLines(uses, (use) => use.keyId), textLines(uses, (use) => use.veId), numberLines(uses, (use) => use.usedUs)],
   );
 }
 

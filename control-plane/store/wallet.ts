@@ -146,7 +146,7 @@ function adjusted(row: WalletRow, credits: Credits): WalletRow {
 export async function adjustWallet(tx: Tx, adjustment: WalletAdjustment): Promise<WalletRow> {
   const { veId, merchantId, credits, reason, transferId, now } = adjustment;
   const row = (await lockWallets(tx, [veId])).get(veId);
-  if (row === undefined) throw notFound("virtual endpoint");
+  if (row === undefined) throw notFound("VE");
   const after = adjusted(row, credits);
   const repaid = credits > 0n ? repayable(after) : 0n;
   const result = { ...after, debt: after.debt - repaid };

@@ -1,12 +1,15 @@
 /** A whole TokenBill for a bench: control plane on PostgreSQL, one data-plane worker, one VE that leads to the upstreams. */
 
 import { randomBytes } from "node:crypto";
+import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
+import { constants, setPriority } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { type Client, createClient, type Interceptor, type Transport } from "@connectrpc/connect";
 import { createConnectTransport, Http2SessionManager } from "@connectrpc/connect-node";
+import postgres from "postgres";
 import type { DescService } from "@bufbuild/protobuf";
 import { LogicalModelService } from "../../proto/gen/tokenbill/v1/logical_model_service_pb.ts";
 import { UnitKind } from "../../proto/gen/tokenbill/v1/meter_pb.ts";
@@ -69,6 +72,20 @@ async function startPlane(
   return { process: started, url: `http://${address}` };
 }
 
+/**
+ * On two cores the control plane and the database share the load generator's, which stands for other machines: they step
+ * back whenever the load wants to run, or their work would be measured as latency.
+ */
+async function stepBack(process: Started, databaseUrl: string): Promise<void> {
+  setPriority(process.pid, constants.priority.PRIORITY_LOW);
+  const sql = postgres(databaseUrl, { max: 1 });
+  const [row] = await sql`show data_directory`;
+  await sql.end();
+  const postmaster = Number(readFileSync(join(String(row!["data_directory"]), "postmaster.pid"), "utf8").split("\n")[0]);
+  const children = execFileSync("pgrep", ["-P", String(postmaster)], { encoding: "utf8" }).trim().split("\n");
+  for (const pid of [postmaster, ...children.map(Number)]) setPriority(pid, constants.priority.PRIORITY_LOW);
+}
+
 /** A control plane on a PostgreSQL database of its own, or again on the home and database of one that was stopped. */
 export async function startControlPlane(core: number | undefined, again?: ControlPlane): Promise<ControlPlane> {
   const home = again?.home ?? benchFolder();
@@ -81,6 +98,7 @@ export async function startControlPlane(core: number | undefined, again?: Contro
     core,
     env,
   );
+  if (core !== undefined) await stepBack(started, database);
   const token = (file: string): string => readFileSync(join(home, file), "utf8").trim();
   const merchant = createConnectTransport({
     baseUrl: url,

@@ -1,6 +1,9 @@
 /** What `npm start` does when things go well and when they do not. */
 
+import { spawn as spawnProcess } from "node:child_process";
+import { once } from "node:events";
 import { readFile, stat } from "node:fs/promises";
+import { connect } from "node:net";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { AllInOne, makeHome, removeHome, spawnAllInOne } from "../support/all_in_one.ts";
@@ -94,6 +97,44 @@ test("a part that dies takes the other with it, and it is said which one it was"
   expect((await part.exited).code).toBe(1);
   expect(part.log).toContain("The data-plane node stopped unexpectedly (SIGKILL)");
   expect(alive(controlPlane!)).toBe(false);
+});
+
+/** True if something listens there. */
+async function listens(url: string): Promise<boolean> {
+  const { hostname, port } = new URL(url);
+  const socket = connect(Number(port), hostname);
+  const connected = await once(socket, "connect").then(
+    () => true,
+    () => false,
+  );
+  socket.destroy();
+  return connected;
+}
+
+test("a signal to npm stops everything", async () => {
+  const npm = spawnProcess("npm", ["start"], {
+    cwd: new URL("../..", import.meta.url),
+    env: { ...process.env, TOKENBILL_HOME: home, CONTROL_PLANE_ADDR: "127.0.0.1:0", DATA_PLANE_ADDR: "127.0.0.1:0" },
+    stdio: ["ignore", "pipe", "inherit"],
+    // A group of its own, so that a test that fails leaves nothing behind.
+    detached: true,
+  });
+  try {
+    let log = "";
+    npm.stdout.on("data", (data: Buffer) => (log += data.toString()));
+    const exited = once(npm, "exit");
+    const urls = await until("it is ready", async () => /control plane (\S+), data plane (\S+)\/v1/.exec(log), 60_000);
+    for (const url of urls.slice(1)) expect(await listens(url)).toBe(true);
+    npm.kill("SIGTERM");
+    expect(await exited).toStrictEqual([0, null]);
+    for (const url of urls.slice(1)) expect(await listens(url)).toBe(false);
+  } finally {
+    try {
+      process.kill(-npm.pid!, "SIGKILL");
+    } catch {
+      // Nothing of it is left, as it should be.
+    }
+  }
 });
 
 test("nothing is left running when the supervisor is killed", async () => {

@@ -34,10 +34,11 @@ create table wallet (
   check (purchased + debt - settled - escrowed >= 0)
 ) with (fillfactor = 70);
 
--- The ledger: double entry, append-only.
+-- The ledger: double entry, append-only. Every index costs each report a row for each VE: the reference is what makes a
+-- transfer happen once, the pair is how a VE's ledger is read; ids and `n` are unique as they are made.
 create table transfer (
-  n bigint generated always as identity primary key,
-  id text collate "C" not null unique,
+  n bigint generated always as identity,
+  id text collate "C" not null,
   merchant_id text collate "C" not null,
   ve_id text collate "C" not null,
   debit_account text not null check (debit_account in ('wallet', 'usage', 'debt', 'adjustment')),
@@ -46,9 +47,9 @@ create table transfer (
   reference text collate "C" not null unique,
   reason text not null default '',
   posted_at timestamptz not null,
+  primary key (ve_id, n),
   check (debit_account <> credit_account)
 );
-create index transfer_ve on transfer (ve_id, n);
 
 create function refuse_change() returns trigger language plpgsql as $$
 begin

@@ -631,13 +631,12 @@ var File_tokenbill_v1_logical_model_service_proto protoreflect.FileDescriptor
 
 const file_tokenbill_v1_logical_model_service_proto_rawDesc = "" +
 	"\n" +
-	"(tokenbill/v1/logical_model_service.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a tokenbill/v1/logical_model.proto\"\xf7\x01\n" +
+	"(tokenbill/v1/logical_model_service.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a tokenbill/v1/logical_model.proto\"\x9d\x02\n" +
 	"\x19CreateLogicalModelRequest\x12'\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\x12\x1e\n" +
-	"\x05ve_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04veId\x12\x1e\n" +
-	"\x04name\x18\x03 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x04name\x12:\n" +
+	"\x05ve_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04veId\x12D\n" +
+	"\x04name\x18\x03 \x01(\tB0\xbaH-r+\x10\x01\x18\x80\x022$^[^\\p{Cc}]*[^\\p{Cc}\\p{Z}][^\\p{Cc}]*$R\x04name\x12:\n" +
 	"\atargets\x18\x04 \x03(\v2\x14.tokenbill.v1.TargetB\n" +
 	"\xbaH\a\x92\x01\x04\b\x01\x10@R\atargets\x125\n" +
 	"\tdeadlines\x18\x05 \x01(\v2\x17.tokenbill.v1.DeadlinesR\tdeadlines\"]\n" +
@@ -658,12 +657,11 @@ const file_tokenbill_v1_logical_model_service_proto_rawDesc = "" +
 	"\n" +
 	"TargetList\x12:\n" +
 	"\atargets\x18\x01 \x03(\v2\x14.tokenbill.v1.TargetB\n" +
-	"\xbaH\a\x92\x01\x04\b\x01\x10@R\atargets\"\xec\x01\n" +
+	"\xbaH\a\x92\x01\x04\b\x01\x10@R\atargets\"\x92\x02\n" +
 	"\x19UpdateLogicalModelRequest\x12\x19\n" +
 	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\x12\x1b\n" +
-	"\x04etag\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12#\n" +
-	"\x04name\x18\x03 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\x02H\x00R\x04name\x88\x01\x01\x122\n" +
+	"\x04etag\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12I\n" +
+	"\x04name\x18\x03 \x01(\tB0\xbaH-r+\x10\x01\x18\x80\x022$^[^\\p{Cc}]*[^\\p{Cc}\\p{Z}][^\\p{Cc}]*$H\x00R\x04name\x88\x01\x01\x122\n" +
 	"\atargets\x18\x04 \x01(\v2\x18.tokenbill.v1.TargetListR\atargets\x125\n" +
 	"\tdeadlines\x18\x05 \x01(\v2\x17.tokenbill.v1.DeadlinesR\tdeadlinesB\a\n" +
 	"\x05_name\"]\n" +

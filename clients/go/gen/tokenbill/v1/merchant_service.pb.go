@@ -513,7 +513,8 @@ type CreateApiTokenResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The token.
 	ApiToken *ApiToken `protobuf:"bytes,1,opt,name=api_token,json=apiToken,proto3" json:"api_token,omitempty"`
-	// The secret for `Authorization: Bearer`. It is not stored and cannot be shown again.
+	// The secret for `Authorization: Bearer`. Only its digest is stored and it cannot be shown again; but with a
+	// `request_id` this answer is kept encrypted for 24 hours, so that a retry of the call returns it.
 	Secret        string `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -778,12 +779,11 @@ var File_tokenbill_v1_merchant_service_proto protoreflect.FileDescriptor
 
 const file_tokenbill_v1_merchant_service_proto_rawDesc = "" +
 	"\n" +
-	"#tokenbill/v1/merchant_service.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1btokenbill/v1/merchant.proto\"`\n" +
+	"#tokenbill/v1/merchant_service.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1btokenbill/v1/merchant.proto\"\x86\x01\n" +
 	"\x15CreateMerchantRequest\x12'\n" +
 	"\n" +
-	"request_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\x12\x1e\n" +
-	"\x04name\x18\x02 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x04name\"L\n" +
+	"request_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\x12D\n" +
+	"\x04name\x18\x02 \x01(\tB0\xbaH-r+\x10\x01\x18\x80\x012$^[^\\p{Cc}]*[^\\p{Cc}\\p{Z}][^\\p{Cc}]*$R\x04name\"L\n" +
 	"\x16CreateMerchantResponse\x122\n" +
 	"\bmerchant\x18\x01 \x01(\v2\x16.tokenbill.v1.MerchantR\bmerchant\"-\n" +
 	"\x12GetMerchantRequest\x12\x17\n" +
@@ -796,12 +796,11 @@ const file_tokenbill_v1_merchant_service_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\"u\n" +
 	"\x15ListMerchantsResponse\x124\n" +
 	"\tmerchants\x18\x01 \x03(\v2\x16.tokenbill.v1.MerchantR\tmerchants\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xab\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd1\x01\n" +
 	"\x15UpdateMerchantRequest\x12\x19\n" +
 	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\x12\x1b\n" +
-	"\x04etag\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12#\n" +
-	"\x04name\x18\x03 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\x01H\x00R\x04name\x88\x01\x01\x12\x1f\n" +
+	"\x04etag\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12I\n" +
+	"\x04name\x18\x03 \x01(\tB0\xbaH-r+\x10\x01\x18\x80\x012$^[^\\p{Cc}]*[^\\p{Cc}\\p{Z}][^\\p{Cc}]*$H\x00R\x04name\x88\x01\x01\x12\x1f\n" +
 	"\bdisabled\x18\x04 \x01(\bH\x01R\bdisabled\x88\x01\x01B\a\n" +
 	"\x05_nameB\v\n" +
 	"\t_disabled\"L\n" +

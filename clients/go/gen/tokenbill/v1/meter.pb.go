@@ -300,7 +300,7 @@ func (x *UnitQuantity) GetSource() UnitSource {
 // SimplePrice is one number for every Unit of a kind.
 type SimplePrice struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Credits for `per_units` Units, a decimal with at most 12 fractional digits.
+	// Credits for `per_units` Units, a decimal below 1000000000 with at most 12 fractional digits.
 	CreditPerUnit string `protobuf:"bytes,1,opt,name=credit_per_unit,json=creditPerUnit,proto3" json:"credit_per_unit,omitempty"`
 	// The kind of Unit.
 	Unit UnitKind `protobuf:"varint,2,opt,name=unit,proto3,enum=tokenbill.v1.UnitKind" json:"unit,omitempty"`
@@ -366,7 +366,7 @@ type MeterPrice struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The meter.
 	Meter Meter `protobuf:"varint,1,opt,name=meter,proto3,enum=tokenbill.v1.Meter" json:"meter,omitempty"`
-	// Credits for `per_units` Units, a decimal with at most 12 fractional digits.
+	// Credits for `per_units` Units, a decimal below 1000000000 with at most 12 fractional digits.
 	CreditPerUnit string `protobuf:"bytes,2,opt,name=credit_per_unit,json=creditPerUnit,proto3" json:"credit_per_unit,omitempty"`
 	// The number of Units that `credit_per_unit` buys: a power of ten, 1 if 0.
 	PerUnits      int64 `protobuf:"varint,3,opt,name=per_units,json=perUnits,proto3" json:"per_units,omitempty"`
@@ -481,18 +481,18 @@ const file_tokenbill_v1_meter_proto_rawDesc = "" +
 	"\fUnitQuantity\x12)\n" +
 	"\x05meter\x18\x01 \x01(\x0e2\x13.tokenbill.v1.MeterR\x05meter\x12\x1a\n" +
 	"\bquantity\x18\x02 \x01(\x03R\bquantity\x120\n" +
-	"\x06source\x18\x03 \x01(\x0e2\x18.tokenbill.v1.UnitSourceR\x06source\"\xe6\x01\n" +
-	"\vSimplePrice\x12U\n" +
-	"\x0fcredit_per_unit\x18\x01 \x01(\tB-\xbaH*r(2&^(0|[1-9][0-9]{0,17})(\\.[0-9]{1,12})?$R\rcreditPerUnit\x126\n" +
+	"\x06source\x18\x03 \x01(\x0e2\x18.tokenbill.v1.UnitSourceR\x06source\"\xe5\x01\n" +
+	"\vSimplePrice\x12T\n" +
+	"\x0fcredit_per_unit\x18\x01 \x01(\tB,\xbaH)r'2%^(0|[1-9][0-9]{0,8})(\\.[0-9]{1,12})?$R\rcreditPerUnit\x126\n" +
 	"\x04unit\x18\x02 \x01(\x0e2\x16.tokenbill.v1.UnitKindB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x04unit\x12H\n" +
 	"\tper_units\x18\x03 \x01(\x03B+\xbaH(\"&0\x000\x010\n" +
-	"0d0\xe8\a0\x90N0\xa0\x8d\x060\xc0\x84=0\x80\xad\xe2\x040\x80\xc2\xd7/0\x80\x94\xeb\xdc\x03R\bperUnits\"\xe4\x01\n" +
+	"0d0\xe8\a0\x90N0\xa0\x8d\x060\xc0\x84=0\x80\xad\xe2\x040\x80\xc2\xd7/0\x80\x94\xeb\xdc\x03R\bperUnits\"\xe3\x01\n" +
 	"\n" +
 	"MeterPrice\x125\n" +
 	"\x05meter\x18\x01 \x01(\x0e2\x13.tokenbill.v1.MeterB\n" +
-	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x05meter\x12U\n" +
-	"\x0fcredit_per_unit\x18\x02 \x01(\tB-\xbaH*r(2&^(0|[1-9][0-9]{0,17})(\\.[0-9]{1,12})?$R\rcreditPerUnit\x12H\n" +
+	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x05meter\x12T\n" +
+	"\x0fcredit_per_unit\x18\x02 \x01(\tB,\xbaH)r'2%^(0|[1-9][0-9]{0,8})(\\.[0-9]{1,12})?$R\rcreditPerUnit\x12H\n" +
 	"\tper_units\x18\x03 \x01(\x03B+\xbaH(\"&0\x000\x010\n" +
 	"0d0\xe8\a0\x90N0\xa0\x8d\x060\xc0\x84=0\x80\xad\xe2\x040\x80\xc2\xd7/0\x80\x94\xeb\xdc\x03R\bperUnits\"M\n" +
 	"\rDetailedPrice\x12<\n" +

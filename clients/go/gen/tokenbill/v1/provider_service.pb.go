@@ -1747,12 +1747,11 @@ var File_tokenbill_v1_provider_service_proto protoreflect.FileDescriptor
 
 const file_tokenbill_v1_provider_service_proto_rawDesc = "" +
 	"\n" +
-	"#tokenbill/v1/provider_service.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a\x18tokenbill/v1/meter.proto\x1a\x1btokenbill/v1/provider.proto\"\xf9\x04\n" +
+	"#tokenbill/v1/provider_service.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a\x18tokenbill/v1/meter.proto\x1a\x1btokenbill/v1/provider.proto\"\x9f\x05\n" +
 	"\x15CreateProviderRequest\x12'\n" +
 	"\n" +
-	"request_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\x12\x1e\n" +
-	"\x04name\x18\x02 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x04name\x12@\n" +
+	"request_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\x12D\n" +
+	"\x04name\x18\x02 \x01(\tB0\xbaH-r+\x10\x01\x18\x80\x012$^[^\\p{Cc}]*[^\\p{Cc}\\p{Z}][^\\p{Cc}]*$R\x04name\x12@\n" +
 	"\x06format\x18\x03 \x01(\x0e2\x1c.tokenbill.v1.ProviderFormatB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x06format\x12%\n" +
 	"\bbase_url\x18\x04 \x01(\tB\n" +
@@ -1778,12 +1777,11 @@ const file_tokenbill_v1_provider_service_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\"u\n" +
 	"\x15ListProvidersResponse\x124\n" +
 	"\tproviders\x18\x01 \x03(\v2\x16.tokenbill.v1.ProviderR\tproviders\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xae\x04\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd4\x04\n" +
 	"\x15UpdateProviderRequest\x12\x19\n" +
 	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\x12\x1b\n" +
-	"\x04etag\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12#\n" +
-	"\x04name\x18\x03 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\x01H\x00R\x04name\x88\x01\x01\x12*\n" +
+	"\x04etag\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12I\n" +
+	"\x04name\x18\x03 \x01(\tB0\xbaH-r+\x10\x01\x18\x80\x012$^[^\\p{Cc}]*[^\\p{Cc}\\p{Z}][^\\p{Cc}]*$H\x00R\x04name\x88\x01\x01\x12*\n" +
 	"\bbase_url\x18\x04 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01(\x80\x10H\x01R\abaseUrl\x88\x01\x01\x12C\n" +
 	"\vcredentials\x18\x05 \x01(\v2!.tokenbill.v1.ProviderCredentialsR\vcredentials\x12N\n" +
@@ -1820,15 +1818,14 @@ const file_tokenbill_v1_provider_service_proto_rawDesc = "" +
 	"\vhttp_status\x18\x03 \x01(\x05R\n" +
 	"httpStatus\x12\x1f\n" +
 	"\vduration_ms\x18\x04 \x01(\x05R\n" +
-	"durationMs\"\xff\x03\n" +
+	"durationMs\"\xce\x04\n" +
 	"\x1aCreatePhysicalModelRequest\x12'\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\x12*\n" +
 	"\vprovider_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\n" +
-	"providerId\x12\x1c\n" +
-	"\x04name\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04name\x12/\n" +
-	"\rupstream_name\x18\x04 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\fupstreamName\x12>\n" +
+	"providerId\x12E\n" +
+	"\x04name\x18\x03 \x01(\tB1\xbaH.r,\x18\x80\x012'^([^\\p{Cc}]*[^\\p{Cc}\\p{Z}][^\\p{Cc}]*)?$R\x04name\x12U\n" +
+	"\rupstream_name\x18\x04 \x01(\tB0\xbaH-r+\x10\x01\x18\x80\x022$^[^\\p{Cc}]*[^\\p{Cc}\\p{Z}][^\\p{Cc}]*$R\fupstreamName\x12>\n" +
 	"\fsimple_price\x18\x05 \x01(\v2\x19.tokenbill.v1.SimplePriceH\x00R\vsimplePrice\x12D\n" +
 	"\x0edetailed_price\x18\x06 \x01(\v2\x1b.tokenbill.v1.DetailedPriceH\x00R\rdetailedPrice\x128\n" +
 	"\x11max_output_tokens\x18\a \x01(\x03B\f\xbaH\t\"\a\x18\x80\xc2\xd7/(\x00R\x0fmaxOutputTokens\x126\n" +
@@ -1850,14 +1847,12 @@ const file_tokenbill_v1_provider_service_proto_rawDesc = "" +
 	"providerId\"\x8a\x01\n" +
 	"\x1aListPhysicalModelsResponse\x12D\n" +
 	"\x0fphysical_models\x18\x01 \x03(\v2\x1b.tokenbill.v1.PhysicalModelR\x0ephysicalModels\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd2\x04\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x9e\x05\n" +
 	"\x1aUpdatePhysicalModelRequest\x12\x19\n" +
 	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\x12\x1b\n" +
-	"\x04etag\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12#\n" +
-	"\x04name\x18\x03 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\x01H\x01R\x04name\x88\x01\x01\x124\n" +
-	"\rupstream_name\x18\x04 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\x02H\x02R\fupstreamName\x88\x01\x01\x12>\n" +
+	"\x04etag\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12I\n" +
+	"\x04name\x18\x03 \x01(\tB0\xbaH-r+\x10\x01\x18\x80\x012$^[^\\p{Cc}]*[^\\p{Cc}\\p{Z}][^\\p{Cc}]*$H\x01R\x04name\x88\x01\x01\x12Z\n" +
+	"\rupstream_name\x18\x04 \x01(\tB0\xbaH-r+\x10\x01\x18\x80\x022$^[^\\p{Cc}]*[^\\p{Cc}\\p{Z}][^\\p{Cc}]*$H\x02R\fupstreamName\x88\x01\x01\x12>\n" +
 	"\fsimple_price\x18\x05 \x01(\v2\x19.tokenbill.v1.SimplePriceH\x00R\vsimplePrice\x12D\n" +
 	"\x0edetailed_price\x18\x06 \x01(\v2\x1b.tokenbill.v1.DetailedPriceH\x00R\rdetailedPrice\x12=\n" +
 	"\x11max_output_tokens\x18\a \x01(\x03B\f\xbaH\t\"\a\x18\x80\xc2\xd7/(\x00H\x03R\x0fmaxOutputTokens\x88\x01\x01\x12\x1f\n" +

@@ -96,7 +96,8 @@ const (
 	ExportFormat_EXPORT_FORMAT_UNSPECIFIED ExportFormat = 0
 	// One JSON object a line, in the schema's JSON form of RequestRecord.
 	ExportFormat_EXPORT_FORMAT_NDJSON ExportFormat = 1
-	// Comma-separated values with a header line (RFC 4180).
+	// Comma-separated values with a header line (RFC 4180), for spreadsheets: a text cell that begins with `=`, `+`, `-`,
+	// `@`, a tab or a carriage return gets a `'` before it, so that it is not run as a formula. NDJSON is the exact form.
 	ExportFormat_EXPORT_FORMAT_CSV ExportFormat = 2
 )
 

@@ -1015,7 +1015,8 @@ type CreateAccessKeyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The key.
 	AccessKey *AccessKey `protobuf:"bytes,1,opt,name=access_key,json=accessKey,proto3" json:"access_key,omitempty"`
-	// The secret that the API user sends. It is not stored and cannot be shown again.
+	// The secret that the API user sends. Only its digest is stored and it cannot be shown again; but with a `request_id`
+	// this answer is kept encrypted for 24 hours, so that a retry of the call returns it.
 	Secret        string `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1280,12 +1281,11 @@ var File_tokenbill_v1_virtual_endpoint_service_proto protoreflect.FileDescriptor
 
 const file_tokenbill_v1_virtual_endpoint_service_proto_rawDesc = "" +
 	"\n" +
-	"+tokenbill/v1/virtual_endpoint_service.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a#tokenbill/v1/virtual_endpoint.proto\"\xda\x06\n" +
+	"+tokenbill/v1/virtual_endpoint_service.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a#tokenbill/v1/virtual_endpoint.proto\"\x80\a\n" +
 	"\x1cCreateVirtualEndpointRequest\x12'\n" +
 	"\n" +
-	"request_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\x12\x1e\n" +
-	"\x04name\x18\x02 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x04name\x12-\n" +
+	"request_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\x12D\n" +
+	"\x04name\x18\x02 \x01(\tB0\xbaH-r+\x10\x01\x18\x80\x022$^[^\\p{Cc}]*[^\\p{Cc}\\p{Z}][^\\p{Cc}]*$R\x04name\x12-\n" +
 	"\x0eve_template_id\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\fveTemplateId\x12U\n" +
 	"\rcredit_budget\x18\x04 \x01(\tB0\xbaH-r+2)^$|^(0|[1-9][0-9]{0,17})(\\.[0-9]{1,12})?$R\fcreditBudget\x12\x1a\n" +
 	"\btemplate\x18\x05 \x01(\bR\btemplate\x12H\n" +
@@ -1323,12 +1323,11 @@ const file_tokenbill_v1_virtual_endpoint_service_proto_rawDesc = "" +
 	"\x06labels\x18\x01 \x03(\v2\".tokenbill.v1.LabelMap.LabelsEntryB\x17\xbaH\x14\x9a\x01\x11\x10 \"\x06r\x04\x10\x01\x18@*\x05r\x03\x18\x80\x02R\x06labels\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8f\x05\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb5\x05\n" +
 	"\x1cUpdateVirtualEndpointRequest\x12\x19\n" +
 	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\x12\x1b\n" +
-	"\x04etag\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12#\n" +
-	"\x04name\x18\x03 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\x02H\x00R\x04name\x88\x01\x01\x12\x1f\n" +
+	"\x04etag\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12I\n" +
+	"\x04name\x18\x03 \x01(\tB0\xbaH-r+\x10\x01\x18\x80\x022$^[^\\p{Cc}]*[^\\p{Cc}\\p{Z}][^\\p{Cc}]*$H\x00R\x04name\x88\x01\x01\x12\x1f\n" +
 	"\bdisabled\x18\x04 \x01(\bH\x01R\bdisabled\x88\x01\x01\x12H\n" +
 	"\vbudget_mode\x18\x05 \x01(\x0e2\x18.tokenbill.v1.BudgetModeB\b\xbaH\x05\x82\x01\x02\x10\x01H\x02R\n" +
 	"budgetMode\x88\x01\x01\x12>\n" +

@@ -443,7 +443,8 @@ export const ExportFormat = {
   NDJSON: 1,
 
   /**
-   * Comma-separated values with a header line (RFC 4180).
+   * Comma-separated values with a header line (RFC 4180), for spreadsheets: a text cell that begins with `=`, `+`, `-`,
+   * `@`, a tab or a carriage return gets a `'` before it, so that it is not run as a formula. NDJSON is the exact form.
    *
    * @generated from enum value: EXPORT_FORMAT_CSV = 2;
    */
