@@ -81,8 +81,12 @@ async function stepBack(process: Started, databaseUrl: string): Promise<void> {
   const sql = postgres(databaseUrl, { max: 1 });
   const [row] = await sql`show data_directory`;
   await sql.end();
-  const postmaster = Number(readFileSync(join(String(row!["data_directory"]), "postmaster.pid"), "utf8").split("\n")[0]);
-  const children = execFileSync("pgrep", ["-P", String(postmaster)], { encoding: "utf8" }).trim().split("\n");
+  const postmaster = Number(
+    readFileSync(join(String(row!["data_directory"]), "postmaster.pid"), "utf8").split("\n")[0],
+  );
+  const children = execFileSync("pgrep", ["-P", String(postmaster)], { encoding: "utf8" })
+    .trim()
+    .split("\n");
   for (const pid of [postmaster, ...children.map(Number)]) setPriority(pid, constants.priority.PRIORITY_LOW);
 }
 
