@@ -16,7 +16,8 @@ import { HomeError, makeHome } from "./home.ts";
 import { newId } from "./ids.ts";
 import { startMaintenance } from "./maintenance.ts";
 import { type ControlPlaneServer, listen } from "./server.ts";
-import { formatAddress, parseSettings, type Settings, SettingsError, withAddress } from "./settings.ts";
+import { formatAddress } from "../core/listen_address.ts";
+import { parseSettings, type Settings, SettingsError, withAddress } from "./settings.ts";
 
 /** EX_CONFIG of sysexits: something must be set right before a start can succeed. */
 const EXIT_CONFIG = 78;

@@ -8,7 +8,7 @@ import type { Logger } from "pino";
 import { type NodeRequest, type NodeResponse, type RpcHandler, writeError } from "./api/adapter.ts";
 import { withInfo } from "./api/errors.ts";
 import { servePage } from "./api/pages.ts";
-import type { Address } from "./settings.ts";
+import type { Address } from "../core/listen_address.ts";
 
 const HTTP2_PREFACE = Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "latin1");
 

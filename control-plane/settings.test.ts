@@ -1,6 +1,7 @@
 import { resolve } from "node:path";
 import { describe, expect, test } from "vitest";
-import { formatAddress, parseAddress, parseSettings, SettingsError, withAddress } from "./settings.ts";
+import { formatAddress, parseAddress } from "../core/listen_address.ts";
+import { parseSettings, SettingsError, withAddress } from "./settings.ts";
 
 const KEY = Buffer.alloc(32, 7);
 

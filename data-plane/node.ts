@@ -16,7 +16,8 @@ import { NodeMetrics } from "./metrics.ts";
 import { createPipeline } from "./proxy.ts";
 import { RouteTable } from "./route_table.ts";
 import { startServer } from "./server.ts";
-import { formatAddress, type Settings } from "./settings.ts";
+import { formatAddress } from "../core/listen_address.ts";
+import type { Settings } from "./settings.ts";
 import { createUpstream } from "./upstream.ts";
 
 /** After the last request, the last report may take this long; then the journal stays for the next start. */

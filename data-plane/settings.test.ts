@@ -1,6 +1,7 @@
 import { join, resolve } from "node:path";
 import { describe, expect, test } from "vitest";
-import { formatAddress, parseSettings, type Settings, SettingsError } from "./settings.ts";
+import { formatAddress } from "../core/listen_address.ts";
+import { parseSettings, type Settings, SettingsError } from "./settings.ts";
 
 const DEFAULTS: Settings = {
   home: resolve(".tokenbill"),

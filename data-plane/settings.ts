@@ -1,13 +1,7 @@
 /** Environment -> Settings of a data-plane node. Pure: no file is read, nothing is opened. */
 
-import { isIP } from "node:net";
 import { join, resolve } from "node:path";
-
-export interface Address {
-  readonly host: string;
-  /** 0: any free port. */
-  readonly port: number;
-}
+import { type Address, isLoopbackHost, parseAddress } from "../core/listen_address.ts";
 
 export const LOG_LEVELS = ["trace", "debug", "info", "warn", "error", "fatal", "silent"] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
@@ -56,25 +50,6 @@ const NODE_TOKEN_CHARS_MIN = 16;
 const NODE_ID_CHARS_MAX = 100;
 
 type Env = Readonly<Record<string, string | undefined>>;
-
-function isLoopbackHost(host: string): boolean {
-  return host === "localhost" || host === "::1" || (isIP(host) === 4 && host.startsWith("127."));
-}
-
-export function formatAddress({ host, port }: Address): string {
-  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
-}
-
-/** `host:port`, `[v6]:port`, or `:port` for every interface; null when it is none of these. */
-export function parseAddress(text: string): Address | null {
-  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9.-]*)):(\d{1,5})$/.exec(text);
-  if (match === null) return null;
-  const [, v6, name, digits] = match;
-  const port = Number(digits);
-  if (port > 65_535) return null;
-  if (v6 !== undefined) return isIP(v6) === 6 ? { host: v6, port } : null;
-  return { host: name === "" ? "0.0.0.0" : name!, port };
-}
 
 /** Undefined for a variable that is absent or empty. */
 function read(env: Env, name: string): string | undefined {
