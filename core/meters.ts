@@ -53,6 +53,17 @@ export const METERS_OF_KIND: Readonly<Record<UnitKind, readonly Meter[]>> = {
   [UnitKind.REQUESTS]: [Meter.REQUESTS],
 };
 
+/** Amounts of Units have 12 decimals like Credits, so that both kinds of limits are counted alike. */
+const PICO_PER_UNIT: bigint = 10n ** 12n;
+
+/** What these quantities come to in Units of one kind, in picounits (1e-12 Unit). Exact. */
+export function unitsOfKind(units: readonly UnitQuantity[], kind: UnitKind): bigint {
+  const meters = METERS_OF_KIND[kind];
+  let sum = 0n;
+  for (const { meter, quantity } of units) if (meters.includes(meter)) sum += BigInt(quantity);
+  return sum * (kind === UnitKind.SECONDS ? PICO_PER_UNIT / SECONDS_SCALE : PICO_PER_UNIT);
+}
+
 /** The meter whose price applies to a token meter that a detailed Price does not name. */
 export const PARENT_METER: Readonly<Partial<Record<Meter, Meter>>> = {
   [Meter.CACHED_INPUT_TOKENS]: Meter.INPUT_TOKENS,

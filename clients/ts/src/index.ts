@@ -2,6 +2,7 @@
 
 import { type Client, type Code, ConnectError, createClient, type Interceptor } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-web";
+import { AuditService } from "./gen/tokenbill/v1/audit_service_pb.ts";
 import { ErrorInfoSchema, ErrorReason } from "./gen/tokenbill/v1/error_pb.ts";
 import { LogicalModelService } from "./gen/tokenbill/v1/logical_model_service_pb.ts";
 import { MerchantService } from "./gen/tokenbill/v1/merchant_service_pb.ts";
@@ -9,6 +10,8 @@ import { ProviderService } from "./gen/tokenbill/v1/provider_service_pb.ts";
 import { UsageService } from "./gen/tokenbill/v1/usage_service_pb.ts";
 import { VirtualEndpointService } from "./gen/tokenbill/v1/virtual_endpoint_service_pb.ts";
 
+export * from "./gen/tokenbill/v1/audit_pb.ts";
+export * from "./gen/tokenbill/v1/audit_service_pb.ts";
 export * from "./gen/tokenbill/v1/error_pb.ts";
 export * from "./gen/tokenbill/v1/logical_model_pb.ts";
 export * from "./gen/tokenbill/v1/logical_model_service_pb.ts";
@@ -41,6 +44,8 @@ export interface TokenBill {
   readonly logicalModels: Client<typeof LogicalModelService>;
   readonly usage: Client<typeof UsageService>;
   readonly merchants: Client<typeof MerchantService>;
+  /** For the operator. */
+  readonly audit: Client<typeof AuditService>;
 }
 
 export function createTokenBill(options: TokenBillOptions): TokenBill {
@@ -62,6 +67,7 @@ export function createTokenBill(options: TokenBillOptions): TokenBill {
     logicalModels: createClient(LogicalModelService, transport),
     usage: createClient(UsageService, transport),
     merchants: createClient(MerchantService, transport),
+    audit: createClient(AuditService, transport),
   };
 }
 

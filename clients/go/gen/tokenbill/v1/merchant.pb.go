@@ -36,7 +36,10 @@ type Merchant struct {
 	// When it was last changed.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// The present version; give it back on update to notice a change in between.
-	Etag          string `protobuf:"bytes,6,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,6,opt,name=etag,proto3" json:"etag,omitempty"`
+	// The IANA time zone, such as `Europe/Berlin`, in which its days, weeks and months begin: those of limits and of budget
+	// resets.
+	TimeZone      string `protobuf:"bytes,7,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -109,6 +112,13 @@ func (x *Merchant) GetUpdateTime() *timestamppb.Timestamp {
 func (x *Merchant) GetEtag() string {
 	if x != nil {
 		return x.Etag
+	}
+	return ""
+}
+
+func (x *Merchant) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
 	}
 	return ""
 }
@@ -217,7 +227,7 @@ var File_tokenbill_v1_merchant_proto protoreflect.FileDescriptor
 
 const file_tokenbill_v1_merchant_proto_rawDesc = "" +
 	"\n" +
-	"\x1btokenbill/v1/merchant.proto\x12\ftokenbill.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd8\x01\n" +
+	"\x1btokenbill/v1/merchant.proto\x12\ftokenbill.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf5\x01\n" +
 	"\bMerchant\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
@@ -226,7 +236,8 @@ const file_tokenbill_v1_merchant_proto_rawDesc = "" +
 	"createTime\x12;\n" +
 	"\vupdate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12\x12\n" +
-	"\x04etag\x18\x06 \x01(\tR\x04etag\"\xa1\x02\n" +
+	"\x04etag\x18\x06 \x01(\tR\x04etag\x12\x1b\n" +
+	"\ttime_zone\x18\a \x01(\tR\btimeZone\"\xa1\x02\n" +
 	"\bApiToken\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n" +
 	"\vmerchant_id\x18\x02 \x01(\tR\n" +

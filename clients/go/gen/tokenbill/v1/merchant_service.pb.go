@@ -28,7 +28,9 @@ type CreateMerchantRequest struct {
 	// Makes the call safe to retry: 1 to 128 characters chosen by the caller, remembered for 24 hours.
 	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// The operator's name for it, unique.
-	Name          string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// The IANA time zone in which its days, weeks and months begin. Empty: UTC.
+	TimeZone      string `protobuf:"bytes,3,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -73,6 +75,13 @@ func (x *CreateMerchantRequest) GetRequestId() string {
 func (x *CreateMerchantRequest) GetName() string {
 	if x != nil {
 		return x.Name
+	}
+	return ""
+}
+
+func (x *CreateMerchantRequest) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
 	}
 	return ""
 }
@@ -328,14 +337,16 @@ func (x *ListMerchantsResponse) GetNextPageToken() string {
 // UpdateMerchantRequest names a merchant and what to change.
 type UpdateMerchantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The merchant's id.
+	// The merchant's id. Empty: the caller's own; the operator must name one.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// The etag that was read; a stale one is refused. Empty: whatever the present state.
 	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	// A new name.
 	Name *string `protobuf:"bytes,3,opt,name=name,proto3,oneof" json:"name,omitempty"`
 	// True: refuse its API tokens and access keys. False: accept them again.
-	Disabled      *bool `protobuf:"varint,4,opt,name=disabled,proto3,oneof" json:"disabled,omitempty"`
+	Disabled *bool `protobuf:"varint,4,opt,name=disabled,proto3,oneof" json:"disabled,omitempty"`
+	// A new IANA time zone. Periods that run now end as the new zone says; what was used in them stays counted.
+	TimeZone      *string `protobuf:"bytes,5,opt,name=time_zone,json=timeZone,proto3,oneof" json:"time_zone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -396,6 +407,13 @@ func (x *UpdateMerchantRequest) GetDisabled() bool {
 		return *x.Disabled
 	}
 	return false
+}
+
+func (x *UpdateMerchantRequest) GetTimeZone() string {
+	if x != nil && x.TimeZone != nil {
+		return *x.TimeZone
+	}
+	return ""
 }
 
 // UpdateMerchantResponse holds the changed merchant.
@@ -779,11 +797,12 @@ var File_tokenbill_v1_merchant_service_proto protoreflect.FileDescriptor
 
 const file_tokenbill_v1_merchant_service_proto_rawDesc = "" +
 	"\n" +
-	"#tokenbill/v1/merchant_service.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1btokenbill/v1/merchant.proto\"\x86\x01\n" +
+	"#tokenbill/v1/merchant_service.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1btokenbill/v1/merchant.proto\"\xac\x01\n" +
 	"\x15CreateMerchantRequest\x12'\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\x12D\n" +
-	"\x04name\x18\x02 \x01(\tB0\xbaH-r+\x10\x01\x18\x80\x012$^[^\\p{Cc}]*[^\\p{Cc}\\p{Z}][^\\p{Cc}]*$R\x04name\"L\n" +
+	"\x04name\x18\x02 \x01(\tB0\xbaH-r+\x10\x01\x18\x80\x012$^[^\\p{Cc}]*[^\\p{Cc}\\p{Z}][^\\p{Cc}]*$R\x04name\x12$\n" +
+	"\ttime_zone\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\btimeZone\"L\n" +
 	"\x16CreateMerchantResponse\x122\n" +
 	"\bmerchant\x18\x01 \x01(\v2\x16.tokenbill.v1.MerchantR\bmerchant\"-\n" +
 	"\x12GetMerchantRequest\x12\x17\n" +
@@ -796,14 +815,17 @@ const file_tokenbill_v1_merchant_service_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\"u\n" +
 	"\x15ListMerchantsResponse\x124\n" +
 	"\tmerchants\x18\x01 \x03(\v2\x16.tokenbill.v1.MerchantR\tmerchants\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd1\x01\n" +
-	"\x15UpdateMerchantRequest\x12\x19\n" +
-	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\x12\x1b\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8a\x02\n" +
+	"\x15UpdateMerchantRequest\x12\x17\n" +
+	"\x02id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x02id\x12\x1b\n" +
 	"\x04etag\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12I\n" +
 	"\x04name\x18\x03 \x01(\tB0\xbaH-r+\x10\x01\x18\x80\x012$^[^\\p{Cc}]*[^\\p{Cc}\\p{Z}][^\\p{Cc}]*$H\x00R\x04name\x88\x01\x01\x12\x1f\n" +
-	"\bdisabled\x18\x04 \x01(\bH\x01R\bdisabled\x88\x01\x01B\a\n" +
+	"\bdisabled\x18\x04 \x01(\bH\x01R\bdisabled\x88\x01\x01\x12+\n" +
+	"\ttime_zone\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@H\x02R\btimeZone\x88\x01\x01B\a\n" +
 	"\x05_nameB\v\n" +
-	"\t_disabled\"L\n" +
+	"\t_disabledB\f\n" +
+	"\n" +
+	"_time_zone\"L\n" +
 	"\x16UpdateMerchantResponse\x122\n" +
 	"\bmerchant\x18\x01 \x01(\v2\x16.tokenbill.v1.MerchantR\bmerchant\"\x88\x01\n" +
 	"\x15CreateApiTokenRequest\x12'\n" +

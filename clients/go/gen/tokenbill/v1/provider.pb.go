@@ -141,17 +141,17 @@ func (OnDisconnect) EnumDescriptor() ([]byte, []int) {
 	return file_tokenbill_v1_provider_proto_rawDescGZIP(), []int{1}
 }
 
-// Period is how often a limit starts again.
+// Period is how often a limit or a budget starts again, in the merchant's time zone.
 type Period int32
 
 const (
 	// Never.
 	Period_PERIOD_UNSPECIFIED Period = 0
-	// Every day.
+	// Every day, when the day begins.
 	Period_PERIOD_DAILY Period = 1
-	// Every week.
+	// Every week, when Monday begins.
 	Period_PERIOD_WEEKLY Period = 2
-	// Every month.
+	// Every month, when its first day begins.
 	Period_PERIOD_MONTHLY Period = 3
 )
 
@@ -196,6 +196,59 @@ func (x Period) Number() protoreflect.EnumNumber {
 // Deprecated: Use Period.Descriptor instead.
 func (Period) EnumDescriptor() ([]byte, []int) {
 	return file_tokenbill_v1_provider_proto_rawDescGZIP(), []int{2}
+}
+
+// LimitKind says what a limit counts.
+type LimitKind int32
+
+const (
+	// Never sent.
+	LimitKind_LIMIT_KIND_UNSPECIFIED LimitKind = 0
+	// Units: a UnitLimit.
+	LimitKind_LIMIT_KIND_UNITS LimitKind = 1
+	// Credits: a CreditLimit.
+	LimitKind_LIMIT_KIND_CREDITS LimitKind = 2
+)
+
+// Enum value maps for LimitKind.
+var (
+	LimitKind_name = map[int32]string{
+		0: "LIMIT_KIND_UNSPECIFIED",
+		1: "LIMIT_KIND_UNITS",
+		2: "LIMIT_KIND_CREDITS",
+	}
+	LimitKind_value = map[string]int32{
+		"LIMIT_KIND_UNSPECIFIED": 0,
+		"LIMIT_KIND_UNITS":       1,
+		"LIMIT_KIND_CREDITS":     2,
+	}
+)
+
+func (x LimitKind) Enum() *LimitKind {
+	p := new(LimitKind)
+	*p = x
+	return p
+}
+
+func (x LimitKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LimitKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_tokenbill_v1_provider_proto_enumTypes[3].Descriptor()
+}
+
+func (LimitKind) Type() protoreflect.EnumType {
+	return &file_tokenbill_v1_provider_proto_enumTypes[3]
+}
+
+func (x LimitKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LimitKind.Descriptor instead.
+func (LimitKind) EnumDescriptor() ([]byte, []int) {
+	return file_tokenbill_v1_provider_proto_rawDescGZIP(), []int{3}
 }
 
 // ProviderCredentials are secrets of an upstream account. They are write-only: no call returns them.
@@ -452,7 +505,8 @@ func (x *Provider) GetEtag() string {
 	return ""
 }
 
-// UnitLimit stops a Physical Model after a number of Units.
+// UnitLimit stops a Physical Model after a number of Units, over all VEs and nodes. It stops new requests; what is
+// running when the limit is reached is finished and counted.
 type UnitLimit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The kind of Unit.
@@ -516,10 +570,11 @@ func (x *UnitLimit) GetResetPeriod() Period {
 	return Period_PERIOD_UNSPECIFIED
 }
 
-// CreditLimit stops a Physical Model after a number of Credits.
+// CreditLimit stops a Physical Model after a number of Credits, over all VEs and nodes. It stops new requests; what is
+// running when the limit is reached is finished and counted.
 type CreditLimit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The Credits, a decimal with at most 12 fractional digits.
+	// The Credits, above 0, a decimal with at most 12 fractional digits.
 	Credits string `protobuf:"bytes,1,opt,name=credits,proto3" json:"credits,omitempty"`
 	// When the count starts again.
 	ResetPeriod   Period `protobuf:"varint,2,opt,name=reset_period,json=resetPeriod,proto3,enum=tokenbill.v1.Period" json:"reset_period,omitempty"`
@@ -571,6 +626,116 @@ func (x *CreditLimit) GetResetPeriod() Period {
 	return Period_PERIOD_UNSPECIFIED
 }
 
+// PhysicalModelLimitState says where a Physical Model stands at one of its limits. Reports of nodes arrive within about a
+// second.
+type PhysicalModelLimitState struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which limit.
+	Kind LimitKind `protobuf:"varint,1,opt,name=kind,proto3,enum=tokenbill.v1.LimitKind" json:"kind,omitempty"`
+	// The kind of Unit, for a UnitLimit.
+	Unit UnitKind `protobuf:"varint,2,opt,name=unit,proto3,enum=tokenbill.v1.UnitKind" json:"unit,omitempty"`
+	// The limit, an exact decimal of Units or Credits.
+	Limit string `protobuf:"bytes,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	// What requests that arrived in the present period have used; may be more than the limit.
+	Used string `protobuf:"bytes,4,opt,name=used,proto3" json:"used,omitempty"`
+	// What is left in the present period: `limit - used`, at least 0.
+	Remaining string `protobuf:"bytes,5,opt,name=remaining,proto3" json:"remaining,omitempty"`
+	// Since when requests are counted, by their arrival: the present period's start, or when the limit was set if later.
+	PeriodStartTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=period_start_time,json=periodStartTime,proto3" json:"period_start_time,omitempty"`
+	// When the count starts again. Absent: never.
+	PeriodEndTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=period_end_time,json=periodEndTime,proto3" json:"period_end_time,omitempty"`
+	// True: nothing is left, and the model is passed over.
+	Exhausted     bool `protobuf:"varint,8,opt,name=exhausted,proto3" json:"exhausted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PhysicalModelLimitState) Reset() {
+	*x = PhysicalModelLimitState{}
+	mi := &file_tokenbill_v1_provider_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PhysicalModelLimitState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PhysicalModelLimitState) ProtoMessage() {}
+
+func (x *PhysicalModelLimitState) ProtoReflect() protoreflect.Message {
+	mi := &file_tokenbill_v1_provider_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PhysicalModelLimitState.ProtoReflect.Descriptor instead.
+func (*PhysicalModelLimitState) Descriptor() ([]byte, []int) {
+	return file_tokenbill_v1_provider_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *PhysicalModelLimitState) GetKind() LimitKind {
+	if x != nil {
+		return x.Kind
+	}
+	return LimitKind_LIMIT_KIND_UNSPECIFIED
+}
+
+func (x *PhysicalModelLimitState) GetUnit() UnitKind {
+	if x != nil {
+		return x.Unit
+	}
+	return UnitKind_UNIT_KIND_UNSPECIFIED
+}
+
+func (x *PhysicalModelLimitState) GetLimit() string {
+	if x != nil {
+		return x.Limit
+	}
+	return ""
+}
+
+func (x *PhysicalModelLimitState) GetUsed() string {
+	if x != nil {
+		return x.Used
+	}
+	return ""
+}
+
+func (x *PhysicalModelLimitState) GetRemaining() string {
+	if x != nil {
+		return x.Remaining
+	}
+	return ""
+}
+
+func (x *PhysicalModelLimitState) GetPeriodStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PeriodStartTime
+	}
+	return nil
+}
+
+func (x *PhysicalModelLimitState) GetPeriodEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PeriodEndTime
+	}
+	return nil
+}
+
+func (x *PhysicalModelLimitState) GetExhausted() bool {
+	if x != nil {
+		return x.Exhausted
+	}
+	return false
+}
+
 // Price is an immutable version of what a Physical Model costs. A new price is a new Price.
 type Price struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -593,7 +758,7 @@ type Price struct {
 
 func (x *Price) Reset() {
 	*x = Price{}
-	mi := &file_tokenbill_v1_provider_proto_msgTypes[4]
+	mi := &file_tokenbill_v1_provider_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -605,7 +770,7 @@ func (x *Price) String() string {
 func (*Price) ProtoMessage() {}
 
 func (x *Price) ProtoReflect() protoreflect.Message {
-	mi := &file_tokenbill_v1_provider_proto_msgTypes[4]
+	mi := &file_tokenbill_v1_provider_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -618,7 +783,7 @@ func (x *Price) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Price.ProtoReflect.Descriptor instead.
 func (*Price) Descriptor() ([]byte, []int) {
-	return file_tokenbill_v1_provider_proto_rawDescGZIP(), []int{4}
+	return file_tokenbill_v1_provider_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Price) GetId() string {
@@ -711,14 +876,16 @@ type PhysicalModel struct {
 	// When it was last changed.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// The present version; give it back on update to notice a change in between.
-	Etag          string `protobuf:"bytes,12,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,12,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Where it stands at its limits, as of this answer: one entry for each limit that it has.
+	LimitStates   []*PhysicalModelLimitState `protobuf:"bytes,13,rep,name=limit_states,json=limitStates,proto3" json:"limit_states,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PhysicalModel) Reset() {
 	*x = PhysicalModel{}
-	mi := &file_tokenbill_v1_provider_proto_msgTypes[5]
+	mi := &file_tokenbill_v1_provider_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -730,7 +897,7 @@ func (x *PhysicalModel) String() string {
 func (*PhysicalModel) ProtoMessage() {}
 
 func (x *PhysicalModel) ProtoReflect() protoreflect.Message {
-	mi := &file_tokenbill_v1_provider_proto_msgTypes[5]
+	mi := &file_tokenbill_v1_provider_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -743,7 +910,7 @@ func (x *PhysicalModel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PhysicalModel.ProtoReflect.Descriptor instead.
 func (*PhysicalModel) Descriptor() ([]byte, []int) {
-	return file_tokenbill_v1_provider_proto_rawDescGZIP(), []int{5}
+	return file_tokenbill_v1_provider_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *PhysicalModel) GetId() string {
@@ -830,6 +997,13 @@ func (x *PhysicalModel) GetEtag() string {
 	return ""
 }
 
+func (x *PhysicalModel) GetLimitStates() []*PhysicalModelLimitState {
+	if x != nil {
+		return x.LimitStates
+	}
+	return nil
+}
+
 var File_tokenbill_v1_provider_proto protoreflect.FileDescriptor
 
 const file_tokenbill_v1_provider_proto_rawDesc = "" +
@@ -871,7 +1045,16 @@ const file_tokenbill_v1_provider_proto_rawDesc = "" +
 	"\freset_period\x18\x03 \x01(\x0e2\x14.tokenbill.v1.PeriodB\b\xbaH\x05\x82\x01\x02\x10\x01R\vresetPeriod\"\x99\x01\n" +
 	"\vCreditLimit\x12G\n" +
 	"\acredits\x18\x01 \x01(\tB-\xbaH*r(2&^(0|[1-9][0-9]{0,17})(\\.[0-9]{1,12})?$R\acredits\x12A\n" +
-	"\freset_period\x18\x02 \x01(\x0e2\x14.tokenbill.v1.PeriodB\b\xbaH\x05\x82\x01\x02\x10\x01R\vresetPeriod\"\xf8\x01\n" +
+	"\freset_period\x18\x02 \x01(\x0e2\x14.tokenbill.v1.PeriodB\b\xbaH\x05\x82\x01\x02\x10\x01R\vresetPeriod\"\xe4\x02\n" +
+	"\x17PhysicalModelLimitState\x12+\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x17.tokenbill.v1.LimitKindR\x04kind\x12*\n" +
+	"\x04unit\x18\x02 \x01(\x0e2\x16.tokenbill.v1.UnitKindR\x04unit\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\tR\x05limit\x12\x12\n" +
+	"\x04used\x18\x04 \x01(\tR\x04used\x12\x1c\n" +
+	"\tremaining\x18\x05 \x01(\tR\tremaining\x12F\n" +
+	"\x11period_start_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fperiodStartTime\x12B\n" +
+	"\x0fperiod_end_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rperiodEndTime\x12\x1c\n" +
+	"\texhausted\x18\b \x01(\bR\texhausted\"\xf8\x01\n" +
 	"\x05Price\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12*\n" +
 	"\x11physical_model_id\x18\x02 \x01(\tR\x0fphysicalModelId\x123\n" +
@@ -879,7 +1062,7 @@ const file_tokenbill_v1_provider_proto_rawDesc = "" +
 	"\bdetailed\x18\x04 \x01(\v2\x1b.tokenbill.v1.DetailedPriceH\x00R\bdetailed\x12;\n" +
 	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTimeB\x06\n" +
-	"\x04kind\"\xf0\x03\n" +
+	"\x04kind\"\xba\x04\n" +
 	"\rPhysicalModel\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n" +
 	"\vprovider_id\x18\x02 \x01(\tR\n" +
@@ -897,7 +1080,8 @@ const file_tokenbill_v1_provider_proto_rawDesc = "" +
 	"createTime\x12;\n" +
 	"\vupdate_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12\x12\n" +
-	"\x04etag\x18\f \x01(\tR\x04etag*\xaf\x01\n" +
+	"\x04etag\x18\f \x01(\tR\x04etag\x12H\n" +
+	"\flimit_states\x18\r \x03(\v2%.tokenbill.v1.PhysicalModelLimitStateR\vlimitStates*\xaf\x01\n" +
 	"\x0eProviderFormat\x12\x1f\n" +
 	"\x1bPROVIDER_FORMAT_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16PROVIDER_FORMAT_OPENAI\x10\x01\x12 \n" +
@@ -913,7 +1097,11 @@ const file_tokenbill_v1_provider_proto_rawDesc = "" +
 	"\x12PERIOD_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fPERIOD_DAILY\x10\x01\x12\x11\n" +
 	"\rPERIOD_WEEKLY\x10\x02\x12\x12\n" +
-	"\x0ePERIOD_MONTHLY\x10\x03B\xba\x01\n" +
+	"\x0ePERIOD_MONTHLY\x10\x03*U\n" +
+	"\tLimitKind\x12\x1a\n" +
+	"\x16LIMIT_KIND_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10LIMIT_KIND_UNITS\x10\x01\x12\x16\n" +
+	"\x12LIMIT_KIND_CREDITS\x10\x02B\xba\x01\n" +
 	"\x10com.tokenbill.v1B\rProviderProtoP\x01ZFgithub.com/tokenbill/tokenbill/clients/go/gen/tokenbill/v1;tokenbillv1\xa2\x02\x03TXX\xaa\x02\fTokenbill.V1\xca\x02\fTokenbill\\V1\xe2\x02\x18Tokenbill\\V1\\GPBMetadata\xea\x02\rTokenbill::V1b\x06proto3"
 
 var (
@@ -928,46 +1116,53 @@ func file_tokenbill_v1_provider_proto_rawDescGZIP() []byte {
 	return file_tokenbill_v1_provider_proto_rawDescData
 }
 
-var file_tokenbill_v1_provider_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_tokenbill_v1_provider_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_tokenbill_v1_provider_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_tokenbill_v1_provider_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_tokenbill_v1_provider_proto_goTypes = []any{
-	(ProviderFormat)(0),           // 0: tokenbill.v1.ProviderFormat
-	(OnDisconnect)(0),             // 1: tokenbill.v1.OnDisconnect
-	(Period)(0),                   // 2: tokenbill.v1.Period
-	(*ProviderCredentials)(nil),   // 3: tokenbill.v1.ProviderCredentials
-	(*Provider)(nil),              // 4: tokenbill.v1.Provider
-	(*UnitLimit)(nil),             // 5: tokenbill.v1.UnitLimit
-	(*CreditLimit)(nil),           // 6: tokenbill.v1.CreditLimit
-	(*Price)(nil),                 // 7: tokenbill.v1.Price
-	(*PhysicalModel)(nil),         // 8: tokenbill.v1.PhysicalModel
-	nil,                           // 9: tokenbill.v1.Provider.HeadersEntry
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
-	(UnitKind)(0),                 // 11: tokenbill.v1.UnitKind
-	(*SimplePrice)(nil),           // 12: tokenbill.v1.SimplePrice
-	(*DetailedPrice)(nil),         // 13: tokenbill.v1.DetailedPrice
+	(ProviderFormat)(0),             // 0: tokenbill.v1.ProviderFormat
+	(OnDisconnect)(0),               // 1: tokenbill.v1.OnDisconnect
+	(Period)(0),                     // 2: tokenbill.v1.Period
+	(LimitKind)(0),                  // 3: tokenbill.v1.LimitKind
+	(*ProviderCredentials)(nil),     // 4: tokenbill.v1.ProviderCredentials
+	(*Provider)(nil),                // 5: tokenbill.v1.Provider
+	(*UnitLimit)(nil),               // 6: tokenbill.v1.UnitLimit
+	(*CreditLimit)(nil),             // 7: tokenbill.v1.CreditLimit
+	(*PhysicalModelLimitState)(nil), // 8: tokenbill.v1.PhysicalModelLimitState
+	(*Price)(nil),                   // 9: tokenbill.v1.Price
+	(*PhysicalModel)(nil),           // 10: tokenbill.v1.PhysicalModel
+	nil,                             // 11: tokenbill.v1.Provider.HeadersEntry
+	(*timestamppb.Timestamp)(nil),   // 12: google.protobuf.Timestamp
+	(UnitKind)(0),                   // 13: tokenbill.v1.UnitKind
+	(*SimplePrice)(nil),             // 14: tokenbill.v1.SimplePrice
+	(*DetailedPrice)(nil),           // 15: tokenbill.v1.DetailedPrice
 }
 var file_tokenbill_v1_provider_proto_depIdxs = []int32{
 	0,  // 0: tokenbill.v1.Provider.format:type_name -> tokenbill.v1.ProviderFormat
 	1,  // 1: tokenbill.v1.Provider.on_disconnect:type_name -> tokenbill.v1.OnDisconnect
-	9,  // 2: tokenbill.v1.Provider.headers:type_name -> tokenbill.v1.Provider.HeadersEntry
-	10, // 3: tokenbill.v1.Provider.create_time:type_name -> google.protobuf.Timestamp
-	10, // 4: tokenbill.v1.Provider.update_time:type_name -> google.protobuf.Timestamp
-	11, // 5: tokenbill.v1.UnitLimit.unit:type_name -> tokenbill.v1.UnitKind
+	11, // 2: tokenbill.v1.Provider.headers:type_name -> tokenbill.v1.Provider.HeadersEntry
+	12, // 3: tokenbill.v1.Provider.create_time:type_name -> google.protobuf.Timestamp
+	12, // 4: tokenbill.v1.Provider.update_time:type_name -> google.protobuf.Timestamp
+	13, // 5: tokenbill.v1.UnitLimit.unit:type_name -> tokenbill.v1.UnitKind
 	2,  // 6: tokenbill.v1.UnitLimit.reset_period:type_name -> tokenbill.v1.Period
 	2,  // 7: tokenbill.v1.CreditLimit.reset_period:type_name -> tokenbill.v1.Period
-	12, // 8: tokenbill.v1.Price.simple:type_name -> tokenbill.v1.SimplePrice
-	13, // 9: tokenbill.v1.Price.detailed:type_name -> tokenbill.v1.DetailedPrice
-	10, // 10: tokenbill.v1.Price.create_time:type_name -> google.protobuf.Timestamp
-	7,  // 11: tokenbill.v1.PhysicalModel.price:type_name -> tokenbill.v1.Price
-	5,  // 12: tokenbill.v1.PhysicalModel.unit_limit:type_name -> tokenbill.v1.UnitLimit
-	6,  // 13: tokenbill.v1.PhysicalModel.credit_limit:type_name -> tokenbill.v1.CreditLimit
-	10, // 14: tokenbill.v1.PhysicalModel.create_time:type_name -> google.protobuf.Timestamp
-	10, // 15: tokenbill.v1.PhysicalModel.update_time:type_name -> google.protobuf.Timestamp
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	3,  // 8: tokenbill.v1.PhysicalModelLimitState.kind:type_name -> tokenbill.v1.LimitKind
+	13, // 9: tokenbill.v1.PhysicalModelLimitState.unit:type_name -> tokenbill.v1.UnitKind
+	12, // 10: tokenbill.v1.PhysicalModelLimitState.period_start_time:type_name -> google.protobuf.Timestamp
+	12, // 11: tokenbill.v1.PhysicalModelLimitState.period_end_time:type_name -> google.protobuf.Timestamp
+	14, // 12: tokenbill.v1.Price.simple:type_name -> tokenbill.v1.SimplePrice
+	15, // 13: tokenbill.v1.Price.detailed:type_name -> tokenbill.v1.DetailedPrice
+	12, // 14: tokenbill.v1.Price.create_time:type_name -> google.protobuf.Timestamp
+	9,  // 15: tokenbill.v1.PhysicalModel.price:type_name -> tokenbill.v1.Price
+	6,  // 16: tokenbill.v1.PhysicalModel.unit_limit:type_name -> tokenbill.v1.UnitLimit
+	7,  // 17: tokenbill.v1.PhysicalModel.credit_limit:type_name -> tokenbill.v1.CreditLimit
+	12, // 18: tokenbill.v1.PhysicalModel.create_time:type_name -> google.protobuf.Timestamp
+	12, // 19: tokenbill.v1.PhysicalModel.update_time:type_name -> google.protobuf.Timestamp
+	8,  // 20: tokenbill.v1.PhysicalModel.limit_states:type_name -> tokenbill.v1.PhysicalModelLimitState
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_tokenbill_v1_provider_proto_init() }
@@ -976,7 +1171,7 @@ func file_tokenbill_v1_provider_proto_init() {
 		return
 	}
 	file_tokenbill_v1_meter_proto_init()
-	file_tokenbill_v1_provider_proto_msgTypes[4].OneofWrappers = []any{
+	file_tokenbill_v1_provider_proto_msgTypes[5].OneofWrappers = []any{
 		(*Price_Simple)(nil),
 		(*Price_Detailed)(nil),
 	}
@@ -985,8 +1180,8 @@ func file_tokenbill_v1_provider_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tokenbill_v1_provider_proto_rawDesc), len(file_tokenbill_v1_provider_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   7,
+			NumEnums:      4,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -940,9 +940,9 @@ type CreatePhysicalModelRequest struct {
 	Price isCreatePhysicalModelRequest_Price `protobuf_oneof:"price"`
 	// The most output tokens that one answer can have, 0 if not known.
 	MaxOutputTokens int64 `protobuf:"varint,7,opt,name=max_output_tokens,json=maxOutputTokens,proto3" json:"max_output_tokens,omitempty"`
-	// Stops the model after a number of Units. Not enforced by this release, and therefore refused.
+	// Stops the model after a number of Units.
 	UnitLimit *UnitLimit `protobuf:"bytes,8,opt,name=unit_limit,json=unitLimit,proto3" json:"unit_limit,omitempty"`
-	// Stops the model after a number of Credits. Not enforced by this release, and therefore refused.
+	// Stops the model after a number of Credits.
 	CreditLimit   *CreditLimit `protobuf:"bytes,9,opt,name=credit_limit,json=creditLimit,proto3" json:"credit_limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1349,12 +1349,16 @@ type UpdatePhysicalModelRequest struct {
 	MaxOutputTokens *int64 `protobuf:"varint,7,opt,name=max_output_tokens,json=maxOutputTokens,proto3,oneof" json:"max_output_tokens,omitempty"`
 	// Takes the model out of routing, or back in.
 	Disabled *bool `protobuf:"varint,8,opt,name=disabled,proto3,oneof" json:"disabled,omitempty"`
-	// Stops the model after a number of Units. Not enforced by this release, and therefore refused.
+	// A new Unit Limit. Another quantity alone keeps the count; another kind of Unit or period starts it anew.
 	UnitLimit *UnitLimit `protobuf:"bytes,9,opt,name=unit_limit,json=unitLimit,proto3" json:"unit_limit,omitempty"`
-	// Stops the model after a number of Credits. Not enforced by this release, and therefore refused.
-	CreditLimit   *CreditLimit `protobuf:"bytes,10,opt,name=credit_limit,json=creditLimit,proto3" json:"credit_limit,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// A new Credit Limit. Other Credits alone keep the count; another period starts it anew.
+	CreditLimit *CreditLimit `protobuf:"bytes,10,opt,name=credit_limit,json=creditLimit,proto3" json:"credit_limit,omitempty"`
+	// True: the model has no Unit Limit any more. Not together with `unit_limit`.
+	RemoveUnitLimit bool `protobuf:"varint,11,opt,name=remove_unit_limit,json=removeUnitLimit,proto3" json:"remove_unit_limit,omitempty"`
+	// True: the model has no Credit Limit any more. Not together with `credit_limit`.
+	RemoveCreditLimit bool `protobuf:"varint,12,opt,name=remove_credit_limit,json=removeCreditLimit,proto3" json:"remove_credit_limit,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *UpdatePhysicalModelRequest) Reset() {
@@ -1466,6 +1470,20 @@ func (x *UpdatePhysicalModelRequest) GetCreditLimit() *CreditLimit {
 		return x.CreditLimit
 	}
 	return nil
+}
+
+func (x *UpdatePhysicalModelRequest) GetRemoveUnitLimit() bool {
+	if x != nil {
+		return x.RemoveUnitLimit
+	}
+	return false
+}
+
+func (x *UpdatePhysicalModelRequest) GetRemoveCreditLimit() bool {
+	if x != nil {
+		return x.RemoveCreditLimit
+	}
+	return false
 }
 
 type isUpdatePhysicalModelRequest_Price interface {
@@ -1847,7 +1865,7 @@ const file_tokenbill_v1_provider_service_proto_rawDesc = "" +
 	"providerId\"\x8a\x01\n" +
 	"\x1aListPhysicalModelsResponse\x12D\n" +
 	"\x0fphysical_models\x18\x01 \x03(\v2\x1b.tokenbill.v1.PhysicalModelR\x0ephysicalModels\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x9e\x05\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xfa\x05\n" +
 	"\x1aUpdatePhysicalModelRequest\x12\x19\n" +
 	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\x12\x1b\n" +
 	"\x04etag\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12I\n" +
@@ -1860,7 +1878,9 @@ const file_tokenbill_v1_provider_service_proto_rawDesc = "" +
 	"\n" +
 	"unit_limit\x18\t \x01(\v2\x17.tokenbill.v1.UnitLimitR\tunitLimit\x12<\n" +
 	"\fcredit_limit\x18\n" +
-	" \x01(\v2\x19.tokenbill.v1.CreditLimitR\vcreditLimitB\a\n" +
+	" \x01(\v2\x19.tokenbill.v1.CreditLimitR\vcreditLimit\x12*\n" +
+	"\x11remove_unit_limit\x18\v \x01(\bR\x0fremoveUnitLimit\x12.\n" +
+	"\x13remove_credit_limit\x18\f \x01(\bR\x11removeCreditLimitB\a\n" +
 	"\x05priceB\a\n" +
 	"\x05_nameB\x10\n" +
 	"\x0e_upstream_nameB\x14\n" +

@@ -180,21 +180,24 @@ const (
 	AttemptResult_ATTEMPT_RESULT_TOTAL_TIMEOUT AttemptResult = 8
 	// The target's address is one that this deployment does not allow.
 	AttemptResult_ATTEMPT_RESULT_ADDRESS_NOT_ALLOWED AttemptResult = 9
+	// The target was at its Unit Limit or Credit Limit and was passed over.
+	AttemptResult_ATTEMPT_RESULT_LIMIT_REACHED AttemptResult = 10
 )
 
 // Enum value maps for AttemptResult.
 var (
 	AttemptResult_name = map[int32]string{
-		0: "ATTEMPT_RESULT_UNSPECIFIED",
-		1: "ATTEMPT_RESULT_SERVED",
-		2: "ATTEMPT_RESULT_CONNECTION_ERROR",
-		3: "ATTEMPT_RESULT_FIRST_BYTE_TIMEOUT",
-		4: "ATTEMPT_RESULT_STATUS",
-		5: "ATTEMPT_RESULT_BAD_ANSWER",
-		6: "ATTEMPT_RESULT_CLIENT_ERROR",
-		7: "ATTEMPT_RESULT_CLIENT_GONE",
-		8: "ATTEMPT_RESULT_TOTAL_TIMEOUT",
-		9: "ATTEMPT_RESULT_ADDRESS_NOT_ALLOWED",
+		0:  "ATTEMPT_RESULT_UNSPECIFIED",
+		1:  "ATTEMPT_RESULT_SERVED",
+		2:  "ATTEMPT_RESULT_CONNECTION_ERROR",
+		3:  "ATTEMPT_RESULT_FIRST_BYTE_TIMEOUT",
+		4:  "ATTEMPT_RESULT_STATUS",
+		5:  "ATTEMPT_RESULT_BAD_ANSWER",
+		6:  "ATTEMPT_RESULT_CLIENT_ERROR",
+		7:  "ATTEMPT_RESULT_CLIENT_GONE",
+		8:  "ATTEMPT_RESULT_TOTAL_TIMEOUT",
+		9:  "ATTEMPT_RESULT_ADDRESS_NOT_ALLOWED",
+		10: "ATTEMPT_RESULT_LIMIT_REACHED",
 	}
 	AttemptResult_value = map[string]int32{
 		"ATTEMPT_RESULT_UNSPECIFIED":         0,
@@ -207,6 +210,7 @@ var (
 		"ATTEMPT_RESULT_CLIENT_GONE":         7,
 		"ATTEMPT_RESULT_TOTAL_TIMEOUT":       8,
 		"ATTEMPT_RESULT_ADDRESS_NOT_ALLOWED": 9,
+		"ATTEMPT_RESULT_LIMIT_REACHED":       10,
 	}
 )
 
@@ -694,7 +698,7 @@ type Transfer struct {
 	CreditAccount string `protobuf:"bytes,4,opt,name=credit_account,json=creditAccount,proto3" json:"credit_account,omitempty"`
 	// The amount, an exact decimal above 0.
 	Credits string `protobuf:"bytes,5,opt,name=credits,proto3" json:"credits,omitempty"`
-	// Unique: the cause, such as `use:<boot>:<seq>:<ve>` or `adj:<id>`.
+	// Unique: the cause, such as `use:<boot>:<seq>:<ve>`, `adj:<id>` or `reset:<ve>:<period start>`.
 	Reference string `protobuf:"bytes,6,opt,name=reference,proto3" json:"reference,omitempty"`
 	// Why, in words, for adjustments.
 	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -866,7 +870,7 @@ const file_tokenbill_v1_usage_proto_rawDesc = "" +
 	"\x12OUTCOME_BUDGET_CUT\x10\x05\x12\x18\n" +
 	"\x14OUTCOME_NODE_CRASHED\x10\x06\x12\x18\n" +
 	"\x14OUTCOME_CLIENT_ERROR\x10\a\x12\x13\n" +
-	"\x0fOUTCOME_TIMEOUT\x10\b*\xdb\x02\n" +
+	"\x0fOUTCOME_TIMEOUT\x10\b*\xfd\x02\n" +
 	"\rAttemptResult\x12\x1e\n" +
 	"\x1aATTEMPT_RESULT_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ATTEMPT_RESULT_SERVED\x10\x01\x12#\n" +
@@ -877,7 +881,9 @@ const file_tokenbill_v1_usage_proto_rawDesc = "" +
 	"\x1bATTEMPT_RESULT_CLIENT_ERROR\x10\x06\x12\x1e\n" +
 	"\x1aATTEMPT_RESULT_CLIENT_GONE\x10\a\x12 \n" +
 	"\x1cATTEMPT_RESULT_TOTAL_TIMEOUT\x10\b\x12&\n" +
-	"\"ATTEMPT_RESULT_ADDRESS_NOT_ALLOWED\x10\tB\xb7\x01\n" +
+	"\"ATTEMPT_RESULT_ADDRESS_NOT_ALLOWED\x10\t\x12 \n" +
+	"\x1cATTEMPT_RESULT_LIMIT_REACHED\x10\n" +
+	"B\xb7\x01\n" +
 	"\x10com.tokenbill.v1B\n" +
 	"UsageProtoP\x01ZFgithub.com/tokenbill/tokenbill/clients/go/gen/tokenbill/v1;tokenbillv1\xa2\x02\x03TXX\xaa\x02\fTokenbill.V1\xca\x02\fTokenbill\\V1\xe2\x02\x18Tokenbill\\V1\\GPBMetadata\xea\x02\rTokenbill::V1b\x06proto3"
 

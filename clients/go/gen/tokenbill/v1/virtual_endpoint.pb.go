@@ -7,6 +7,7 @@
 package tokenbillv1
 
 import (
+	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -223,6 +224,61 @@ func (x *Wallet) GetState() WalletState {
 	return WalletState_WALLET_STATE_UNSPECIFIED
 }
 
+// BudgetReset fills a wallet up again at the start of each period. It never takes Credits away, and debt is paid first.
+type BudgetReset struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The wallet is filled up to this many Credits that remain, a decimal above 0 with at most 12 fractional digits.
+	Credits string `protobuf:"bytes,1,opt,name=credits,proto3" json:"credits,omitempty"`
+	// How often, in the merchant's time zone.
+	ResetPeriod   Period `protobuf:"varint,2,opt,name=reset_period,json=resetPeriod,proto3,enum=tokenbill.v1.Period" json:"reset_period,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BudgetReset) Reset() {
+	*x = BudgetReset{}
+	mi := &file_tokenbill_v1_virtual_endpoint_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BudgetReset) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BudgetReset) ProtoMessage() {}
+
+func (x *BudgetReset) ProtoReflect() protoreflect.Message {
+	mi := &file_tokenbill_v1_virtual_endpoint_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BudgetReset.ProtoReflect.Descriptor instead.
+func (*BudgetReset) Descriptor() ([]byte, []int) {
+	return file_tokenbill_v1_virtual_endpoint_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *BudgetReset) GetCredits() string {
+	if x != nil {
+		return x.Credits
+	}
+	return ""
+}
+
+func (x *BudgetReset) GetResetPeriod() Period {
+	if x != nil {
+		return x.ResetPeriod
+	}
+	return Period_PERIOD_UNSPECIFIED
+}
+
 // VirtualEndpoint is a gateway endpoint and cost centre.
 type VirtualEndpoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -255,14 +311,18 @@ type VirtualEndpoint struct {
 	// When it was last changed; spending does not count as a change.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// The present version; give it back on update to notice a change in between.
-	Etag          string `protobuf:"bytes,15,opt,name=etag,proto3" json:"etag,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Etag string `protobuf:"bytes,15,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Fills the wallet up again at the start of each period, if set.
+	BudgetReset *BudgetReset `protobuf:"bytes,16,opt,name=budget_reset,json=budgetReset,proto3" json:"budget_reset,omitempty"`
+	// When that happens next. Absent without `budget_reset`, and for templates, whose wallets are never filled.
+	NextBudgetResetTime *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=next_budget_reset_time,json=nextBudgetResetTime,proto3" json:"next_budget_reset_time,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *VirtualEndpoint) Reset() {
 	*x = VirtualEndpoint{}
-	mi := &file_tokenbill_v1_virtual_endpoint_proto_msgTypes[1]
+	mi := &file_tokenbill_v1_virtual_endpoint_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -274,7 +334,7 @@ func (x *VirtualEndpoint) String() string {
 func (*VirtualEndpoint) ProtoMessage() {}
 
 func (x *VirtualEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_tokenbill_v1_virtual_endpoint_proto_msgTypes[1]
+	mi := &file_tokenbill_v1_virtual_endpoint_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -287,7 +347,7 @@ func (x *VirtualEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VirtualEndpoint.ProtoReflect.Descriptor instead.
 func (*VirtualEndpoint) Descriptor() ([]byte, []int) {
-	return file_tokenbill_v1_virtual_endpoint_proto_rawDescGZIP(), []int{1}
+	return file_tokenbill_v1_virtual_endpoint_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *VirtualEndpoint) GetId() string {
@@ -395,6 +455,20 @@ func (x *VirtualEndpoint) GetEtag() string {
 	return ""
 }
 
+func (x *VirtualEndpoint) GetBudgetReset() *BudgetReset {
+	if x != nil {
+		return x.BudgetReset
+	}
+	return nil
+}
+
+func (x *VirtualEndpoint) GetNextBudgetResetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextBudgetResetTime
+	}
+	return nil
+}
+
 // AccessKey is an API user's secret for one VE. The secret itself is shown once, when the key is made.
 type AccessKey struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -418,7 +492,7 @@ type AccessKey struct {
 
 func (x *AccessKey) Reset() {
 	*x = AccessKey{}
-	mi := &file_tokenbill_v1_virtual_endpoint_proto_msgTypes[2]
+	mi := &file_tokenbill_v1_virtual_endpoint_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -430,7 +504,7 @@ func (x *AccessKey) String() string {
 func (*AccessKey) ProtoMessage() {}
 
 func (x *AccessKey) ProtoReflect() protoreflect.Message {
-	mi := &file_tokenbill_v1_virtual_endpoint_proto_msgTypes[2]
+	mi := &file_tokenbill_v1_virtual_endpoint_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -443,7 +517,7 @@ func (x *AccessKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccessKey.ProtoReflect.Descriptor instead.
 func (*AccessKey) Descriptor() ([]byte, []int) {
-	return file_tokenbill_v1_virtual_endpoint_proto_rawDescGZIP(), []int{2}
+	return file_tokenbill_v1_virtual_endpoint_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *AccessKey) GetId() string {
@@ -499,14 +573,18 @@ var File_tokenbill_v1_virtual_endpoint_proto protoreflect.FileDescriptor
 
 const file_tokenbill_v1_virtual_endpoint_proto_rawDesc = "" +
 	"\n" +
-	"#tokenbill/v1/virtual_endpoint.proto\x12\ftokenbill.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd3\x01\n" +
+	"#tokenbill/v1/virtual_endpoint.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btokenbill/v1/provider.proto\"\xd3\x01\n" +
 	"\x06Wallet\x12#\n" +
 	"\rcredit_budget\x18\x01 \x01(\tR\fcreditBudget\x12)\n" +
 	"\x10credit_remaining\x18\x02 \x01(\tR\x0fcreditRemaining\x12\x18\n" +
 	"\asettled\x18\x03 \x01(\tR\asettled\x12\x1a\n" +
 	"\bescrowed\x18\x04 \x01(\tR\bescrowed\x12\x12\n" +
 	"\x04debt\x18\x05 \x01(\tR\x04debt\x12/\n" +
-	"\x05state\x18\x06 \x01(\x0e2\x19.tokenbill.v1.WalletStateR\x05state\"\xba\x05\n" +
+	"\x05state\x18\x06 \x01(\x0e2\x19.tokenbill.v1.WalletStateR\x05state\"\x9b\x01\n" +
+	"\vBudgetReset\x12G\n" +
+	"\acredits\x18\x01 \x01(\tB-\xbaH*r(2&^(0|[1-9][0-9]{0,17})(\\.[0-9]{1,12})?$R\acredits\x12C\n" +
+	"\freset_period\x18\x02 \x01(\x0e2\x14.tokenbill.v1.PeriodB\n" +
+	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\vresetPeriod\"\xc9\x06\n" +
 	"\x0fVirtualEndpoint\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
@@ -526,7 +604,9 @@ const file_tokenbill_v1_virtual_endpoint_proto_rawDesc = "" +
 	"createTime\x12;\n" +
 	"\vupdate_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12\x12\n" +
-	"\x04etag\x18\x0f \x01(\tR\x04etag\x1a9\n" +
+	"\x04etag\x18\x0f \x01(\tR\x04etag\x12<\n" +
+	"\fbudget_reset\x18\x10 \x01(\v2\x19.tokenbill.v1.BudgetResetR\vbudgetReset\x12O\n" +
+	"\x16next_budget_reset_time\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\x13nextBudgetResetTime\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x96\x02\n" +
@@ -565,31 +645,36 @@ func file_tokenbill_v1_virtual_endpoint_proto_rawDescGZIP() []byte {
 }
 
 var file_tokenbill_v1_virtual_endpoint_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_tokenbill_v1_virtual_endpoint_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_tokenbill_v1_virtual_endpoint_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_tokenbill_v1_virtual_endpoint_proto_goTypes = []any{
 	(BudgetMode)(0),               // 0: tokenbill.v1.BudgetMode
 	(WalletState)(0),              // 1: tokenbill.v1.WalletState
 	(*Wallet)(nil),                // 2: tokenbill.v1.Wallet
-	(*VirtualEndpoint)(nil),       // 3: tokenbill.v1.VirtualEndpoint
-	(*AccessKey)(nil),             // 4: tokenbill.v1.AccessKey
-	nil,                           // 5: tokenbill.v1.VirtualEndpoint.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
+	(*BudgetReset)(nil),           // 3: tokenbill.v1.BudgetReset
+	(*VirtualEndpoint)(nil),       // 4: tokenbill.v1.VirtualEndpoint
+	(*AccessKey)(nil),             // 5: tokenbill.v1.AccessKey
+	nil,                           // 6: tokenbill.v1.VirtualEndpoint.LabelsEntry
+	(Period)(0),                   // 7: tokenbill.v1.Period
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
 }
 var file_tokenbill_v1_virtual_endpoint_proto_depIdxs = []int32{
-	1, // 0: tokenbill.v1.Wallet.state:type_name -> tokenbill.v1.WalletState
-	0, // 1: tokenbill.v1.VirtualEndpoint.budget_mode:type_name -> tokenbill.v1.BudgetMode
-	5, // 2: tokenbill.v1.VirtualEndpoint.labels:type_name -> tokenbill.v1.VirtualEndpoint.LabelsEntry
-	2, // 3: tokenbill.v1.VirtualEndpoint.wallet:type_name -> tokenbill.v1.Wallet
-	6, // 4: tokenbill.v1.VirtualEndpoint.create_time:type_name -> google.protobuf.Timestamp
-	6, // 5: tokenbill.v1.VirtualEndpoint.update_time:type_name -> google.protobuf.Timestamp
-	6, // 6: tokenbill.v1.AccessKey.create_time:type_name -> google.protobuf.Timestamp
-	6, // 7: tokenbill.v1.AccessKey.last_use_time:type_name -> google.protobuf.Timestamp
-	6, // 8: tokenbill.v1.AccessKey.revoke_time:type_name -> google.protobuf.Timestamp
-	9, // [9:9] is the sub-list for method output_type
-	9, // [9:9] is the sub-list for method input_type
-	9, // [9:9] is the sub-list for extension type_name
-	9, // [9:9] is the sub-list for extension extendee
-	0, // [0:9] is the sub-list for field type_name
+	1,  // 0: tokenbill.v1.Wallet.state:type_name -> tokenbill.v1.WalletState
+	7,  // 1: tokenbill.v1.BudgetReset.reset_period:type_name -> tokenbill.v1.Period
+	0,  // 2: tokenbill.v1.VirtualEndpoint.budget_mode:type_name -> tokenbill.v1.BudgetMode
+	6,  // 3: tokenbill.v1.VirtualEndpoint.labels:type_name -> tokenbill.v1.VirtualEndpoint.LabelsEntry
+	2,  // 4: tokenbill.v1.VirtualEndpoint.wallet:type_name -> tokenbill.v1.Wallet
+	8,  // 5: tokenbill.v1.VirtualEndpoint.create_time:type_name -> google.protobuf.Timestamp
+	8,  // 6: tokenbill.v1.VirtualEndpoint.update_time:type_name -> google.protobuf.Timestamp
+	3,  // 7: tokenbill.v1.VirtualEndpoint.budget_reset:type_name -> tokenbill.v1.BudgetReset
+	8,  // 8: tokenbill.v1.VirtualEndpoint.next_budget_reset_time:type_name -> google.protobuf.Timestamp
+	8,  // 9: tokenbill.v1.AccessKey.create_time:type_name -> google.protobuf.Timestamp
+	8,  // 10: tokenbill.v1.AccessKey.last_use_time:type_name -> google.protobuf.Timestamp
+	8,  // 11: tokenbill.v1.AccessKey.revoke_time:type_name -> google.protobuf.Timestamp
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_tokenbill_v1_virtual_endpoint_proto_init() }
@@ -597,13 +682,14 @@ func file_tokenbill_v1_virtual_endpoint_proto_init() {
 	if File_tokenbill_v1_virtual_endpoint_proto != nil {
 		return
 	}
+	file_tokenbill_v1_provider_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tokenbill_v1_virtual_endpoint_proto_rawDesc), len(file_tokenbill_v1_virtual_endpoint_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

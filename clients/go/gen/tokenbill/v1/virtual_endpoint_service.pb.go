@@ -31,7 +31,8 @@ type CreateVirtualEndpointRequest struct {
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// A VE to copy Logical Models, routing, settings and labels from; not its keys and not its money.
 	VeTemplateId string `protobuf:"bytes,3,opt,name=ve_template_id,json=veTemplateId,proto3" json:"ve_template_id,omitempty"`
-	// Credits to start with, a decimal with at most 12 fractional digits. Empty: 0.
+	// Credits to start with, a decimal with at most 12 fractional digits. Empty: those of the budget reset, if there is one
+	// and this is no template, else 0.
 	CreditBudget string `protobuf:"bytes,4,opt,name=credit_budget,json=creditBudget,proto3" json:"credit_budget,omitempty"`
 	// True: make a template, which answers no requests itself.
 	Template bool `protobuf:"varint,5,opt,name=template,proto3" json:"template,omitempty"`
@@ -44,7 +45,9 @@ type CreateVirtualEndpointRequest struct {
 	// Credits that each node may spend beyond its lease while the control plane is away. Unset: as the template, else 0.
 	OfflineGraceCredits *string `protobuf:"bytes,9,opt,name=offline_grace_credits,json=offlineGraceCredits,proto3,oneof" json:"offline_grace_credits,omitempty"`
 	// The merchant's own words and ids; added to those of the template.
-	Labels        map[string]string `protobuf:"bytes,10,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Labels map[string]string `protobuf:"bytes,10,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Fills the wallet up again at the start of each period. Unset: as the template.
+	BudgetReset   *BudgetReset `protobuf:"bytes,11,opt,name=budget_reset,json=budgetReset,proto3" json:"budget_reset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -145,6 +148,13 @@ func (x *CreateVirtualEndpointRequest) GetOfflineGraceCredits() string {
 func (x *CreateVirtualEndpointRequest) GetLabels() map[string]string {
 	if x != nil {
 		return x.Labels
+	}
+	return nil
+}
+
+func (x *CreateVirtualEndpointRequest) GetBudgetReset() *BudgetReset {
+	if x != nil {
+		return x.BudgetReset
 	}
 	return nil
 }
@@ -481,9 +491,13 @@ type UpdateVirtualEndpointRequest struct {
 	// Credits that each node may spend beyond its lease while the control plane is away.
 	OfflineGraceCredits *string `protobuf:"bytes,8,opt,name=offline_grace_credits,json=offlineGraceCredits,proto3,oneof" json:"offline_grace_credits,omitempty"`
 	// New labels, replacing the old ones whole.
-	Labels        *LabelMap `protobuf:"bytes,9,opt,name=labels,proto3" json:"labels,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Labels *LabelMap `protobuf:"bytes,9,opt,name=labels,proto3" json:"labels,omitempty"`
+	// Fills the wallet up again from the start of the next period on.
+	BudgetReset *BudgetReset `protobuf:"bytes,10,opt,name=budget_reset,json=budgetReset,proto3" json:"budget_reset,omitempty"`
+	// True: the wallet is not filled up any more. Not together with `budget_reset`.
+	RemoveBudgetReset bool `protobuf:"varint,11,opt,name=remove_budget_reset,json=removeBudgetReset,proto3" json:"remove_budget_reset,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *UpdateVirtualEndpointRequest) Reset() {
@@ -577,6 +591,20 @@ func (x *UpdateVirtualEndpointRequest) GetLabels() *LabelMap {
 		return x.Labels
 	}
 	return nil
+}
+
+func (x *UpdateVirtualEndpointRequest) GetBudgetReset() *BudgetReset {
+	if x != nil {
+		return x.BudgetReset
+	}
+	return nil
+}
+
+func (x *UpdateVirtualEndpointRequest) GetRemoveBudgetReset() bool {
+	if x != nil {
+		return x.RemoveBudgetReset
+	}
+	return false
 }
 
 // UpdateVirtualEndpointResponse holds the changed VE.
@@ -1281,7 +1309,7 @@ var File_tokenbill_v1_virtual_endpoint_service_proto protoreflect.FileDescriptor
 
 const file_tokenbill_v1_virtual_endpoint_service_proto_rawDesc = "" +
 	"\n" +
-	"+tokenbill/v1/virtual_endpoint_service.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a#tokenbill/v1/virtual_endpoint.proto\"\x80\a\n" +
+	"+tokenbill/v1/virtual_endpoint_service.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a#tokenbill/v1/virtual_endpoint.proto\"\xbe\a\n" +
 	"\x1cCreateVirtualEndpointRequest\x12'\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\x12D\n" +
@@ -1295,7 +1323,8 @@ const file_tokenbill_v1_virtual_endpoint_service_proto_rawDesc = "" +
 	"\x13low_balance_credits\x18\b \x01(\tB-\xbaH*r(2&^(0|[1-9][0-9]{0,17})(\\.[0-9]{1,12})?$H\x02R\x11lowBalanceCredits\x88\x01\x01\x12f\n" +
 	"\x15offline_grace_credits\x18\t \x01(\tB-\xbaH*r(2&^(0|[1-9][0-9]{0,17})(\\.[0-9]{1,12})?$H\x03R\x13offlineGraceCredits\x88\x01\x01\x12g\n" +
 	"\x06labels\x18\n" +
-	" \x03(\v26.tokenbill.v1.CreateVirtualEndpointRequest.LabelsEntryB\x17\xbaH\x14\x9a\x01\x11\x10 \"\x06r\x04\x10\x01\x18@*\x05r\x03\x18\x80\x02R\x06labels\x1a9\n" +
+	" \x03(\v26.tokenbill.v1.CreateVirtualEndpointRequest.LabelsEntryB\x17\xbaH\x14\x9a\x01\x11\x10 \"\x06r\x04\x10\x01\x18@*\x05r\x03\x18\x80\x02R\x06labels\x12<\n" +
+	"\fbudget_reset\x18\v \x01(\v2\x19.tokenbill.v1.BudgetResetR\vbudgetReset\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x0e\n" +
@@ -1323,7 +1352,7 @@ const file_tokenbill_v1_virtual_endpoint_service_proto_rawDesc = "" +
 	"\x06labels\x18\x01 \x03(\v2\".tokenbill.v1.LabelMap.LabelsEntryB\x17\xbaH\x14\x9a\x01\x11\x10 \"\x06r\x04\x10\x01\x18@*\x05r\x03\x18\x80\x02R\x06labels\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb5\x05\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa3\x06\n" +
 	"\x1cUpdateVirtualEndpointRequest\x12\x19\n" +
 	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\x12\x1b\n" +
 	"\x04etag\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12I\n" +
@@ -1334,7 +1363,10 @@ const file_tokenbill_v1_virtual_endpoint_service_proto_rawDesc = "" +
 	"\x10exhausted_status\x18\x06 \x01(\x05B\x0e\xbaH\v\x1a\t0\x92\x030\x93\x030\xad\x03H\x03R\x0fexhaustedStatus\x88\x01\x01\x12b\n" +
 	"\x13low_balance_credits\x18\a \x01(\tB-\xbaH*r(2&^(0|[1-9][0-9]{0,17})(\\.[0-9]{1,12})?$H\x04R\x11lowBalanceCredits\x88\x01\x01\x12f\n" +
 	"\x15offline_grace_credits\x18\b \x01(\tB-\xbaH*r(2&^(0|[1-9][0-9]{0,17})(\\.[0-9]{1,12})?$H\x05R\x13offlineGraceCredits\x88\x01\x01\x12.\n" +
-	"\x06labels\x18\t \x01(\v2\x16.tokenbill.v1.LabelMapR\x06labelsB\a\n" +
+	"\x06labels\x18\t \x01(\v2\x16.tokenbill.v1.LabelMapR\x06labels\x12<\n" +
+	"\fbudget_reset\x18\n" +
+	" \x01(\v2\x19.tokenbill.v1.BudgetResetR\vbudgetReset\x12.\n" +
+	"\x13remove_budget_reset\x18\v \x01(\bR\x11removeBudgetResetB\a\n" +
 	"\x05_nameB\v\n" +
 	"\t_disabledB\x0e\n" +
 	"\f_budget_modeB\x13\n" +
@@ -1438,50 +1470,53 @@ var file_tokenbill_v1_virtual_endpoint_service_proto_goTypes = []any{
 	nil,                                   // 21: tokenbill.v1.CreateVirtualEndpointRequest.LabelsEntry
 	nil,                                   // 22: tokenbill.v1.LabelMap.LabelsEntry
 	(BudgetMode)(0),                       // 23: tokenbill.v1.BudgetMode
-	(*VirtualEndpoint)(nil),               // 24: tokenbill.v1.VirtualEndpoint
-	(*Wallet)(nil),                        // 25: tokenbill.v1.Wallet
-	(*AccessKey)(nil),                     // 26: tokenbill.v1.AccessKey
+	(*BudgetReset)(nil),                   // 24: tokenbill.v1.BudgetReset
+	(*VirtualEndpoint)(nil),               // 25: tokenbill.v1.VirtualEndpoint
+	(*Wallet)(nil),                        // 26: tokenbill.v1.Wallet
+	(*AccessKey)(nil),                     // 27: tokenbill.v1.AccessKey
 }
 var file_tokenbill_v1_virtual_endpoint_service_proto_depIdxs = []int32{
 	23, // 0: tokenbill.v1.CreateVirtualEndpointRequest.budget_mode:type_name -> tokenbill.v1.BudgetMode
 	21, // 1: tokenbill.v1.CreateVirtualEndpointRequest.labels:type_name -> tokenbill.v1.CreateVirtualEndpointRequest.LabelsEntry
-	24, // 2: tokenbill.v1.CreateVirtualEndpointResponse.virtual_endpoint:type_name -> tokenbill.v1.VirtualEndpoint
-	24, // 3: tokenbill.v1.GetVirtualEndpointResponse.virtual_endpoint:type_name -> tokenbill.v1.VirtualEndpoint
-	24, // 4: tokenbill.v1.ListVirtualEndpointsResponse.virtual_endpoints:type_name -> tokenbill.v1.VirtualEndpoint
-	22, // 5: tokenbill.v1.LabelMap.labels:type_name -> tokenbill.v1.LabelMap.LabelsEntry
-	23, // 6: tokenbill.v1.UpdateVirtualEndpointRequest.budget_mode:type_name -> tokenbill.v1.BudgetMode
-	6,  // 7: tokenbill.v1.UpdateVirtualEndpointRequest.labels:type_name -> tokenbill.v1.LabelMap
-	24, // 8: tokenbill.v1.UpdateVirtualEndpointResponse.virtual_endpoint:type_name -> tokenbill.v1.VirtualEndpoint
-	25, // 9: tokenbill.v1.GetBalanceResponse.wallet:type_name -> tokenbill.v1.Wallet
-	25, // 10: tokenbill.v1.AdjustCreditsResponse.wallet:type_name -> tokenbill.v1.Wallet
-	26, // 11: tokenbill.v1.CreateAccessKeyResponse.access_key:type_name -> tokenbill.v1.AccessKey
-	26, // 12: tokenbill.v1.ListAccessKeysResponse.access_keys:type_name -> tokenbill.v1.AccessKey
-	26, // 13: tokenbill.v1.RevokeAccessKeyResponse.access_key:type_name -> tokenbill.v1.AccessKey
-	0,  // 14: tokenbill.v1.VirtualEndpointService.CreateVirtualEndpoint:input_type -> tokenbill.v1.CreateVirtualEndpointRequest
-	2,  // 15: tokenbill.v1.VirtualEndpointService.GetVirtualEndpoint:input_type -> tokenbill.v1.GetVirtualEndpointRequest
-	4,  // 16: tokenbill.v1.VirtualEndpointService.ListVirtualEndpoints:input_type -> tokenbill.v1.ListVirtualEndpointsRequest
-	7,  // 17: tokenbill.v1.VirtualEndpointService.UpdateVirtualEndpoint:input_type -> tokenbill.v1.UpdateVirtualEndpointRequest
-	9,  // 18: tokenbill.v1.VirtualEndpointService.DeleteVirtualEndpoint:input_type -> tokenbill.v1.DeleteVirtualEndpointRequest
-	11, // 19: tokenbill.v1.VirtualEndpointService.GetBalance:input_type -> tokenbill.v1.GetBalanceRequest
-	13, // 20: tokenbill.v1.VirtualEndpointService.AdjustCredits:input_type -> tokenbill.v1.AdjustCreditsRequest
-	15, // 21: tokenbill.v1.VirtualEndpointService.CreateAccessKey:input_type -> tokenbill.v1.CreateAccessKeyRequest
-	17, // 22: tokenbill.v1.VirtualEndpointService.ListAccessKeys:input_type -> tokenbill.v1.ListAccessKeysRequest
-	19, // 23: tokenbill.v1.VirtualEndpointService.RevokeAccessKey:input_type -> tokenbill.v1.RevokeAccessKeyRequest
-	1,  // 24: tokenbill.v1.VirtualEndpointService.CreateVirtualEndpoint:output_type -> tokenbill.v1.CreateVirtualEndpointResponse
-	3,  // 25: tokenbill.v1.VirtualEndpointService.GetVirtualEndpoint:output_type -> tokenbill.v1.GetVirtualEndpointResponse
-	5,  // 26: tokenbill.v1.VirtualEndpointService.ListVirtualEndpoints:output_type -> tokenbill.v1.ListVirtualEndpointsResponse
-	8,  // 27: tokenbill.v1.VirtualEndpointService.UpdateVirtualEndpoint:output_type -> tokenbill.v1.UpdateVirtualEndpointResponse
-	10, // 28: tokenbill.v1.VirtualEndpointService.DeleteVirtualEndpoint:output_type -> tokenbill.v1.DeleteVirtualEndpointResponse
-	12, // 29: tokenbill.v1.VirtualEndpointService.GetBalance:output_type -> tokenbill.v1.GetBalanceResponse
-	14, // 30: tokenbill.v1.VirtualEndpointService.AdjustCredits:output_type -> tokenbill.v1.AdjustCreditsResponse
-	16, // 31: tokenbill.v1.VirtualEndpointService.CreateAccessKey:output_type -> tokenbill.v1.CreateAccessKeyResponse
-	18, // 32: tokenbill.v1.VirtualEndpointService.ListAccessKeys:output_type -> tokenbill.v1.ListAccessKeysResponse
-	20, // 33: tokenbill.v1.VirtualEndpointService.RevokeAccessKey:output_type -> tokenbill.v1.RevokeAccessKeyResponse
-	24, // [24:34] is the sub-list for method output_type
-	14, // [14:24] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	24, // 2: tokenbill.v1.CreateVirtualEndpointRequest.budget_reset:type_name -> tokenbill.v1.BudgetReset
+	25, // 3: tokenbill.v1.CreateVirtualEndpointResponse.virtual_endpoint:type_name -> tokenbill.v1.VirtualEndpoint
+	25, // 4: tokenbill.v1.GetVirtualEndpointResponse.virtual_endpoint:type_name -> tokenbill.v1.VirtualEndpoint
+	25, // 5: tokenbill.v1.ListVirtualEndpointsResponse.virtual_endpoints:type_name -> tokenbill.v1.VirtualEndpoint
+	22, // 6: tokenbill.v1.LabelMap.labels:type_name -> tokenbill.v1.LabelMap.LabelsEntry
+	23, // 7: tokenbill.v1.UpdateVirtualEndpointRequest.budget_mode:type_name -> tokenbill.v1.BudgetMode
+	6,  // 8: tokenbill.v1.UpdateVirtualEndpointRequest.labels:type_name -> tokenbill.v1.LabelMap
+	24, // 9: tokenbill.v1.UpdateVirtualEndpointRequest.budget_reset:type_name -> tokenbill.v1.BudgetReset
+	25, // 10: tokenbill.v1.UpdateVirtualEndpointResponse.virtual_endpoint:type_name -> tokenbill.v1.VirtualEndpoint
+	26, // 11: tokenbill.v1.GetBalanceResponse.wallet:type_name -> tokenbill.v1.Wallet
+	26, // 12: tokenbill.v1.AdjustCreditsResponse.wallet:type_name -> tokenbill.v1.Wallet
+	27, // 13: tokenbill.v1.CreateAccessKeyResponse.access_key:type_name -> tokenbill.v1.AccessKey
+	27, // 14: tokenbill.v1.ListAccessKeysResponse.access_keys:type_name -> tokenbill.v1.AccessKey
+	27, // 15: tokenbill.v1.RevokeAccessKeyResponse.access_key:type_name -> tokenbill.v1.AccessKey
+	0,  // 16: tokenbill.v1.VirtualEndpointService.CreateVirtualEndpoint:input_type -> tokenbill.v1.CreateVirtualEndpointRequest
+	2,  // 17: tokenbill.v1.VirtualEndpointService.GetVirtualEndpoint:input_type -> tokenbill.v1.GetVirtualEndpointRequest
+	4,  // 18: tokenbill.v1.VirtualEndpointService.ListVirtualEndpoints:input_type -> tokenbill.v1.ListVirtualEndpointsRequest
+	7,  // 19: tokenbill.v1.VirtualEndpointService.UpdateVirtualEndpoint:input_type -> tokenbill.v1.UpdateVirtualEndpointRequest
+	9,  // 20: tokenbill.v1.VirtualEndpointService.DeleteVirtualEndpoint:input_type -> tokenbill.v1.DeleteVirtualEndpointRequest
+	11, // 21: tokenbill.v1.VirtualEndpointService.GetBalance:input_type -> tokenbill.v1.GetBalanceRequest
+	13, // 22: tokenbill.v1.VirtualEndpointService.AdjustCredits:input_type -> tokenbill.v1.AdjustCreditsRequest
+	15, // 23: tokenbill.v1.VirtualEndpointService.CreateAccessKey:input_type -> tokenbill.v1.CreateAccessKeyRequest
+	17, // 24: tokenbill.v1.VirtualEndpointService.ListAccessKeys:input_type -> tokenbill.v1.ListAccessKeysRequest
+	19, // 25: tokenbill.v1.VirtualEndpointService.RevokeAccessKey:input_type -> tokenbill.v1.RevokeAccessKeyRequest
+	1,  // 26: tokenbill.v1.VirtualEndpointService.CreateVirtualEndpoint:output_type -> tokenbill.v1.CreateVirtualEndpointResponse
+	3,  // 27: tokenbill.v1.VirtualEndpointService.GetVirtualEndpoint:output_type -> tokenbill.v1.GetVirtualEndpointResponse
+	5,  // 28: tokenbill.v1.VirtualEndpointService.ListVirtualEndpoints:output_type -> tokenbill.v1.ListVirtualEndpointsResponse
+	8,  // 29: tokenbill.v1.VirtualEndpointService.UpdateVirtualEndpoint:output_type -> tokenbill.v1.UpdateVirtualEndpointResponse
+	10, // 30: tokenbill.v1.VirtualEndpointService.DeleteVirtualEndpoint:output_type -> tokenbill.v1.DeleteVirtualEndpointResponse
+	12, // 31: tokenbill.v1.VirtualEndpointService.GetBalance:output_type -> tokenbill.v1.GetBalanceResponse
+	14, // 32: tokenbill.v1.VirtualEndpointService.AdjustCredits:output_type -> tokenbill.v1.AdjustCreditsResponse
+	16, // 33: tokenbill.v1.VirtualEndpointService.CreateAccessKey:output_type -> tokenbill.v1.CreateAccessKeyResponse
+	18, // 34: tokenbill.v1.VirtualEndpointService.ListAccessKeys:output_type -> tokenbill.v1.ListAccessKeysResponse
+	20, // 35: tokenbill.v1.VirtualEndpointService.RevokeAccessKey:output_type -> tokenbill.v1.RevokeAccessKeyResponse
+	26, // [26:36] is the sub-list for method output_type
+	16, // [16:26] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_tokenbill_v1_virtual_endpoint_service_proto_init() }

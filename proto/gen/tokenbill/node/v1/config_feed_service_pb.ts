@@ -7,13 +7,15 @@ import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2
 import { file_buf_validate_validate } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
 import type { Cursor, Resource } from "./config_pb.ts";
 import { file_tokenbill_node_v1_config } from "./config_pb.ts";
+import type { LimitKind } from "../../v1/provider_pb.ts";
+import { file_tokenbill_v1_provider } from "../../v1/provider_pb.ts";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file tokenbill/node/v1/config_feed_service.proto.
  */
 export const file_tokenbill_node_v1_config_feed_service: GenFile = /*@__PURE__*/
-  fileDesc("Cit0b2tlbmJpbGwvbm9kZS92MS9jb25maWdfZmVlZF9zZXJ2aWNlLnByb3RvEhF0b2tlbmJpbGwubm9kZS52MSJ4ChJXYXRjaENvbmZpZ1JlcXVlc3QSGwoHbm9kZV9pZBgBIAEoCUIKukgHcgUQARiAARIaCgdib290X2lkGAIgASgJQgm6SAZyBBABGEASKQoGY3Vyc29yGAMgASgLMhkudG9rZW5iaWxsLm5vZGUudjEuQ3Vyc29yIt8CChNXYXRjaENvbmZpZ1Jlc3BvbnNlEjoKDnNuYXBzaG90X2JlZ2luGAEgASgLMiAudG9rZW5iaWxsLm5vZGUudjEuU25hcHNob3RCZWdpbkgAEjoKDnNuYXBzaG90X2NodW5rGAIgASgLMiAudG9rZW5iaWxsLm5vZGUudjEuU25hcHNob3RDaHVua0gAEjYKDHNuYXBzaG90X2VuZBgDIAEoCzIeLnRva2VuYmlsbC5ub2RlLnYxLlNuYXBzaG90RW5kSAASKQoFZGVsdGEYBCABKAsyGC50b2tlbmJpbGwubm9kZS52MS5EZWx0YUgAEi8KBndhbGxldBgFIAEoCzIdLnRva2VuYmlsbC5ub2RlLnYxLldhbGxldFB1c2hIABIzCgpjaGVja3BvaW50GAYgASgLMh0udG9rZW5iaWxsLm5vZGUudjEuQ2hlY2twb2ludEgAQgcKBWV2ZW50IjAKDVNuYXBzaG90QmVnaW4SDQoFZXBvY2gYASABKAkSEAoIcmV2aXNpb24YAiABKAMiPwoNU25hcHNob3RDaHVuaxIuCglyZXNvdXJjZXMYASADKAsyGy50b2tlbmJpbGwubm9kZS52MS5SZXNvdXJjZSIfCgtTbmFwc2hvdEVuZBIQCghyZXZpc2lvbhgBIAEoAyJzCgVEZWx0YRIVCg1mcm9tX3JldmlzaW9uGAEgASgDEhAKCHJldmlzaW9uGAIgASgDEiwKB3Vwc2VydHMYAyADKAsyGy50b2tlbmJpbGwubm9kZS52MS5SZXNvdXJjZRITCgtyZW1vdmVkX2lkcxgEIAMoCSI+CgpXYWxsZXRQdXNoEg0KBXZlX2lkGAEgASgJEg4KBnJlY2FsbBgCIAEoCBIRCgl0b3BwZWRfdXAYAyABKAgiLQoKQ2hlY2twb2ludBINCgVlcG9jaBgBIAEoCRIQCghyZXZpc2lvbhgCIAEoAyJMChBHZXRDb25maWdSZXF1ZXN0EhoKCXBhZ2Vfc2l6ZRgBIAEoBUIHukgEGgIoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxiACCKHAQoRR2V0Q29uZmlnUmVzcG9uc2USKQoGY3Vyc29yGAEgASgLMhkudG9rZW5iaWxsLm5vZGUudjEuQ3Vyc29yEi4KCXJlc291cmNlcxgCIAMoCzIbLnRva2VuYmlsbC5ub2RlLnYxLlJlc291cmNlEhcKD25leHRfcGFnZV90b2tlbhgDIAEoCSJBChBSZWplY3RlZFJlc291cmNlEhMKAmlkGAEgASgJQge6SARyAhhAEhgKBnJlYXNvbhgCIAEoCUIIukgFcgMYgAQiwgEKGVJlcG9ydENvbmZpZ1N0YXR1c1JlcXVlc3QSGwoHbm9kZV9pZBgBIAEoCUIKukgHcgUQARiAARIaCgdib290X2lkGAIgASgJQgm6SAZyBBABGEASKgoHYXBwbGllZBgDIAEoCzIZLnRva2VuYmlsbC5ub2RlLnYxLkN1cnNvchJACghyZWplY3RlZBgEIAMoCzIjLnRva2VuYmlsbC5ub2RlLnYxLlJlamVjdGVkUmVzb3VyY2VCCbpIBpIBAxDoByIcChpSZXBvcnRDb25maWdTdGF0dXNSZXNwb25zZTLDAgoRQ29uZmlnRmVlZFNlcnZpY2USXgoLV2F0Y2hDb25maWcSJS50b2tlbmJpbGwubm9kZS52MS5XYXRjaENvbmZpZ1JlcXVlc3QaJi50b2tlbmJpbGwubm9kZS52MS5XYXRjaENvbmZpZ1Jlc3BvbnNlMAESWwoJR2V0Q29uZmlnEiMudG9rZW5iaWxsLm5vZGUudjEuR2V0Q29uZmlnUmVxdWVzdBokLnRva2VuYmlsbC5ub2RlLnYxLkdldENvbmZpZ1Jlc3BvbnNlIgOQAgEScQoSUmVwb3J0Q29uZmlnU3RhdHVzEiwudG9rZW5iaWxsLm5vZGUudjEuUmVwb3J0Q29uZmlnU3RhdHVzUmVxdWVzdBotLnRva2VuYmlsbC5ub2RlLnYxLlJlcG9ydENvbmZpZ1N0YXR1c1Jlc3BvbnNlYgZwcm90bzM", [file_buf_validate_validate, file_tokenbill_node_v1_config]);
+  fileDesc("Cit0b2tlbmJpbGwvbm9kZS92MS9jb25maWdfZmVlZF9zZXJ2aWNlLnByb3RvEhF0b2tlbmJpbGwubm9kZS52MSJ4ChJXYXRjaENvbmZpZ1JlcXVlc3QSGwoHbm9kZV9pZBgBIAEoCUIKukgHcgUQARiAARIaCgdib290X2lkGAIgASgJQgm6SAZyBBABGEASKQoGY3Vyc29yGAMgASgLMhkudG9rZW5iaWxsLm5vZGUudjEuQ3Vyc29yIt8CChNXYXRjaENvbmZpZ1Jlc3BvbnNlEjoKDnNuYXBzaG90X2JlZ2luGAEgASgLMiAudG9rZW5iaWxsLm5vZGUudjEuU25hcHNob3RCZWdpbkgAEjoKDnNuYXBzaG90X2NodW5rGAIgASgLMiAudG9rZW5iaWxsLm5vZGUudjEuU25hcHNob3RDaHVua0gAEjYKDHNuYXBzaG90X2VuZBgDIAEoCzIeLnRva2VuYmlsbC5ub2RlLnYxLlNuYXBzaG90RW5kSAASKQoFZGVsdGEYBCABKAsyGC50b2tlbmJpbGwubm9kZS52MS5EZWx0YUgAEi8KBndhbGxldBgFIAEoCzIdLnRva2VuYmlsbC5ub2RlLnYxLldhbGxldFB1c2hIABIzCgpjaGVja3BvaW50GAYgASgLMh0udG9rZW5iaWxsLm5vZGUudjEuQ2hlY2twb2ludEgAQgcKBWV2ZW50IjAKDVNuYXBzaG90QmVnaW4SDQoFZXBvY2gYASABKAkSEAoIcmV2aXNpb24YAiABKAMiPwoNU25hcHNob3RDaHVuaxIuCglyZXNvdXJjZXMYASADKAsyGy50b2tlbmJpbGwubm9kZS52MS5SZXNvdXJjZSIfCgtTbmFwc2hvdEVuZBIQCghyZXZpc2lvbhgBIAEoAyJzCgVEZWx0YRIVCg1mcm9tX3JldmlzaW9uGAEgASgDEhAKCHJldmlzaW9uGAIgASgDEiwKB3Vwc2VydHMYAyADKAsyGy50b2tlbmJpbGwubm9kZS52MS5SZXNvdXJjZRITCgtyZW1vdmVkX2lkcxgEIAMoCSKGAQoKV2FsbGV0UHVzaBINCgV2ZV9pZBgBIAEoCRIOCgZyZWNhbGwYAiABKAgSEQoJdG9wcGVkX3VwGAMgASgIEhkKEXBoeXNpY2FsX21vZGVsX2lkGAQgASgJEisKCmxpbWl0X2tpbmQYBSABKA4yFy50b2tlbmJpbGwudjEuTGltaXRLaW5kIi0KCkNoZWNrcG9pbnQSDQoFZXBvY2gYASABKAkSEAoIcmV2aXNpb24YAiABKAMiTAoQR2V0Q29uZmlnUmVxdWVzdBIaCglwYWdlX3NpemUYASABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgAgihwEKEUdldENvbmZpZ1Jlc3BvbnNlEikKBmN1cnNvchgBIAEoCzIZLnRva2VuYmlsbC5ub2RlLnYxLkN1cnNvchIuCglyZXNvdXJjZXMYAiADKAsyGy50b2tlbmJpbGwubm9kZS52MS5SZXNvdXJjZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAyABKAkiQQoQUmVqZWN0ZWRSZXNvdXJjZRITCgJpZBgBIAEoCUIHukgEcgIYQBIYCgZyZWFzb24YAiABKAlCCLpIBXIDGIAEIsIBChlSZXBvcnRDb25maWdTdGF0dXNSZXF1ZXN0EhsKB25vZGVfaWQYASABKAlCCrpIB3IFEAEYgAESGgoHYm9vdF9pZBgCIAEoCUIJukgGcgQQARhAEioKB2FwcGxpZWQYAyABKAsyGS50b2tlbmJpbGwubm9kZS52MS5DdXJzb3ISQAoIcmVqZWN0ZWQYBCADKAsyIy50b2tlbmJpbGwubm9kZS52MS5SZWplY3RlZFJlc291cmNlQgm6SAaSAQMQ6AciHAoaUmVwb3J0Q29uZmlnU3RhdHVzUmVzcG9uc2UywwIKEUNvbmZpZ0ZlZWRTZXJ2aWNlEl4KC1dhdGNoQ29uZmlnEiUudG9rZW5iaWxsLm5vZGUudjEuV2F0Y2hDb25maWdSZXF1ZXN0GiYudG9rZW5iaWxsLm5vZGUudjEuV2F0Y2hDb25maWdSZXNwb25zZTABElsKCUdldENvbmZpZxIjLnRva2VuYmlsbC5ub2RlLnYxLkdldENvbmZpZ1JlcXVlc3QaJC50b2tlbmJpbGwubm9kZS52MS5HZXRDb25maWdSZXNwb25zZSIDkAIBEnEKElJlcG9ydENvbmZpZ1N0YXR1cxIsLnRva2VuYmlsbC5ub2RlLnYxLlJlcG9ydENvbmZpZ1N0YXR1c1JlcXVlc3QaLS50b2tlbmJpbGwubm9kZS52MS5SZXBvcnRDb25maWdTdGF0dXNSZXNwb25zZWIGcHJvdG8z", [file_buf_validate_validate, file_tokenbill_node_v1_config, file_tokenbill_v1_provider]);
 
 /**
  * WatchConfigRequest opens the feed.
@@ -95,7 +97,7 @@ export type WatchConfigResponse = Message<"tokenbill.node.v1.WatchConfigResponse
     case: "delta";
   } | {
     /**
-     * Something about one wallet, to act on at once.
+     * Something about one wallet or one limit, to act on at once.
      *
      * @generated from field: tokenbill.node.v1.WalletPush wallet = 5;
      */
@@ -232,13 +234,14 @@ export const DeltaSchema: GenMessage<Delta> = /*@__PURE__*/
   messageDesc(file_tokenbill_node_v1_config_feed_service, 5);
 
 /**
- * WalletPush is a hint about one wallet. A lost one does no harm: the node asks again by itself.
+ * WalletPush is a hint about one wallet, or about one limit of a Physical Model. A lost one does no harm: the node asks
+ * again by itself.
  *
  * @generated from message tokenbill.node.v1.WalletPush
  */
 export type WalletPush = Message<"tokenbill.node.v1.WalletPush"> & {
   /**
-   * The VE.
+   * The VE; empty if it is about a limit.
    *
    * @generated from field: string ve_id = 1;
    */
@@ -252,11 +255,25 @@ export type WalletPush = Message<"tokenbill.node.v1.WalletPush"> & {
   recall: boolean;
 
   /**
-   * True: Credits arrived; forget that the wallet was empty.
+   * True: Credits arrived, or the limit was raised or its count started again; forget that there was nothing left.
    *
    * @generated from field: bool topped_up = 3;
    */
   toppedUp: boolean;
+
+  /**
+   * The Physical Model whose limit it is about; empty if it is about a wallet.
+   *
+   * @generated from field: string physical_model_id = 4;
+   */
+  physicalModelId: string;
+
+  /**
+   * Which limit, if it is about one.
+   *
+   * @generated from field: tokenbill.v1.LimitKind limit_kind = 5;
+   */
+  limitKind: LimitKind;
 };
 
 /**

@@ -7,6 +7,8 @@ import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf
 import { file_buf_validate_validate } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
 import type { UnitQuantity } from "../../v1/meter_pb.ts";
 import { file_tokenbill_v1_meter } from "../../v1/meter_pb.ts";
+import type { LimitKind } from "../../v1/provider_pb.ts";
+import { file_tokenbill_v1_provider } from "../../v1/provider_pb.ts";
 import type { Attempt, Endpoint, Outcome } from "../../v1/usage_pb.ts";
 import { file_tokenbill_v1_usage } from "../../v1/usage_pb.ts";
 import type { Wallet, WalletState } from "../../v1/virtual_endpoint_pb.ts";
@@ -17,7 +19,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file tokenbill/node/v1/usage_report_service.proto.
  */
 export const file_tokenbill_node_v1_usage_report_service: GenFile = /*@__PURE__*/
-  fileDesc("Cix0b2tlbmJpbGwvbm9kZS92MS91c2FnZV9yZXBvcnRfc2VydmljZS5wcm90bxIRdG9rZW5iaWxsLm5vZGUudjEimwQKC1VzYWdlUmVjb3JkEhEKCXJlY29yZF9ubxgBIAEoBBIKCgJpZBgCIAEoCRINCgV2ZV9pZBgDIAEoCRIVCg1hY2Nlc3Nfa2V5X2lkGAQgASgJEhgKEGxvZ2ljYWxfbW9kZWxfaWQYBSABKAkSFQoNbG9naWNhbF9tb2RlbBgGIAEoCRIoCghlbmRwb2ludBgHIAEoDjIWLnRva2VuYmlsbC52MS5FbmRwb2ludBIOCgZzdHJlYW0YCCABKAgSGQoRcGh5c2ljYWxfbW9kZWxfaWQYCSABKAkSEAoIcHJpY2VfaWQYCiABKAkSKQoFdW5pdHMYCyADKAsyGi50b2tlbmJpbGwudjEuVW5pdFF1YW50aXR5Eg8KB2NyZWRpdHMYDCABKAkSJgoHb3V0Y29tZRgNIAEoDjIVLnRva2VuYmlsbC52MS5PdXRjb21lEhMKC2h0dHBfc3RhdHVzGA4gASgFEicKCGF0dGVtcHRzGA8gAygLMhUudG9rZW5iaWxsLnYxLkF0dGVtcHQSFgoOYXJyaXZlX3VuaXhfdXMYECABKAMSFQoNZmlyc3RfYnl0ZV91cxgRIAEoAxIYChBmaXJzdF9jb250ZW50X3VzGBIgASgDEhMKC2R1cmF0aW9uX3VzGBMgASgDEhsKE3Vwc3RyZWFtX3JlcXVlc3RfaWQYFCABKAkSEgoKZXJyb3JfY29kZRgVIAEoCSLwAgoMTGVhc2VSZXF1ZXN0EhgKBXZlX2lkGAEgASgJQgm6SAZyBBABGEASPwoFc3BlbnQYAiABKAlCMLpILXIrMileJHxeKDB8WzEtOV1bMC05XXswLDI1fSkoXC5bMC05XXsxLDEyfSk/JBJCCghyZXNlcnZlZBgDIAEoCUIwukgtcisyKV4kfF4oMHxbMS05XVswLTldezAsMjV9KShcLlswLTldezEsMTJ9KT8kEj4KBHdhbnQYBCABKAlCMLpILXIrMileJHxeKDB8WzEtOV1bMC05XXswLDI1fSkoXC5bMC05XXsxLDEyfSk/JBJBCgdyZWxlYXNlGAUgASgJQjC6SC1yKzIpXiR8XigwfFsxLTldWzAtOV17MCwyNX0pKFwuWzAtOV17MSwxMn0pPyQSPgoEbmVlZBgGIAEoCUIwukgtcisyKV4kfF4oMHxbMS05XVswLTldezAsMjV9KShcLlswLTldezEsMTJ9KT8kItoBChJSZXBvcnRVc2FnZVJlcXVlc3QSGwoHbm9kZV9pZBgBIAEoCUIKukgHcgUQARiAARIaCgdib290X2lkGAIgASgJQgm6SAZyBBABGEASCwoDc2VxGAMgASgEEhcKD2ZpcnN0X3JlY29yZF9ubxgEIAEoBBIaCgdyZWNvcmRzGAUgAygMQgm6SAaSAQMQkE4SOgoGbGVhc2VzGAYgAygLMh8udG9rZW5iaWxsLm5vZGUudjEuTGVhc2VSZXF1ZXN0Qgm6SAaSAQMQkE4SDQoFZmluYWwYByABKAgigAEKCkxlYXNlU3RhdGUSDQoFdmVfaWQYASABKAkSDwoHZ3JhbnRlZBgCIAEoCRIOCgZ0dGxfbXMYAyABKAMSKAoFc3RhdGUYBCABKA4yGS50b2tlbmJpbGwudjEuV2FsbGV0U3RhdGUSGAoQY3JlZGl0X3JlbWFpbmluZxgFIAEoCSKfAQoTUmVwb3J0VXNhZ2VSZXNwb25zZRIvCgZzdGF0dXMYASABKA4yHy50b2tlbmJpbGwubm9kZS52MS5SZXBvcnRTdGF0dXMSEAoIbGFzdF9zZXEYAiABKAQSFgoObGFzdF9yZWNvcmRfbm8YAyABKAQSLQoGbGVhc2VzGAQgAygLMh0udG9rZW5iaWxsLm5vZGUudjEuTGVhc2VTdGF0ZSIsChBHZXRXYWxsZXRSZXF1ZXN0EhgKBXZlX2lkGAEgASgJQgm6SAZyBBABGEAiOQoRR2V0V2FsbGV0UmVzcG9uc2USJAoGd2FsbGV0GAEgASgLMhQudG9rZW5iaWxsLnYxLldhbGxldCp8CgxSZXBvcnRTdGF0dXMSHQoZUkVQT1JUX1NUQVRVU19VTlNQRUNJRklFRBAAEhkKFVJFUE9SVF9TVEFUVVNfQVBQTElFRBABEhsKF1JFUE9SVF9TVEFUVVNfRFVQTElDQVRFEAISFQoRUkVQT1JUX1NUQVRVU19HQVAQAzLPAQoSVXNhZ2VSZXBvcnRTZXJ2aWNlElwKC1JlcG9ydFVzYWdlEiUudG9rZW5iaWxsLm5vZGUudjEuUmVwb3J0VXNhZ2VSZXF1ZXN0GiYudG9rZW5iaWxsLm5vZGUudjEuUmVwb3J0VXNhZ2VSZXNwb25zZRJbCglHZXRXYWxsZXQSIy50b2tlbmJpbGwubm9kZS52MS5HZXRXYWxsZXRSZXF1ZXN0GiQudG9rZW5iaWxsLm5vZGUudjEuR2V0V2FsbGV0UmVzcG9uc2UiA5ACAWIGcHJvdG8z", [file_buf_validate_validate, file_tokenbill_v1_meter, file_tokenbill_v1_usage, file_tokenbill_v1_virtual_endpoint]);
+  fileDesc("Cix0b2tlbmJpbGwvbm9kZS92MS91c2FnZV9yZXBvcnRfc2VydmljZS5wcm90bxIRdG9rZW5iaWxsLm5vZGUudjEimwQKC1VzYWdlUmVjb3JkEhEKCXJlY29yZF9ubxgBIAEoBBIKCgJpZBgCIAEoCRINCgV2ZV9pZBgDIAEoCRIVCg1hY2Nlc3Nfa2V5X2lkGAQgASgJEhgKEGxvZ2ljYWxfbW9kZWxfaWQYBSABKAkSFQoNbG9naWNhbF9tb2RlbBgGIAEoCRIoCghlbmRwb2ludBgHIAEoDjIWLnRva2VuYmlsbC52MS5FbmRwb2ludBIOCgZzdHJlYW0YCCABKAgSGQoRcGh5c2ljYWxfbW9kZWxfaWQYCSABKAkSEAoIcHJpY2VfaWQYCiABKAkSKQoFdW5pdHMYCyADKAsyGi50b2tlbmJpbGwudjEuVW5pdFF1YW50aXR5Eg8KB2NyZWRpdHMYDCABKAkSJgoHb3V0Y29tZRgNIAEoDjIVLnRva2VuYmlsbC52MS5PdXRjb21lEhMKC2h0dHBfc3RhdHVzGA4gASgFEicKCGF0dGVtcHRzGA8gAygLMhUudG9rZW5iaWxsLnYxLkF0dGVtcHQSFgoOYXJyaXZlX3VuaXhfdXMYECABKAMSFQoNZmlyc3RfYnl0ZV91cxgRIAEoAxIYChBmaXJzdF9jb250ZW50X3VzGBIgASgDEhMKC2R1cmF0aW9uX3VzGBMgASgDEhsKE3Vwc3RyZWFtX3JlcXVlc3RfaWQYFCABKAkSEgoKZXJyb3JfY29kZRgVIAEoCSKwAwoMTGVhc2VSZXF1ZXN0EhgKBXZlX2lkGAEgASgJQgm6SAZyBBABGEASPwoFc3BlbnQYAiABKAlCMLpILXIrMileJHxeKDB8WzEtOV1bMC05XXswLDI1fSkoXC5bMC05XXsxLDEyfSk/JBJCCghyZXNlcnZlZBgDIAEoCUIwukgtcisyKV4kfF4oMHxbMS05XVswLTldezAsMjV9KShcLlswLTldezEsMTJ9KT8kEj4KBHdhbnQYBCABKAlCMLpILXIrMileJHxeKDB8WzEtOV1bMC05XXswLDI1fSkoXC5bMC05XXsxLDEyfSk/JBJBCgdyZWxlYXNlGAUgASgJQjC6SC1yKzIpXiR8XigwfFsxLTldWzAtOV17MCwyNX0pKFwuWzAtOV17MSwxMn0pPyQSPgoEbmVlZBgGIAEoCUIwukgtcisyKV4kfF4oMHxbMS05XVswLTldezAsMjV9KShcLlswLTldezEsMTJ9KT8kEj4KBGJ1cm4YByABKAlCMLpILXIrMileJHxeKDB8WzEtOV1bMC05XXswLDI1fSkoXC5bMC05XXsxLDEyfSk/JCLvAwoMTGltaXRSZXF1ZXN0EiQKEXBoeXNpY2FsX21vZGVsX2lkGAEgASgJQgm6SAZyBBABGEASMQoEa2luZBgCIAEoDjIXLnRva2VuYmlsbC52MS5MaW1pdEtpbmRCCrpIB4IBBBABIAASPwoFc3BlbnQYAyABKAlCMLpILXIrMileJHxeKDB8WzEtOV1bMC05XXswLDI1fSkoXC5bMC05XXsxLDEyfSk/JBJCCghyZXNlcnZlZBgEIAEoCUIwukgtcisyKV4kfF4oMHxbMS05XVswLTldezAsMjV9KShcLlswLTldezEsMTJ9KT8kEj4KBHdhbnQYBSABKAlCMLpILXIrMileJHxeKDB8WzEtOV1bMC05XXswLDI1fSkoXC5bMC05XXsxLDEyfSk/JBJBCgdyZWxlYXNlGAYgASgJQjC6SC1yKzIpXiR8XigwfFsxLTldWzAtOV17MCwyNX0pKFwuWzAtOV17MSwxMn0pPyQSPgoEbmVlZBgHIAEoCUIwukgtcisyKV4kfF4oMHxbMS05XVswLTldezAsMjV9KShcLlswLTldezEsMTJ9KT8kEj4KBGJ1cm4YCCABKAlCMLpILXIrMileJHxeKDB8WzEtOV1bMC05XXswLDI1fSkoXC5bMC05XXsxLDEyfSk/JCKWAgoSUmVwb3J0VXNhZ2VSZXF1ZXN0EhsKB25vZGVfaWQYASABKAlCCrpIB3IFEAEYgAESGgoHYm9vdF9pZBgCIAEoCUIJukgGcgQQARhAEgsKA3NlcRgDIAEoBBIXCg9maXJzdF9yZWNvcmRfbm8YBCABKAQSGgoHcmVjb3JkcxgFIAMoDEIJukgGkgEDEJBOEjoKBmxlYXNlcxgGIAMoCzIfLnRva2VuYmlsbC5ub2RlLnYxLkxlYXNlUmVxdWVzdEIJukgGkgEDEJBOEg0KBWZpbmFsGAcgASgIEjoKBmxpbWl0cxgIIAMoCzIfLnRva2VuYmlsbC5ub2RlLnYxLkxpbWl0UmVxdWVzdEIJukgGkgEDEJBOIoABCgpMZWFzZVN0YXRlEg0KBXZlX2lkGAEgASgJEg8KB2dyYW50ZWQYAiABKAkSDgoGdHRsX21zGAMgASgDEigKBXN0YXRlGAQgASgOMhkudG9rZW5iaWxsLnYxLldhbGxldFN0YXRlEhgKEGNyZWRpdF9yZW1haW5pbmcYBSABKAkimQEKCkxpbWl0U3RhdGUSGQoRcGh5c2ljYWxfbW9kZWxfaWQYASABKAkSJQoEa2luZBgCIAEoDjIXLnRva2VuYmlsbC52MS5MaW1pdEtpbmQSDwoHZ3JhbnRlZBgDIAEoCRIOCgZ0dGxfbXMYBCABKAMSEQoJZXhoYXVzdGVkGAUgASgIEhUKDXJlc2V0X3VuaXhfbXMYBiABKAMizgEKE1JlcG9ydFVzYWdlUmVzcG9uc2USLwoGc3RhdHVzGAEgASgOMh8udG9rZW5iaWxsLm5vZGUudjEuUmVwb3J0U3RhdHVzEhAKCGxhc3Rfc2VxGAIgASgEEhYKDmxhc3RfcmVjb3JkX25vGAMgASgEEi0KBmxlYXNlcxgEIAMoCzIdLnRva2VuYmlsbC5ub2RlLnYxLkxlYXNlU3RhdGUSLQoGbGltaXRzGAUgAygLMh0udG9rZW5iaWxsLm5vZGUudjEuTGltaXRTdGF0ZSIsChBHZXRXYWxsZXRSZXF1ZXN0EhgKBXZlX2lkGAEgASgJQgm6SAZyBBABGEAiOQoRR2V0V2FsbGV0UmVzcG9uc2USJAoGd2FsbGV0GAEgASgLMhQudG9rZW5iaWxsLnYxLldhbGxldCp8CgxSZXBvcnRTdGF0dXMSHQoZUkVQT1JUX1NUQVRVU19VTlNQRUNJRklFRBAAEhkKFVJFUE9SVF9TVEFUVVNfQVBQTElFRBABEhsKF1JFUE9SVF9TVEFUVVNfRFVQTElDQVRFEAISFQoRUkVQT1JUX1NUQVRVU19HQVAQAzLPAQoSVXNhZ2VSZXBvcnRTZXJ2aWNlElwKC1JlcG9ydFVzYWdlEiUudG9rZW5iaWxsLm5vZGUudjEuUmVwb3J0VXNhZ2VSZXF1ZXN0GiYudG9rZW5iaWxsLm5vZGUudjEuUmVwb3J0VXNhZ2VSZXNwb25zZRJbCglHZXRXYWxsZXQSIy50b2tlbmJpbGwubm9kZS52MS5HZXRXYWxsZXRSZXF1ZXN0GiQudG9rZW5iaWxsLm5vZGUudjEuR2V0V2FsbGV0UmVzcG9uc2UiA5ACAWIGcHJvdG8z", [file_buf_validate_validate, file_tokenbill_v1_meter, file_tokenbill_v1_provider, file_tokenbill_v1_usage, file_tokenbill_v1_virtual_endpoint]);
 
 /**
  * UsageRecord is one finished request as the node journaled it.
@@ -227,6 +229,14 @@ export type LeaseRequest = Message<"tokenbill.node.v1.LeaseRequest"> & {
    * @generated from field: string need = 6;
    */
   need: string;
+
+  /**
+   * Credits that the node expects to spend in ten seconds. From an ample wallet the control plane keeps the lease at many
+   * times this, so that the node outlives an outage.
+   *
+   * @generated from field: string burn = 7;
+   */
+  burn: string;
 };
 
 /**
@@ -235,6 +245,78 @@ export type LeaseRequest = Message<"tokenbill.node.v1.LeaseRequest"> & {
  */
 export const LeaseRequestSchema: GenMessage<LeaseRequest> = /*@__PURE__*/
   messageDesc(file_tokenbill_node_v1_usage_report_service, 1);
+
+/**
+ * LimitRequest is what a node says about its lease of one limit of a Physical Model. Amounts are decimals of the limit's
+ * Units (whole, but for seconds, which have thousandths) or of Credits. What records use of a limit is computed from the
+ * records themselves, also without an entry here.
+ *
+ * @generated from message tokenbill.node.v1.LimitRequest
+ */
+export type LimitRequest = Message<"tokenbill.node.v1.LimitRequest"> & {
+  /**
+   * The Physical Model.
+   *
+   * @generated from field: string physical_model_id = 1;
+   */
+  physicalModelId: string;
+
+  /**
+   * Which of its limits.
+   *
+   * @generated from field: tokenbill.v1.LimitKind kind = 2;
+   */
+  kind: LimitKind;
+
+  /**
+   * What this report's records use of the limit, as the node computed it.
+   *
+   * @generated from field: string spent = 3;
+   */
+  spent: string;
+
+  /**
+   * What live requests hold reserved.
+   *
+   * @generated from field: string reserved = 4;
+   */
+  reserved: string;
+
+  /**
+   * What the node would like in addition to what its lease holds after this report.
+   *
+   * @generated from field: string want = 5;
+   */
+  want: string;
+
+  /**
+   * The part of the lease that the node gives back; it has already stopped counting on it.
+   *
+   * @generated from field: string release = 6;
+   */
+  release: string;
+
+  /**
+   * The least addition that is of use: a request is waiting for it. Empty or 0: nothing waits.
+   *
+   * @generated from field: string need = 7;
+   */
+  need: string;
+
+  /**
+   * What the node expects to use in ten seconds, as in LeaseRequest. Empty: not known.
+   *
+   * @generated from field: string burn = 8;
+   */
+  burn: string;
+};
+
+/**
+ * Describes the message tokenbill.node.v1.LimitRequest.
+ * Use `create(LimitRequestSchema)` to create a new message.
+ */
+export const LimitRequestSchema: GenMessage<LimitRequest> = /*@__PURE__*/
+  messageDesc(file_tokenbill_node_v1_usage_report_service, 2);
 
 /**
  * ReportUsageRequest is one report of one boot.
@@ -290,6 +372,13 @@ export type ReportUsageRequest = Message<"tokenbill.node.v1.ReportUsageRequest">
    * @generated from field: bool final = 7;
    */
   final: boolean;
+
+  /**
+   * One entry for each limit of a Physical Model with something to say.
+   *
+   * @generated from field: repeated tokenbill.node.v1.LimitRequest limits = 8;
+   */
+  limits: LimitRequest[];
 };
 
 /**
@@ -297,7 +386,7 @@ export type ReportUsageRequest = Message<"tokenbill.node.v1.ReportUsageRequest">
  * Use `create(ReportUsageRequestSchema)` to create a new message.
  */
 export const ReportUsageRequestSchema: GenMessage<ReportUsageRequest> = /*@__PURE__*/
-  messageDesc(file_tokenbill_node_v1_usage_report_service, 2);
+  messageDesc(file_tokenbill_node_v1_usage_report_service, 3);
 
 /**
  * LeaseState is the lease of one VE after a report.
@@ -346,7 +435,64 @@ export type LeaseState = Message<"tokenbill.node.v1.LeaseState"> & {
  * Use `create(LeaseStateSchema)` to create a new message.
  */
 export const LeaseStateSchema: GenMessage<LeaseState> = /*@__PURE__*/
-  messageDesc(file_tokenbill_node_v1_usage_report_service, 3);
+  messageDesc(file_tokenbill_node_v1_usage_report_service, 4);
+
+/**
+ * LimitState is the lease of one limit after a report. Amounts are as in LimitRequest.
+ *
+ * @generated from message tokenbill.node.v1.LimitState
+ */
+export type LimitState = Message<"tokenbill.node.v1.LimitState"> & {
+  /**
+   * The Physical Model.
+   *
+   * @generated from field: string physical_model_id = 1;
+   */
+  physicalModelId: string;
+
+  /**
+   * Which of its limits.
+   *
+   * @generated from field: tokenbill.v1.LimitKind kind = 2;
+   */
+  kind: LimitKind;
+
+  /**
+   * What the node may use beyond everything it has reported up to and including this `seq`. If the Physical Model has no
+   * such limit any more: 0, and not `exhausted`.
+   *
+   * @generated from field: string granted = 3;
+   */
+  granted: string;
+
+  /**
+   * How long the lease lasts, in milliseconds from the moment the node sent the report.
+   *
+   * @generated from field: int64 ttl_ms = 4;
+   */
+  ttlMs: bigint;
+
+  /**
+   * True: nothing is left in the present period, leases included.
+   *
+   * @generated from field: bool exhausted = 5;
+   */
+  exhausted: boolean;
+
+  /**
+   * When the count starts again, in milliseconds since 1970; 0: never.
+   *
+   * @generated from field: int64 reset_unix_ms = 6;
+   */
+  resetUnixMs: bigint;
+};
+
+/**
+ * Describes the message tokenbill.node.v1.LimitState.
+ * Use `create(LimitStateSchema)` to create a new message.
+ */
+export const LimitStateSchema: GenMessage<LimitState> = /*@__PURE__*/
+  messageDesc(file_tokenbill_node_v1_usage_report_service, 5);
 
 /**
  * ReportUsageResponse answers a report.
@@ -381,6 +527,13 @@ export type ReportUsageResponse = Message<"tokenbill.node.v1.ReportUsageResponse
    * @generated from field: repeated tokenbill.node.v1.LeaseState leases = 4;
    */
   leases: LeaseState[];
+
+  /**
+   * One entry for each limit of the request's `limits`, and each limit that its records used.
+   *
+   * @generated from field: repeated tokenbill.node.v1.LimitState limits = 5;
+   */
+  limits: LimitState[];
 };
 
 /**
@@ -388,7 +541,7 @@ export type ReportUsageResponse = Message<"tokenbill.node.v1.ReportUsageResponse
  * Use `create(ReportUsageResponseSchema)` to create a new message.
  */
 export const ReportUsageResponseSchema: GenMessage<ReportUsageResponse> = /*@__PURE__*/
-  messageDesc(file_tokenbill_node_v1_usage_report_service, 4);
+  messageDesc(file_tokenbill_node_v1_usage_report_service, 6);
 
 /**
  * GetWalletRequest names a VE.
@@ -409,7 +562,7 @@ export type GetWalletRequest = Message<"tokenbill.node.v1.GetWalletRequest"> & {
  * Use `create(GetWalletRequestSchema)` to create a new message.
  */
 export const GetWalletRequestSchema: GenMessage<GetWalletRequest> = /*@__PURE__*/
-  messageDesc(file_tokenbill_node_v1_usage_report_service, 5);
+  messageDesc(file_tokenbill_node_v1_usage_report_service, 7);
 
 /**
  * GetWalletResponse holds the wallet.
@@ -430,7 +583,7 @@ export type GetWalletResponse = Message<"tokenbill.node.v1.GetWalletResponse"> &
  * Use `create(GetWalletResponseSchema)` to create a new message.
  */
 export const GetWalletResponseSchema: GenMessage<GetWalletResponse> = /*@__PURE__*/
-  messageDesc(file_tokenbill_node_v1_usage_report_service, 6);
+  messageDesc(file_tokenbill_node_v1_usage_report_service, 8);
 
 /**
  * ReportStatus says what became of a report.

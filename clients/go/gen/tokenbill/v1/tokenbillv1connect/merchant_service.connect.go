@@ -64,7 +64,8 @@ type MerchantServiceClient interface {
 	GetMerchant(context.Context, *connect.Request[v1.GetMerchantRequest]) (*connect.Response[v1.GetMerchantResponse], error)
 	// ListMerchants returns all merchants, oldest first. Operator only.
 	ListMerchants(context.Context, *connect.Request[v1.ListMerchantsRequest]) (*connect.Response[v1.ListMerchantsResponse], error)
-	// UpdateMerchant changes the fields that are present. Operator only.
+	// UpdateMerchant changes the fields that are present. A merchant may change its own time zone; the rest is for the
+	// operator only.
 	UpdateMerchant(context.Context, *connect.Request[v1.UpdateMerchantRequest]) (*connect.Response[v1.UpdateMerchantResponse], error)
 	// CreateApiToken makes a token. Its secret is in this answer and never again.
 	CreateApiToken(context.Context, *connect.Request[v1.CreateApiTokenRequest]) (*connect.Response[v1.CreateApiTokenResponse], error)
@@ -187,7 +188,8 @@ type MerchantServiceHandler interface {
 	GetMerchant(context.Context, *connect.Request[v1.GetMerchantRequest]) (*connect.Response[v1.GetMerchantResponse], error)
 	// ListMerchants returns all merchants, oldest first. Operator only.
 	ListMerchants(context.Context, *connect.Request[v1.ListMerchantsRequest]) (*connect.Response[v1.ListMerchantsResponse], error)
-	// UpdateMerchant changes the fields that are present. Operator only.
+	// UpdateMerchant changes the fields that are present. A merchant may change its own time zone; the rest is for the
+	// operator only.
 	UpdateMerchant(context.Context, *connect.Request[v1.UpdateMerchantRequest]) (*connect.Response[v1.UpdateMerchantResponse], error)
 	// CreateApiToken makes a token. Its secret is in this answer and never again.
 	CreateApiToken(context.Context, *connect.Request[v1.CreateApiTokenRequest]) (*connect.Response[v1.CreateApiTokenResponse], error)

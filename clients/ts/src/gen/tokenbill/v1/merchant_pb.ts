@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tokenbill/v1/merchant.proto.
  */
 export const file_tokenbill_v1_merchant: GenFile = /*@__PURE__*/
-  fileDesc("Cht0b2tlbmJpbGwvdjEvbWVyY2hhbnQucHJvdG8SDHRva2VuYmlsbC52MSKmAQoITWVyY2hhbnQSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRIQCghkaXNhYmxlZBgDIAEoCBIvCgtjcmVhdGVfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLdXBkYXRlX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBGV0YWcYBiABKAki3gEKCEFwaVRva2VuEgoKAmlkGAEgASgJEhMKC21lcmNoYW50X2lkGAIgASgJEgwKBG5hbWUYAyABKAkSDgoGcHJlZml4GAQgASgJEi8KC2NyZWF0ZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCg1sYXN0X3VzZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtyZXZva2VfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCugEKEGNvbS50b2tlbmJpbGwudjFCDU1lcmNoYW50UHJvdG9QAVpGZ2l0aHViLmNvbS90b2tlbmJpbGwvdG9rZW5iaWxsL2NsaWVudHMvZ28vZ2VuL3Rva2VuYmlsbC92MTt0b2tlbmJpbGx2MaICA1RYWKoCDFRva2VuYmlsbC5WMcoCDFRva2VuYmlsbFxWMeICGFRva2VuYmlsbFxWMVxHUEJNZXRhZGF0YeoCDVRva2VuYmlsbDo6VjFiBnByb3RvMw", [file_google_protobuf_timestamp]);
+  fileDesc("Cht0b2tlbmJpbGwvdjEvbWVyY2hhbnQucHJvdG8SDHRva2VuYmlsbC52MSK5AQoITWVyY2hhbnQSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRIQCghkaXNhYmxlZBgDIAEoCBIvCgtjcmVhdGVfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLdXBkYXRlX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBGV0YWcYBiABKAkSEQoJdGltZV96b25lGAcgASgJIt4BCghBcGlUb2tlbhIKCgJpZBgBIAEoCRITCgttZXJjaGFudF9pZBgCIAEoCRIMCgRuYW1lGAMgASgJEg4KBnByZWZpeBgEIAEoCRIvCgtjcmVhdGVfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoNbGFzdF91c2VfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLcmV2b2tlX3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQroBChBjb20udG9rZW5iaWxsLnYxQg1NZXJjaGFudFByb3RvUAFaRmdpdGh1Yi5jb20vdG9rZW5iaWxsL3Rva2VuYmlsbC9jbGllbnRzL2dvL2dlbi90b2tlbmJpbGwvdjE7dG9rZW5iaWxsdjGiAgNUWFiqAgxUb2tlbmJpbGwuVjHKAgxUb2tlbmJpbGxcVjHiAhhUb2tlbmJpbGxcVjFcR1BCTWV0YWRhdGHqAg1Ub2tlbmJpbGw6OlYxYgZwcm90bzM", [file_google_protobuf_timestamp]);
 
 /**
  * Merchant sells access to models. Everything but merchants themselves belongs to one.
@@ -61,6 +61,14 @@ export type Merchant = Message<"tokenbill.v1.Merchant"> & {
    * @generated from field: string etag = 6;
    */
   etag: string;
+
+  /**
+   * The IANA time zone, such as `Europe/Berlin`, in which its days, weeks and months begin: those of limits and of budget
+   * resets.
+   *
+   * @generated from field: string time_zone = 7;
+   */
+  timeZone: string;
 };
 
 /**

@@ -15,7 +15,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file tokenbill/v1/provider.proto.
  */
 export const file_tokenbill_v1_provider: GenFile = /*@__PURE__*/
-  fileDesc("Cht0b2tlbmJpbGwvdjEvcHJvdmlkZXIucHJvdG8SDHRva2VuYmlsbC52MSKQAgoTUHJvdmlkZXJDcmVkZW50aWFscxIZCgdhcGlfa2V5GAEgASgJQgi6SAVyAyiAQBIjChFhd3NfYWNjZXNzX2tleV9pZBgCIAEoCUIIukgFcgMogAISJwoVYXdzX3NlY3JldF9hY2Nlc3Nfa2V5GAMgASgJQgi6SAVyAyiACBIjChFhd3Nfc2Vzc2lvbl90b2tlbhgEIAEoCUIIukgFcgMogEASIQoPYXp1cmVfdGVuYW50X2lkGAUgASgJQgi6SAVyAyiAAhIhCg9henVyZV9jbGllbnRfaWQYBiABKAlCCLpIBXIDKIACEiUKE2F6dXJlX2NsaWVudF9zZWNyZXQYByABKAlCCLpIBXIDKIAIIr0DCghQcm92aWRlchIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEiwKBmZvcm1hdBgDIAEoDjIcLnRva2VuYmlsbC52MS5Qcm92aWRlckZvcm1hdBIQCghiYXNlX3VybBgEIAEoCRIXCg9oYXNfY3JlZGVudGlhbHMYBSABKAgSMQoNb25fZGlzY29ubmVjdBgGIAEoDjIaLnRva2VuYmlsbC52MS5PbkRpc2Nvbm5lY3QSNAoHaGVhZGVycxgHIAMoCzIjLnRva2VuYmlsbC52MS5Qcm92aWRlci5IZWFkZXJzRW50cnkSDgoGcmVnaW9uGAggASgJEhMKC2FwaV92ZXJzaW9uGAkgASgJEhAKCGRpc2FibGVkGAogASgIEi8KC2NyZWF0ZV90aW1lGAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgMIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEZXRhZxgNIAEoCRouCgxIZWFkZXJzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKOAQoJVW5pdExpbWl0EjAKBHVuaXQYASABKA4yFi50b2tlbmJpbGwudjEuVW5pdEtpbmRCCrpIB4IBBBABIAASGQoIcXVhbnRpdHkYAiABKANCB7pIBCICIAASNAoMcmVzZXRfcGVyaW9kGAMgASgOMhQudG9rZW5iaWxsLnYxLlBlcmlvZEIIukgFggECEAEigwEKC0NyZWRpdExpbWl0Ej4KB2NyZWRpdHMYASABKAlCLbpIKnIoMiZeKDB8WzEtOV1bMC05XXswLDE3fSkoXC5bMC05XXsxLDEyfSk/JBI0CgxyZXNldF9wZXJpb2QYAiABKA4yFC50b2tlbmJpbGwudjEuUGVyaW9kQgi6SAWCAQIQASLFAQoFUHJpY2USCgoCaWQYASABKAkSGQoRcGh5c2ljYWxfbW9kZWxfaWQYAiABKAkSKwoGc2ltcGxlGAMgASgLMhkudG9rZW5iaWxsLnYxLlNpbXBsZVByaWNlSAASLwoIZGV0YWlsZWQYBCABKAsyGy50b2tlbmJpbGwudjEuRGV0YWlsZWRQcmljZUgAEi8KC2NyZWF0ZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIGCgRraW5kIvQCCg1QaHlzaWNhbE1vZGVsEgoKAmlkGAEgASgJEhMKC3Byb3ZpZGVyX2lkGAIgASgJEgwKBG5hbWUYAyABKAkSFQoNdXBzdHJlYW1fbmFtZRgEIAEoCRIiCgVwcmljZRgFIAEoCzITLnRva2VuYmlsbC52MS5QcmljZRIZChFtYXhfb3V0cHV0X3Rva2VucxgGIAEoAxIrCgp1bml0X2xpbWl0GAcgASgLMhcudG9rZW5iaWxsLnYxLlVuaXRMaW1pdBIvCgxjcmVkaXRfbGltaXQYCCABKAsyGS50b2tlbmJpbGwudjEuQ3JlZGl0TGltaXQSEAoIZGlzYWJsZWQYCSABKAgSLwoLY3JlYXRlX3RpbWUYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRldGFnGAwgASgJKq8BCg5Qcm92aWRlckZvcm1hdBIfChtQUk9WSURFUl9GT1JNQVRfVU5TUEVDSUZJRUQQABIaChZQUk9WSURFUl9GT1JNQVRfT1BFTkFJEAESIAocUFJPVklERVJfRk9STUFUX0FaVVJFX09QRU5BSRACEh0KGVBST1ZJREVSX0ZPUk1BVF9BTlRIUk9QSUMQAxIfChtQUk9WSURFUl9GT1JNQVRfQVdTX0JFRFJPQ0sQBCqBAQoMT25EaXNjb25uZWN0Eh0KGU9OX0RJU0NPTk5FQ1RfVU5TUEVDSUZJRUQQABIXChNPTl9ESVNDT05ORUNUX0RSQUlOEAESIQodT05fRElTQ09OTkVDVF9DQU5DRUxfRVNUSU1BVEUQAhIWChJPTl9ESVNDT05ORUNUX0ZSRUUQAypZCgZQZXJpb2QSFgoSUEVSSU9EX1VOU1BFQ0lGSUVEEAASEAoMUEVSSU9EX0RBSUxZEAESEQoNUEVSSU9EX1dFRUtMWRACEhIKDlBFUklPRF9NT05USExZEANCugEKEGNvbS50b2tlbmJpbGwudjFCDVByb3ZpZGVyUHJvdG9QAVpGZ2l0aHViLmNvbS90b2tlbmJpbGwvdG9rZW5iaWxsL2NsaWVudHMvZ28vZ2VuL3Rva2VuYmlsbC92MTt0b2tlbmJpbGx2MaICA1RYWKoCDFRva2VuYmlsbC5WMcoCDFRva2VuYmlsbFxWMeICGFRva2VuYmlsbFxWMVxHUEJNZXRhZGF0YeoCDVRva2VuYmlsbDo6VjFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_timestamp, file_tokenbill_v1_meter]);
+  fileDesc("Cht0b2tlbmJpbGwvdjEvcHJvdmlkZXIucHJvdG8SDHRva2VuYmlsbC52MSKQAgoTUHJvdmlkZXJDcmVkZW50aWFscxIZCgdhcGlfa2V5GAEgASgJQgi6SAVyAyiAQBIjChFhd3NfYWNjZXNzX2tleV9pZBgCIAEoCUIIukgFcgMogAISJwoVYXdzX3NlY3JldF9hY2Nlc3Nfa2V5GAMgASgJQgi6SAVyAyiACBIjChFhd3Nfc2Vzc2lvbl90b2tlbhgEIAEoCUIIukgFcgMogEASIQoPYXp1cmVfdGVuYW50X2lkGAUgASgJQgi6SAVyAyiAAhIhCg9henVyZV9jbGllbnRfaWQYBiABKAlCCLpIBXIDKIACEiUKE2F6dXJlX2NsaWVudF9zZWNyZXQYByABKAlCCLpIBXIDKIAIIr0DCghQcm92aWRlchIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEiwKBmZvcm1hdBgDIAEoDjIcLnRva2VuYmlsbC52MS5Qcm92aWRlckZvcm1hdBIQCghiYXNlX3VybBgEIAEoCRIXCg9oYXNfY3JlZGVudGlhbHMYBSABKAgSMQoNb25fZGlzY29ubmVjdBgGIAEoDjIaLnRva2VuYmlsbC52MS5PbkRpc2Nvbm5lY3QSNAoHaGVhZGVycxgHIAMoCzIjLnRva2VuYmlsbC52MS5Qcm92aWRlci5IZWFkZXJzRW50cnkSDgoGcmVnaW9uGAggASgJEhMKC2FwaV92ZXJzaW9uGAkgASgJEhAKCGRpc2FibGVkGAogASgIEi8KC2NyZWF0ZV90aW1lGAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgMIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEZXRhZxgNIAEoCRouCgxIZWFkZXJzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKOAQoJVW5pdExpbWl0EjAKBHVuaXQYASABKA4yFi50b2tlbmJpbGwudjEuVW5pdEtpbmRCCrpIB4IBBBABIAASGQoIcXVhbnRpdHkYAiABKANCB7pIBCICIAASNAoMcmVzZXRfcGVyaW9kGAMgASgOMhQudG9rZW5iaWxsLnYxLlBlcmlvZEIIukgFggECEAEigwEKC0NyZWRpdExpbWl0Ej4KB2NyZWRpdHMYASABKAlCLbpIKnIoMiZeKDB8WzEtOV1bMC05XXswLDE3fSkoXC5bMC05XXsxLDEyfSk/JBI0CgxyZXNldF9wZXJpb2QYAiABKA4yFC50b2tlbmJpbGwudjEuUGVyaW9kQgi6SAWCAQIQASKVAgoXUGh5c2ljYWxNb2RlbExpbWl0U3RhdGUSJQoEa2luZBgBIAEoDjIXLnRva2VuYmlsbC52MS5MaW1pdEtpbmQSJAoEdW5pdBgCIAEoDjIWLnRva2VuYmlsbC52MS5Vbml0S2luZBINCgVsaW1pdBgDIAEoCRIMCgR1c2VkGAQgASgJEhEKCXJlbWFpbmluZxgFIAEoCRI1ChFwZXJpb2Rfc3RhcnRfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMwoPcGVyaW9kX2VuZF90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIRCglleGhhdXN0ZWQYCCABKAgixQEKBVByaWNlEgoKAmlkGAEgASgJEhkKEXBoeXNpY2FsX21vZGVsX2lkGAIgASgJEisKBnNpbXBsZRgDIAEoCzIZLnRva2VuYmlsbC52MS5TaW1wbGVQcmljZUgAEi8KCGRldGFpbGVkGAQgASgLMhsudG9rZW5iaWxsLnYxLkRldGFpbGVkUHJpY2VIABIvCgtjcmVhdGVfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCBgoEa2luZCKxAwoNUGh5c2ljYWxNb2RlbBIKCgJpZBgBIAEoCRITCgtwcm92aWRlcl9pZBgCIAEoCRIMCgRuYW1lGAMgASgJEhUKDXVwc3RyZWFtX25hbWUYBCABKAkSIgoFcHJpY2UYBSABKAsyEy50b2tlbmJpbGwudjEuUHJpY2USGQoRbWF4X291dHB1dF90b2tlbnMYBiABKAMSKwoKdW5pdF9saW1pdBgHIAEoCzIXLnRva2VuYmlsbC52MS5Vbml0TGltaXQSLwoMY3JlZGl0X2xpbWl0GAggASgLMhkudG9rZW5iaWxsLnYxLkNyZWRpdExpbWl0EhAKCGRpc2FibGVkGAkgASgIEi8KC2NyZWF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEZXRhZxgMIAEoCRI7CgxsaW1pdF9zdGF0ZXMYDSADKAsyJS50b2tlbmJpbGwudjEuUGh5c2ljYWxNb2RlbExpbWl0U3RhdGUqrwEKDlByb3ZpZGVyRm9ybWF0Eh8KG1BST1ZJREVSX0ZPUk1BVF9VTlNQRUNJRklFRBAAEhoKFlBST1ZJREVSX0ZPUk1BVF9PUEVOQUkQARIgChxQUk9WSURFUl9GT1JNQVRfQVpVUkVfT1BFTkFJEAISHQoZUFJPVklERVJfRk9STUFUX0FOVEhST1BJQxADEh8KG1BST1ZJREVSX0ZPUk1BVF9BV1NfQkVEUk9DSxAEKoEBCgxPbkRpc2Nvbm5lY3QSHQoZT05fRElTQ09OTkVDVF9VTlNQRUNJRklFRBAAEhcKE09OX0RJU0NPTk5FQ1RfRFJBSU4QARIhCh1PTl9ESVNDT05ORUNUX0NBTkNFTF9FU1RJTUFURRACEhYKEk9OX0RJU0NPTk5FQ1RfRlJFRRADKlkKBlBlcmlvZBIWChJQRVJJT0RfVU5TUEVDSUZJRUQQABIQCgxQRVJJT0RfREFJTFkQARIRCg1QRVJJT0RfV0VFS0xZEAISEgoOUEVSSU9EX01PTlRITFkQAypVCglMaW1pdEtpbmQSGgoWTElNSVRfS0lORF9VTlNQRUNJRklFRBAAEhQKEExJTUlUX0tJTkRfVU5JVFMQARIWChJMSU1JVF9LSU5EX0NSRURJVFMQAkK6AQoQY29tLnRva2VuYmlsbC52MUINUHJvdmlkZXJQcm90b1ABWkZnaXRodWIuY29tL3Rva2VuYmlsbC90b2tlbmJpbGwvY2xpZW50cy9nby9nZW4vdG9rZW5iaWxsL3YxO3Rva2VuYmlsbHYxogIDVFhYqgIMVG9rZW5iaWxsLlYxygIMVG9rZW5iaWxsXFYx4gIYVG9rZW5iaWxsXFYxXEdQQk1ldGFkYXRh6gINVG9rZW5iaWxsOjpWMWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_timestamp, file_tokenbill_v1_meter]);
 
 /**
  * ProviderCredentials are secrets of an upstream account. They are write-only: no call returns them.
@@ -186,7 +186,8 @@ export const ProviderSchema: GenMessage<Provider> = /*@__PURE__*/
   messageDesc(file_tokenbill_v1_provider, 1);
 
 /**
- * UnitLimit stops a Physical Model after a number of Units.
+ * UnitLimit stops a Physical Model after a number of Units, over all VEs and nodes. It stops new requests; what is
+ * running when the limit is reached is finished and counted.
  *
  * @generated from message tokenbill.v1.UnitLimit
  */
@@ -221,13 +222,14 @@ export const UnitLimitSchema: GenMessage<UnitLimit> = /*@__PURE__*/
   messageDesc(file_tokenbill_v1_provider, 2);
 
 /**
- * CreditLimit stops a Physical Model after a number of Credits.
+ * CreditLimit stops a Physical Model after a number of Credits, over all VEs and nodes. It stops new requests; what is
+ * running when the limit is reached is finished and counted.
  *
  * @generated from message tokenbill.v1.CreditLimit
  */
 export type CreditLimit = Message<"tokenbill.v1.CreditLimit"> & {
   /**
-   * The Credits, a decimal with at most 12 fractional digits.
+   * The Credits, above 0, a decimal with at most 12 fractional digits.
    *
    * @generated from field: string credits = 1;
    */
@@ -247,6 +249,77 @@ export type CreditLimit = Message<"tokenbill.v1.CreditLimit"> & {
  */
 export const CreditLimitSchema: GenMessage<CreditLimit> = /*@__PURE__*/
   messageDesc(file_tokenbill_v1_provider, 3);
+
+/**
+ * PhysicalModelLimitState says where a Physical Model stands at one of its limits. Reports of nodes arrive within about a
+ * second.
+ *
+ * @generated from message tokenbill.v1.PhysicalModelLimitState
+ */
+export type PhysicalModelLimitState = Message<"tokenbill.v1.PhysicalModelLimitState"> & {
+  /**
+   * Which limit.
+   *
+   * @generated from field: tokenbill.v1.LimitKind kind = 1;
+   */
+  kind: LimitKind;
+
+  /**
+   * The kind of Unit, for a UnitLimit.
+   *
+   * @generated from field: tokenbill.v1.UnitKind unit = 2;
+   */
+  unit: UnitKind;
+
+  /**
+   * The limit, an exact decimal of Units or Credits.
+   *
+   * @generated from field: string limit = 3;
+   */
+  limit: string;
+
+  /**
+   * What requests that arrived in the present period have used; may be more than the limit.
+   *
+   * @generated from field: string used = 4;
+   */
+  used: string;
+
+  /**
+   * What is left in the present period: `limit - used`, at least 0.
+   *
+   * @generated from field: string remaining = 5;
+   */
+  remaining: string;
+
+  /**
+   * Since when requests are counted, by their arrival: the present period's start, or when the limit was set if later.
+   *
+   * @generated from field: google.protobuf.Timestamp period_start_time = 6;
+   */
+  periodStartTime?: Timestamp | undefined;
+
+  /**
+   * When the count starts again. Absent: never.
+   *
+   * @generated from field: google.protobuf.Timestamp period_end_time = 7;
+   */
+  periodEndTime?: Timestamp | undefined;
+
+  /**
+   * True: nothing is left, and the model is passed over.
+   *
+   * @generated from field: bool exhausted = 8;
+   */
+  exhausted: boolean;
+};
+
+/**
+ * Describes the message tokenbill.v1.PhysicalModelLimitState.
+ * Use `create(PhysicalModelLimitStateSchema)` to create a new message.
+ */
+export const PhysicalModelLimitStateSchema: GenMessage<PhysicalModelLimitState> = /*@__PURE__*/
+  messageDesc(file_tokenbill_v1_provider, 4);
 
 /**
  * Price is an immutable version of what a Physical Model costs. A new price is a new Price.
@@ -304,7 +377,7 @@ export type Price = Message<"tokenbill.v1.Price"> & {
  * Use `create(PriceSchema)` to create a new message.
  */
 export const PriceSchema: GenMessage<Price> = /*@__PURE__*/
-  messageDesc(file_tokenbill_v1_provider, 4);
+  messageDesc(file_tokenbill_v1_provider, 5);
 
 /**
  * PhysicalModel is one real model at a Provider.
@@ -395,6 +468,13 @@ export type PhysicalModel = Message<"tokenbill.v1.PhysicalModel"> & {
    * @generated from field: string etag = 12;
    */
   etag: string;
+
+  /**
+   * Where it stands at its limits, as of this answer: one entry for each limit that it has.
+   *
+   * @generated from field: repeated tokenbill.v1.PhysicalModelLimitState limit_states = 13;
+   */
+  limitStates: PhysicalModelLimitState[];
 };
 
 /**
@@ -402,7 +482,7 @@ export type PhysicalModel = Message<"tokenbill.v1.PhysicalModel"> & {
  * Use `create(PhysicalModelSchema)` to create a new message.
  */
 export const PhysicalModelSchema: GenMessage<PhysicalModel> = /*@__PURE__*/
-  messageDesc(file_tokenbill_v1_provider, 5);
+  messageDesc(file_tokenbill_v1_provider, 6);
 
 /**
  * ProviderFormat is the wire format that an upstream speaks.
@@ -508,7 +588,7 @@ export const OnDisconnectSchema: GenEnum<OnDisconnect> = /*@__PURE__*/
   enumDesc(file_tokenbill_v1_provider, 1);
 
 /**
- * Period is how often a limit starts again.
+ * Period is how often a limit or a budget starts again, in the merchant's time zone.
  *
  * @generated from enum tokenbill.v1.Period
  */
@@ -521,21 +601,21 @@ export const Period = {
   UNSPECIFIED: 0,
 
   /**
-   * Every day.
+   * Every day, when the day begins.
    *
    * @generated from enum value: PERIOD_DAILY = 1;
    */
   DAILY: 1,
 
   /**
-   * Every week.
+   * Every week, when Monday begins.
    *
    * @generated from enum value: PERIOD_WEEKLY = 2;
    */
   WEEKLY: 2,
 
   /**
-   * Every month.
+   * Every month, when its first day begins.
    *
    * @generated from enum value: PERIOD_MONTHLY = 3;
    */
@@ -543,7 +623,7 @@ export const Period = {
 } as const;
 
 /**
- * Period is how often a limit starts again.
+ * Period is how often a limit or a budget starts again, in the merchant's time zone.
  *
  * @generated from enum tokenbill.v1.Period
  */
@@ -554,4 +634,45 @@ export type Period = (typeof Period)[keyof typeof Period] | UnknownEnum;
  */
 export const PeriodSchema: GenEnum<Period> = /*@__PURE__*/
   enumDesc(file_tokenbill_v1_provider, 2);
+
+/**
+ * LimitKind says what a limit counts.
+ *
+ * @generated from enum tokenbill.v1.LimitKind
+ */
+export const LimitKind = {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: LIMIT_KIND_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * Units: a UnitLimit.
+   *
+   * @generated from enum value: LIMIT_KIND_UNITS = 1;
+   */
+  UNITS: 1,
+
+  /**
+   * Credits: a CreditLimit.
+   *
+   * @generated from enum value: LIMIT_KIND_CREDITS = 2;
+   */
+  CREDITS: 2,
+} as const;
+
+/**
+ * LimitKind says what a limit counts.
+ *
+ * @generated from enum tokenbill.v1.LimitKind
+ */
+export type LimitKind = (typeof LimitKind)[keyof typeof LimitKind] | UnknownEnum;
+
+/**
+ * Describes the enum tokenbill.v1.LimitKind.
+ */
+export const LimitKindSchema: GenEnum<LimitKind> = /*@__PURE__*/
+  enumDesc(file_tokenbill_v1_provider, 3);
 

@@ -4,15 +4,18 @@
 
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
+import { file_buf_validate_validate } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Period } from "./provider_pb.ts";
+import { file_tokenbill_v1_provider } from "./provider_pb.ts";
 import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
 /**
  * Describes the file tokenbill/v1/virtual_endpoint.proto.
  */
 export const file_tokenbill_v1_virtual_endpoint: GenFile = /*@__PURE__*/
-  fileDesc("CiN0b2tlbmJpbGwvdjEvdmlydHVhbF9lbmRwb2ludC5wcm90bxIMdG9rZW5iaWxsLnYxIpQBCgZXYWxsZXQSFQoNY3JlZGl0X2J1ZGdldBgBIAEoCRIYChBjcmVkaXRfcmVtYWluaW5nGAIgASgJEg8KB3NldHRsZWQYAyABKAkSEAoIZXNjcm93ZWQYBCABKAkSDAoEZGVidBgFIAEoCRIoCgVzdGF0ZRgGIAEoDjIZLnRva2VuYmlsbC52MS5XYWxsZXRTdGF0ZSKCBAoPVmlydHVhbEVuZHBvaW50EgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSEAoIdGVtcGxhdGUYAyABKAgSFgoOdmVfdGVtcGxhdGVfaWQYBCABKAkSEAoIZGlzYWJsZWQYBSABKAgSLQoLYnVkZ2V0X21vZGUYBiABKA4yGC50b2tlbmJpbGwudjEuQnVkZ2V0TW9kZRIYChBleGhhdXN0ZWRfc3RhdHVzGAcgASgFEhsKE2xvd19iYWxhbmNlX2NyZWRpdHMYCCABKAkSHQoVb2ZmbGluZV9ncmFjZV9jcmVkaXRzGAkgASgJEjkKBmxhYmVscxgKIAMoCzIpLnRva2VuYmlsbC52MS5WaXJ0dWFsRW5kcG9pbnQuTGFiZWxzRW50cnkSJAoGd2FsbGV0GAsgASgLMhQudG9rZW5iaWxsLnYxLldhbGxldBIUCgxjaGVja291dF91cmwYDCABKAkSLwoLY3JlYXRlX3RpbWUYDSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGA4gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRldGFnGA8gASgJGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEi2QEKCUFjY2Vzc0tleRIKCgJpZBgBIAEoCRINCgV2ZV9pZBgCIAEoCRIMCgRuYW1lGAMgASgJEg4KBnByZWZpeBgEIAEoCRIvCgtjcmVhdGVfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoNbGFzdF91c2VfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLcmV2b2tlX3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wKlsKCkJ1ZGdldE1vZGUSGwoXQlVER0VUX01PREVfVU5TUEVDSUZJRUQQABIYChRCVURHRVRfTU9ERV9CQUxBTkNFRBABEhYKEkJVREdFVF9NT0RFX1NUUklDVBACKnIKC1dhbGxldFN0YXRlEhwKGFdBTExFVF9TVEFURV9VTlNQRUNJRklFRBAAEhMKD1dBTExFVF9TVEFURV9PSxABEhQKEFdBTExFVF9TVEFURV9MT1cQAhIaChZXQUxMRVRfU1RBVEVfRVhIQVVTVEVEEANCwQEKEGNvbS50b2tlbmJpbGwudjFCFFZpcnR1YWxFbmRwb2ludFByb3RvUAFaRmdpdGh1Yi5jb20vdG9rZW5iaWxsL3Rva2VuYmlsbC9jbGllbnRzL2dvL2dlbi90b2tlbmJpbGwvdjE7dG9rZW5iaWxsdjGiAgNUWFiqAgxUb2tlbmJpbGwuVjHKAgxUb2tlbmJpbGxcVjHiAhhUb2tlbmJpbGxcVjFcR1BCTWV0YWRhdGHqAg1Ub2tlbmJpbGw6OlYxYgZwcm90bzM", [file_google_protobuf_timestamp]);
+  fileDesc("CiN0b2tlbmJpbGwvdjEvdmlydHVhbF9lbmRwb2ludC5wcm90bxIMdG9rZW5iaWxsLnYxIpQBCgZXYWxsZXQSFQoNY3JlZGl0X2J1ZGdldBgBIAEoCRIYChBjcmVkaXRfcmVtYWluaW5nGAIgASgJEg8KB3NldHRsZWQYAyABKAkSEAoIZXNjcm93ZWQYBCABKAkSDAoEZGVidBgFIAEoCRIoCgVzdGF0ZRgGIAEoDjIZLnRva2VuYmlsbC52MS5XYWxsZXRTdGF0ZSKFAQoLQnVkZ2V0UmVzZXQSPgoHY3JlZGl0cxgBIAEoCUItukgqcigyJl4oMHxbMS05XVswLTldezAsMTd9KShcLlswLTldezEsMTJ9KT8kEjYKDHJlc2V0X3BlcmlvZBgCIAEoDjIULnRva2VuYmlsbC52MS5QZXJpb2RCCrpIB4IBBBABIAAi7wQKD1ZpcnR1YWxFbmRwb2ludBIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEhAKCHRlbXBsYXRlGAMgASgIEhYKDnZlX3RlbXBsYXRlX2lkGAQgASgJEhAKCGRpc2FibGVkGAUgASgIEi0KC2J1ZGdldF9tb2RlGAYgASgOMhgudG9rZW5iaWxsLnYxLkJ1ZGdldE1vZGUSGAoQZXhoYXVzdGVkX3N0YXR1cxgHIAEoBRIbChNsb3dfYmFsYW5jZV9jcmVkaXRzGAggASgJEh0KFW9mZmxpbmVfZ3JhY2VfY3JlZGl0cxgJIAEoCRI5CgZsYWJlbHMYCiADKAsyKS50b2tlbmJpbGwudjEuVmlydHVhbEVuZHBvaW50LkxhYmVsc0VudHJ5EiQKBndhbGxldBgLIAEoCzIULnRva2VuYmlsbC52MS5XYWxsZXQSFAoMY2hlY2tvdXRfdXJsGAwgASgJEi8KC2NyZWF0ZV90aW1lGA0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgOIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEZXRhZxgPIAEoCRIvCgxidWRnZXRfcmVzZXQYECABKAsyGS50b2tlbmJpbGwudjEuQnVkZ2V0UmVzZXQSOgoWbmV4dF9idWRnZXRfcmVzZXRfdGltZRgRIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASLZAQoJQWNjZXNzS2V5EgoKAmlkGAEgASgJEg0KBXZlX2lkGAIgASgJEgwKBG5hbWUYAyABKAkSDgoGcHJlZml4GAQgASgJEi8KC2NyZWF0ZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCg1sYXN0X3VzZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtyZXZva2VfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAqWwoKQnVkZ2V0TW9kZRIbChdCVURHRVRfTU9ERV9VTlNQRUNJRklFRBAAEhgKFEJVREdFVF9NT0RFX0JBTEFOQ0VEEAESFgoSQlVER0VUX01PREVfU1RSSUNUEAIqcgoLV2FsbGV0U3RhdGUSHAoYV0FMTEVUX1NUQVRFX1VOU1BFQ0lGSUVEEAASEwoPV0FMTEVUX1NUQVRFX09LEAESFAoQV0FMTEVUX1NUQVRFX0xPVxACEhoKFldBTExFVF9TVEFURV9FWEhBVVNURUQQA0LBAQoQY29tLnRva2VuYmlsbC52MUIUVmlydHVhbEVuZHBvaW50UHJvdG9QAVpGZ2l0aHViLmNvbS90b2tlbmJpbGwvdG9rZW5iaWxsL2NsaWVudHMvZ28vZ2VuL3Rva2VuYmlsbC92MTt0b2tlbmJpbGx2MaICA1RYWKoCDFRva2VuYmlsbC5WMcoCDFRva2VuYmlsbFxWMeICGFRva2VuYmlsbFxWMVxHUEJNZXRhZGF0YeoCDVRva2VuYmlsbDo6VjFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_timestamp, file_tokenbill_v1_provider]);
 
 /**
  * Wallet is the money of one VE. All amounts are Credits, exact decimals.
@@ -69,6 +72,34 @@ export type Wallet = Message<"tokenbill.v1.Wallet"> & {
  */
 export const WalletSchema: GenMessage<Wallet> = /*@__PURE__*/
   messageDesc(file_tokenbill_v1_virtual_endpoint, 0);
+
+/**
+ * BudgetReset fills a wallet up again at the start of each period. It never takes Credits away, and debt is paid first.
+ *
+ * @generated from message tokenbill.v1.BudgetReset
+ */
+export type BudgetReset = Message<"tokenbill.v1.BudgetReset"> & {
+  /**
+   * The wallet is filled up to this many Credits that remain, a decimal above 0 with at most 12 fractional digits.
+   *
+   * @generated from field: string credits = 1;
+   */
+  credits: string;
+
+  /**
+   * How often, in the merchant's time zone.
+   *
+   * @generated from field: tokenbill.v1.Period reset_period = 2;
+   */
+  resetPeriod: Period;
+};
+
+/**
+ * Describes the message tokenbill.v1.BudgetReset.
+ * Use `create(BudgetResetSchema)` to create a new message.
+ */
+export const BudgetResetSchema: GenMessage<BudgetReset> = /*@__PURE__*/
+  messageDesc(file_tokenbill_v1_virtual_endpoint, 1);
 
 /**
  * VirtualEndpoint is a gateway endpoint and cost centre.
@@ -180,6 +211,20 @@ export type VirtualEndpoint = Message<"tokenbill.v1.VirtualEndpoint"> & {
    * @generated from field: string etag = 15;
    */
   etag: string;
+
+  /**
+   * Fills the wallet up again at the start of each period, if set.
+   *
+   * @generated from field: tokenbill.v1.BudgetReset budget_reset = 16;
+   */
+  budgetReset?: BudgetReset | undefined;
+
+  /**
+   * When that happens next. Absent without `budget_reset`, and for templates, whose wallets are never filled.
+   *
+   * @generated from field: google.protobuf.Timestamp next_budget_reset_time = 17;
+   */
+  nextBudgetResetTime?: Timestamp | undefined;
 };
 
 /**
@@ -187,7 +232,7 @@ export type VirtualEndpoint = Message<"tokenbill.v1.VirtualEndpoint"> & {
  * Use `create(VirtualEndpointSchema)` to create a new message.
  */
 export const VirtualEndpointSchema: GenMessage<VirtualEndpoint> = /*@__PURE__*/
-  messageDesc(file_tokenbill_v1_virtual_endpoint, 1);
+  messageDesc(file_tokenbill_v1_virtual_endpoint, 2);
 
 /**
  * AccessKey is an API user's secret for one VE. The secret itself is shown once, when the key is made.
@@ -250,7 +295,7 @@ export type AccessKey = Message<"tokenbill.v1.AccessKey"> & {
  * Use `create(AccessKeySchema)` to create a new message.
  */
 export const AccessKeySchema: GenMessage<AccessKey> = /*@__PURE__*/
-  messageDesc(file_tokenbill_v1_virtual_endpoint, 2);
+  messageDesc(file_tokenbill_v1_virtual_endpoint, 3);
 
 /**
  * BudgetMode says how hard the cap of a wallet is.
