@@ -3,6 +3,7 @@
 import { randomBytes } from "node:crypto";
 import pino, { type Logger } from "pino";
 import { createRpcHandler } from "./api/adapter.ts";
+import { Auditor } from "./audit/auditor.ts";
 import type { Deps } from "./api/context.ts";
 import { collectProcessMetrics } from "./api/pages.ts";
 import { registerServices } from "./api/routes.ts";
@@ -66,15 +67,17 @@ async function start(server: ControlPlaneServer, settings: Settings, log: Logger
   await bootstrap(options);
   const deps: Deps = { db, now, newId: (prefix) => newId(prefix, random), secrets, settings, log };
   const feed = await Feed.start(deps);
-  const maintenance = startMaintenance(deps);
+  const auditor = new Auditor(deps);
+  const maintenance = startMaintenance(deps, auditor);
   const shutdown = new AbortController();
   const rpc = createRpcHandler(deps, {
-    routes: (router) => registerServices(router, deps, feed),
+    routes: (router) => registerServices(router, deps, feed, auditor),
     shutdownSignal: shutdown.signal,
   });
   server.serve({ rpc, ping: () => db.query("select 1"), shutdown });
   return async () => {
     await server.close({ drainMs: DRAIN_MS });
+    await auditor.close();
     await maintenance.close();
     await feed.close();
     await db.close();

@@ -17,6 +17,7 @@ describe("parseSettings", () => {
       nodeToken: null,
       logLevel: "info",
       allowPrivateUpstreams: true,
+      leaseHoldMs: 4_500_000,
     };
     expect(parseSettings({})).toStrictEqual(expected);
     const names = [
@@ -29,6 +30,7 @@ describe("parseSettings", () => {
       "NODE_TOKEN",
       "LOG_LEVEL",
       "ALLOW_PRIVATE_UPSTREAMS",
+      "LEASE_HOLD_S",
     ];
     expect(parseSettings(Object.fromEntries(names.map((name) => [name, ""])))).toStrictEqual(expected);
   });
@@ -48,6 +50,8 @@ describe("parseSettings", () => {
     [{ TOKENBILL_MASTER_KEY: KEY.toString("base64url") }, { masterKey: new Uint8Array(KEY) }],
     [{ NODE_TOKEN: "tbn_0123456789abcdef" }, { nodeToken: "tbn_0123456789abcdef" }],
     [{ LOG_LEVEL: "warn" }, { logLevel: "warn" }],
+    [{ LEASE_HOLD_S: "0" }, { leaseHoldMs: 0 }],
+    [{ LEASE_HOLD_S: "604800" }, { leaseHoldMs: 604_800_000 }],
   ])("%j", (env, expected) => {
     expect(parseSettings(env as Record<string, string>)).toMatchObject(expected);
   });
@@ -65,6 +69,8 @@ describe("parseSettings", () => {
     ["DATABASE_URL", "hunter2"],
     ["DATABASE_POOL_MAX", "0"],
     ["DATABASE_POOL_MAX", "many"],
+    ["LEASE_HOLD_S", "604801"],
+    ["LEASE_HOLD_S", "-1"],
     ["TOKENBILL_MASTER_KEY", "hunter2"],
     ["TOKENBILL_MASTER_KEY", Buffer.alloc(31).toString("base64")],
     ["NODE_TOKEN", "hunter2"],

@@ -22,6 +22,8 @@ export interface Settings {
   readonly logLevel: LogLevel;
   /** Whether upstreams may live at private and loopback addresses. */
   readonly allowPrivateUpstreams: boolean;
+  /** What a silent node's leases are held beyond their time, so that its journal can come back first. */
+  readonly leaseHoldMs: number;
 }
 
 /** Each problem is one line that names its variable. Values of secrets are never in it. */
@@ -38,6 +40,9 @@ export const ADDRESS_DEFAULT: Address = { host: "127.0.0.1", port: 8080 };
 export const DATABASE_POOL_DEFAULT = 10;
 const DATABASE_POOL_LIMIT = 1000;
 const NODE_TOKEN_CHARS_MIN = 16;
+/** The longest request, an hour, and time for its report. */
+export const LEASE_HOLD_S_DEFAULT = 4500;
+const LEASE_HOLD_S_MAX = 604_800;
 
 type Env = Readonly<Record<string, string | undefined>>;
 
@@ -136,6 +141,16 @@ function readAllowPrivate(env: Env, address: Address, problems: string[]): boole
   return text === "true";
 }
 
+function readLeaseHold(env: Env, problems: string[]): number {
+  const text = env["LEASE_HOLD_S"];
+  if (text === undefined || text === "") return LEASE_HOLD_S_DEFAULT;
+  const seconds = /^\d{1,6}$/.test(text) ? Number(text) : -1;
+  if (seconds < 0 || seconds > LEASE_HOLD_S_MAX) {
+    problems.push(`LEASE_HOLD_S: "${text}" is not a number of seconds from 0 to ${LEASE_HOLD_S_MAX}`);
+  }
+  return seconds;
+}
+
 /** An empty variable counts as absent. @throws SettingsError with every problem at once */
 export function parseSettings(env: Env): Settings {
   const problems: string[] = [];
@@ -151,6 +166,7 @@ export function parseSettings(env: Env): Settings {
     nodeToken: readNodeToken(env, problems),
     logLevel: readLogLevel(env, problems),
     allowPrivateUpstreams: readAllowPrivate(env, address, problems),
+    leaseHoldMs: readLeaseHold(env, problems) * 1000,
   };
   if (problems.length > 0) throw new SettingsError(problems);
   return settings;

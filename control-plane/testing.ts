@@ -12,6 +12,7 @@ import { type ErrorInfo, ErrorInfoSchema, ErrorReasonSchema } from "../proto/gen
 import { MerchantService } from "../proto/gen/tokenbill/v1/merchant_service_pb.ts";
 import { createRpcHandler } from "./api/adapter.ts";
 import type { Deps } from "./api/context.ts";
+import { Auditor } from "./audit/auditor.ts";
 import { registerServices } from "./api/routes.ts";
 import { bootstrap, openSecrets } from "./bootstrap.ts";
 import type { Database } from "./db/database.ts";
@@ -98,9 +99,10 @@ export async function startTestControlPlane(db: Database, { env = {} }: TestOpti
   await bootstrap(options);
   const deps: Deps = { db, now, newId: (prefix) => newId(prefix, random), secrets, settings, log };
   const feed = await Feed.start(deps);
+  const auditor = new Auditor(deps);
   const shutdown = new AbortController();
   const rpc = createRpcHandler(deps, {
-    routes: (router) => registerServices(router, deps, feed),
+    routes: (router) => registerServices(router, deps, feed, auditor),
     shutdownSignal: shutdown.signal,
   });
   server.serve({ rpc, ping: () => db.query("select 1"), shutdown });
@@ -133,6 +135,7 @@ export async function startTestControlPlane(db: Database, { env = {} }: TestOpti
     },
     async close() {
       await server.close({ drainMs: 2000 });
+      await auditor.close();
       await feed.close();
       rmSync(home, { recursive: true, force: true });
     },

@@ -21,6 +21,8 @@ type Client struct {
 	LogicalModels    tokenbillv1connect.LogicalModelServiceClient
 	Usage            tokenbillv1connect.UsageServiceClient
 	Merchants        tokenbillv1connect.MerchantServiceClient
+	// Audit is for the operator.
+	Audit tokenbillv1connect.AuditServiceClient
 }
 
 type settings struct {
@@ -56,6 +58,7 @@ func New(baseURL, apiToken string, options ...Option) *Client {
 		LogicalModels:    tokenbillv1connect.NewLogicalModelServiceClient(s.httpClient, url, all...),
 		Usage:            tokenbillv1connect.NewUsageServiceClient(s.httpClient, url, all...),
 		Merchants:        tokenbillv1connect.NewMerchantServiceClient(s.httpClient, url, all...),
+		Audit:            tokenbillv1connect.NewAuditServiceClient(s.httpClient, url, all...),
 	}
 }
 

@@ -54,6 +54,41 @@ describe.each(openTestDatabases())("MerchantService on $name", ({ open }) => {
     );
   });
 
+  test("a merchant has a time zone, UTC at first, which it may change itself and nothing else", async () => {
+    const { merchant: own } = await merchant.merchants.getMerchant({});
+    expect(own!.timeZone).toBe("UTC");
+    const moved = await merchant.merchants.updateMerchant({ timeZone: "europe/berlin" });
+    expect(moved.merchant).toMatchObject({ id: own!.id, name: "default", timeZone: "Europe/Berlin" });
+    expect((await merchant.merchants.updateMerchant({ id: own!.id, timeZone: "UTC" })).merchant!.timeZone).toBe("UTC");
+    const withName = merchant.merchants.updateMerchant({ timeZone: "Asia/Tokyo", name: "mine" });
+    expect((await failureOf(withName)).reason).toBe("wrong_scope");
+    const enabled = merchant.merchants.updateMerchant({ timeZone: "Asia/Tokyo", disabled: false });
+    expect((await failureOf(enabled)).reason).toBe("wrong_scope");
+    const { merchant: abroad } = await operator.merchants.createMerchant({ name: "abroad", timeZone: "Asia/Tokyo" });
+    expect(abroad!.timeZone).toBe("Asia/Tokyo");
+    const updated = await operator.merchants.updateMerchant({ id: abroad!.id, timeZone: "America/Lima" });
+    expect(updated.merchant).toMatchObject({ name: "abroad", timeZone: "America/Lima" });
+    expect((await failureOf(operator.merchants.updateMerchant({ timeZone: "UTC" }))).info.metadata["field"]).toBe("id");
+    expect((await failureOf(merchant.merchants.updateMerchant({ id: abroad!.id, timeZone: "UTC" }))).reason).toBe(
+      "not_found",
+    );
+  });
+
+  test.each(["Mars/Olympus", "+01:00", "UTC+1", "Europe/Berlin[u-ca=hebrew]"])(
+    "%s is no time zone",
+    async (timeZone) => {
+      const calls = [
+        () => operator.merchants.createMerchant({ name: "nowhere", timeZone }),
+        () => merchant.merchants.updateMerchant({ timeZone }),
+      ];
+      for (const call of calls)
+        expect(await failureOf(call())).toMatchObject({
+          reason: "invalid_field",
+          info: { metadata: { field: "time_zone", rule: "time_zone" } },
+        });
+    },
+  );
+
   test("the operator's token does not act for a merchant, nor a node's for anybody", async () => {
     expect(await failureOf(operator.ves.listVirtualEndpoints({}))).toMatchObject({
       reason: "wrong_scope",

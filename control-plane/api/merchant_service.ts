@@ -19,14 +19,19 @@ import {
   ListMerchantsResponseSchema,
   type MerchantService,
   RevokeApiTokenResponseSchema,
+  type UpdateMerchantRequest,
   UpdateMerchantResponseSchema,
 } from "../../proto/gen/tokenbill/v1/merchant_service_pb.ts";
+import { normalTimeZone, UTC } from "../../core/periods.ts";
 import type { Tx } from "../db/database.ts";
 import { invalidField, limitReached, notFound } from "../domain/errors.ts";
 import { secretPrefix } from "../ids.ts";
 import { digest } from "../secrets.ts";
+import { moveLimit } from "../domain/limits.ts";
 import * as tokens from "../store/api_token.ts";
+import { moveBudgetResets } from "../store/budget_reset.ts";
 import { nextRevision } from "../store/feed_state.ts";
+import { lockLimitsOfMerchant, writeLimits } from "../store/limit.ts";
 import * as merchants from "../store/merchant.ts";
 import { type Deps, principal, requireMerchant, requireOperator } from "./context.ts";
 import { checkEtag, optionalTime } from "./convert.ts";
@@ -44,6 +49,7 @@ function toMerchant(row: merchants.MerchantRow): Merchant {
     id: row.id,
     name: row.name,
     disabled: row.disabled,
+    timeZone: row.time_zone,
     createTime: timestampFromDate(row.created_at),
     updateTime: timestampFromDate(row.updated_at),
     etag: String(row.version),
@@ -75,6 +81,42 @@ function targetMerchant(ctx: HandlerContext, named: string, field: string): stri
   const own = requireMerchant(ctx);
   if (named !== "" && named !== own) throw notFound("merchant");
   return own;
+}
+
+/** @throws DomainError invalid_field */
+function checkTimeZone(name: string): string {
+  const known = normalTimeZone(name);
+  if (known !== null) return known;
+  throw invalidField("time_zone", "give the name of an IANA time zone, such as UTC or Europe/Berlin", "time_zone");
+}
+
+/** What runs by the day, week or month of this merchant now ends as the new zone says. */
+async function moveTimeZone(tx: Tx, merchantId: string, timeZone: string, nowMs: number): Promise<void> {
+  await moveBudgetResets(tx, merchantId, timeZone, nowMs);
+  const limits = await lockLimitsOfMerchant(tx, merchantId);
+  await writeLimits(
+    tx,
+    limits.map((account) => moveLimit(account, timeZone, nowMs)),
+  );
+}
+
+async function updateMerchant(
+  deps: Deps,
+  tx: Tx,
+  merchantId: string,
+  request: UpdateMerchantRequest,
+): Promise<merchants.MerchantRow> {
+  const row = await merchants.lockMerchant(tx, merchantId);
+  checkEtag(request.etag, row.version);
+  const nowMs = deps.now();
+  const disabled = request.disabled ?? row.disabled;
+  const timeZone = request.timeZone === undefined ? row.time_zone : checkTimeZone(request.timeZone);
+  const fields = { id: row.id, name: request.name ?? row.name, disabled, time_zone: timeZone };
+  const changed = await merchants.updateMerchant(tx, fields, new Date(nowMs));
+  if (disabled !== row.disabled) await merchants.lockMerchantVes(tx, row.id);
+  if (timeZone !== row.time_zone) await moveTimeZone(tx, row.id, timeZone, nowMs);
+  if (disabled !== row.disabled) await merchants.touchMerchantVes(tx, row.id, await nextRevision(tx));
+  return changed;
 }
 
 async function makeToken(
@@ -157,6 +199,7 @@ export function merchantService(deps: Deps): ServiceImpl<typeof MerchantService>
           const row = await merchants.insertMerchant(tx, {
             id: deps.newId("mer_"),
             name: request.name,
+            timeZone: request.timeZone === "" ? UTC : checkTimeZone(request.timeZone),
             now: new Date(deps.now()),
           });
           return create(CreateMerchantResponseSchema, { merchant: toMerchant(row) });
@@ -181,22 +224,13 @@ export function merchantService(deps: Deps): ServiceImpl<typeof MerchantService>
     },
 
     async updateMerchant(request, ctx) {
-      requireOperator(ctx);
-      return deps.db.tx(async (tx) => {
-        const row = await merchants.lockMerchant(tx, request.id);
-        checkEtag(request.etag, row.version);
-        const disabled = request.disabled ?? row.disabled;
-        const changed = await merchants.updateMerchant(
-          tx,
-          { id: row.id, name: request.name ?? row.name, disabled },
-          new Date(deps.now()),
-        );
-        if (disabled !== row.disabled) {
-          await merchants.lockMerchantVes(tx, row.id);
-          await merchants.touchMerchantVes(tx, row.id, await nextRevision(tx));
-        }
-        return create(UpdateMerchantResponseSchema, { merchant: toMerchant(changed) });
-      });
+      if (request.name !== undefined || request.disabled !== undefined) requireOperator(ctx);
+      const merchantId = targetMerchant(ctx, request.id, "id");
+      return deps.db.tx(async (tx) =>
+        create(UpdateMerchantResponseSchema, {
+          merchant: toMerchant(await updateMerchant(deps, tx, merchantId, request)),
+        }),
+      );
     },
 
     ...apiTokenCalls(deps),

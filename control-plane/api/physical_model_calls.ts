@@ -16,15 +16,26 @@ import {
   type UpdatePhysicalModelRequest,
   UpdatePhysicalModelResponseSchema,
 } from "../../proto/gen/tokenbill/v1/provider_service_pb.ts";
+import { UTC } from "../../core/periods.ts";
 import type { Tx } from "../db/database.ts";
-import { checkPricesTokens, refuseLimit } from "../domain/catalogue.ts";
+import { checkPricesTokens } from "../domain/catalogue.ts";
+import type { LimitAccount } from "../domain/limits.ts";
 import { addTombstones, nextRevision } from "../store/feed_state.ts";
+import { readLimits } from "../store/limit.ts";
+import { keepTimeZone } from "../store/merchant.ts";
 import * as models from "../store/physical_model.ts";
 import { keepProvider } from "../store/provider.ts";
 import { type Deps, requireMerchant } from "./context.ts";
 import { checkEtag } from "./convert.ts";
 import { once, requestBytes } from "./idempotency.ts";
 import { decodeRowPosition, pageSize, toPage } from "./paging.ts";
+import {
+  isChange,
+  type LimitChanges,
+  limitChanges,
+  toLimitFields,
+  writeLimitChanges,
+} from "./physical_model_limits.ts";
 import { checkPrice, type CheckedPrice, readPrice } from "./prices.ts";
 
 const LIST = "physical_models";
@@ -43,7 +54,7 @@ type PhysicalModelCalls = Pick<
   | "listPrices"
 >;
 
-export function toPhysicalModel(row: models.PhysicalModelRow): PhysicalModel {
+function toPhysicalModel(row: models.PhysicalModelRow, limits: readonly LimitAccount[], nowMs: number): PhysicalModel {
   return create(PhysicalModelSchema, {
     id: row.id,
     providerId: row.provider_id,
@@ -55,7 +66,20 @@ export function toPhysicalModel(row: models.PhysicalModelRow): PhysicalModel {
     createTime: timestampFromDate(row.created_at),
     updateTime: timestampFromDate(row.updated_at),
     etag: String(row.version),
+    ...toLimitFields(limits, nowMs),
   });
+}
+
+/** Rows with their limits, in the order of the rows. */
+async function withLimits(deps: Deps, tx: Tx, rows: readonly models.PhysicalModelRow[]): Promise<PhysicalModel[]> {
+  const ids = rows.map(({ id }) => id);
+  const limits = Map.groupBy(await readLimits(tx, ids), ({ physicalModelId }) => physicalModelId);
+  return rows.map((row) => toPhysicalModel(row, limits.get(row.id) ?? [], deps.now()));
+}
+
+/** The merchant's time zone, if limits are to be set with it. */
+async function zoneFor(tx: Tx, merchantId: string, limits: LimitChanges): Promise<string> {
+  return limits.set.length > 0 ? keepTimeZone(tx, merchantId) : UTC;
 }
 
 async function storePrice(tx: Tx, merchantId: string, price: CheckedPrice, now: Date): Promise<string> {
@@ -71,6 +95,8 @@ async function createModel(
   request: CreatePhysicalModelRequest,
 ): Promise<models.PhysicalModelRow> {
   const now = new Date(deps.now());
+  const limits = limitChanges(request);
+  const timeZone = await zoneFor(tx, merchantId, limits);
   const id = deps.newId("pm_");
   const price = checkPrice(request.price, deps.newId("price_"), id, now);
   const provider = await keepProvider(tx, merchantId, request.providerId);
@@ -84,7 +110,10 @@ async function createModel(
     max_output_tokens: request.maxOutputTokens,
     disabled: false,
   };
-  return models.insertPhysicalModel(tx, fields, await nextRevision(tx), now);
+  const row = await models.insertPhysicalModel(tx, fields, await nextRevision(tx), now);
+  if (isChange(limits))
+    await writeLimitChanges(tx, { physicalModelId: id, merchantId, timeZone }, limits, now.getTime());
+  return row;
 }
 
 async function updateModel(
@@ -94,6 +123,8 @@ async function updateModel(
   request: UpdatePhysicalModelRequest,
 ): Promise<models.PhysicalModelRow> {
   const now = new Date(deps.now());
+  const limits = limitChanges(request);
+  const timeZone = await zoneFor(tx, merchantId, limits);
   const row = await models.lockPhysicalModel(tx, merchantId, request.id);
   checkEtag(request.etag, row.version);
   const price = checkPrice(request.price, deps.newId("price_"), row.id, now);
@@ -107,6 +138,9 @@ async function updateModel(
     max_output_tokens: request.maxOutputTokens ?? row.max_output_tokens,
     disabled: request.disabled ?? row.disabled,
   };
+  // Before the revision, which is locked last.
+  if (isChange(limits))
+    await writeLimitChanges(tx, { physicalModelId: row.id, merchantId, timeZone }, limits, now.getTime());
   return models.updatePhysicalModel(tx, merchantId, row.id, fields, await nextRevision(tx), now);
 }
 
@@ -114,8 +148,6 @@ export function physicalModelCalls(deps: Deps): PhysicalModelCalls {
   return {
     async createPhysicalModel(request, ctx) {
       const merchantId = requireMerchant(ctx);
-      refuseLimit("unit_limit", request.unitLimit !== undefined);
-      refuseLimit("credit_limit", request.creditLimit !== undefined);
       const bytes = requestBytes(CreatePhysicalModelRequestSchema, request);
       return deps.db.tx((tx) =>
         once(
@@ -126,17 +158,19 @@ export function physicalModelCalls(deps: Deps): PhysicalModelCalls {
           request.requestId,
           bytes,
           CreatePhysicalModelResponseSchema,
-          async () =>
-            create(CreatePhysicalModelResponseSchema, {
-              physicalModel: toPhysicalModel(await createModel(deps, tx, merchantId, request)),
-            }),
+          async () => {
+            const row = await createModel(deps, tx, merchantId, request);
+            const [physicalModel] = await withLimits(deps, tx, [row]);
+            return create(CreatePhysicalModelResponseSchema, { physicalModel });
+          },
         ),
       );
     },
 
     async getPhysicalModel(request, ctx) {
       const row = await models.readPhysicalModel(deps.db, requireMerchant(ctx), request.id);
-      return create(GetPhysicalModelResponseSchema, { physicalModel: toPhysicalModel(row) });
+      const [physicalModel] = await withLimits(deps, deps.db, [row]);
+      return create(GetPhysicalModelResponseSchema, { physicalModel });
     },
 
     async listPhysicalModels(request, ctx) {
@@ -147,20 +181,18 @@ export function physicalModelCalls(deps: Deps): PhysicalModelCalls {
       const rows = await models.listPhysicalModels(deps.db, merchantId, request.providerId, after, size + 1);
       const page = toPage(rows, size, LIST, filterKey);
       return create(ListPhysicalModelsResponseSchema, {
-        physicalModels: page.items.map(toPhysicalModel),
+        physicalModels: await withLimits(deps, deps.db, page.items),
         nextPageToken: page.nextPageToken,
       });
     },
 
     async updatePhysicalModel(request, ctx) {
       const merchantId = requireMerchant(ctx);
-      refuseLimit("unit_limit", request.unitLimit !== undefined);
-      refuseLimit("credit_limit", request.creditLimit !== undefined);
-      return deps.db.tx(async (tx) =>
-        create(UpdatePhysicalModelResponseSchema, {
-          physicalModel: toPhysicalModel(await updateModel(deps, tx, merchantId, request)),
-        }),
-      );
+      return deps.db.tx(async (tx) => {
+        const row = await updateModel(deps, tx, merchantId, request);
+        const [physicalModel] = await withLimits(deps, tx, [row]);
+        return create(UpdatePhysicalModelResponseSchema, { physicalModel });
+      });
     },
 
     async deletePhysicalModel(request, ctx) {

@@ -1,11 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Meter, UnitKind } from "../../proto/gen/tokenbill/v1/meter_pb.ts";
-import {
-  OnDisconnect,
-  Period,
-  ProviderCredentialsSchema,
-  ProviderFormat,
-} from "../../proto/gen/tokenbill/v1/provider_pb.ts";
+import { OnDisconnect, ProviderCredentialsSchema, ProviderFormat } from "../../proto/gen/tokenbill/v1/provider_pb.ts";
 import { fromBinary } from "@bufbuild/protobuf";
 import type { Database } from "../db/database.ts";
 import { openTestDatabases } from "../db/testing.ts";
@@ -230,18 +225,6 @@ describe.each(openTestDatabases())("ProviderService on $name", ({ open }) => {
         )
       ).reason,
     ).toBe("no_price");
-    const unitLimit = { unit: UnitKind.TOKENS, quantity: 5n, resetPeriod: Period.DAILY };
-    expect(await failureOf(api.providers.updatePhysicalModel({ id: pmId, unitLimit }))).toMatchObject({
-      reason: "not_available",
-      info: { metadata: { field: "unit_limit" } },
-    });
-    const creditLimit = { credits: "5" };
-    expect(
-      await failureOf(api.providers.createPhysicalModel({ providerId, upstreamName: "y", creditLimit })),
-    ).toMatchObject({
-      reason: "not_available",
-      info: { metadata: { field: "credit_limit" } },
-    });
   });
 
   test("a Physical Model is named after its upstream name, and listed by Provider", async () => {

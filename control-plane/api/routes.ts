@@ -3,12 +3,15 @@
 import type { ConnectRouter } from "@connectrpc/connect";
 import { ConfigFeedService } from "../../proto/gen/tokenbill/node/v1/config_feed_service_pb.ts";
 import { UsageReportService } from "../../proto/gen/tokenbill/node/v1/usage_report_service_pb.ts";
+import { AuditService } from "../../proto/gen/tokenbill/v1/audit_service_pb.ts";
 import { LogicalModelService } from "../../proto/gen/tokenbill/v1/logical_model_service_pb.ts";
 import { MerchantService } from "../../proto/gen/tokenbill/v1/merchant_service_pb.ts";
 import { ProviderService } from "../../proto/gen/tokenbill/v1/provider_service_pb.ts";
 import { UsageService } from "../../proto/gen/tokenbill/v1/usage_service_pb.ts";
 import { VirtualEndpointService } from "../../proto/gen/tokenbill/v1/virtual_endpoint_service_pb.ts";
+import type { Auditor } from "../audit/auditor.ts";
 import type { Feed } from "../feed/feed.ts";
+import { auditService } from "./audit_service.ts";
 import { configFeedService } from "./config_feed_service.ts";
 import type { Deps } from "./context.ts";
 import { logicalModelService } from "./logical_model_service.ts";
@@ -26,6 +29,7 @@ export const PUBLIC_SERVICES = [
   LogicalModelService,
   UsageService,
   MerchantService,
+  AuditService,
 ] as const;
 
 /** What nodes call, with a node's token. */
@@ -34,12 +38,13 @@ export const NODE_SERVICES = [ConfigFeedService, UsageReportService] as const;
 /** A full report: 10,000 records of well under 3 KiB. */
 const REPORT_BYTES_MAX = 32 * 1024 * 1024;
 
-export function registerServices(router: ConnectRouter, deps: Deps, feed: Feed): void {
+export function registerServices(router: ConnectRouter, deps: Deps, feed: Feed, auditor: Auditor): void {
   router.service(ProviderService, providerService(deps));
-  router.service(VirtualEndpointService, virtualEndpointService(deps));
+  router.service(VirtualEndpointService, virtualEndpointService(deps, feed));
   router.service(LogicalModelService, logicalModelService(deps));
   router.service(UsageService, usageService(deps));
   router.service(MerchantService, merchantService(deps));
+  router.service(AuditService, auditService(deps, auditor));
   router.service(ConfigFeedService, configFeedService(deps, feed));
   router.service(UsageReportService, usageReportService(deps, feed), { readMaxBytes: REPORT_BYTES_MAX });
   for (const service of [...PUBLIC_SERVICES, ...NODE_SERVICES]) {

@@ -57,6 +57,8 @@ const ATTEMPTS: Readonly<Record<string, readonly ["not_found" | "empty" | "wrong
   ],
   "ProviderService.UpdatePhysicalModel": [
     ["not_found", ({ b, pmId }) => b.providers.updatePhysicalModel({ id: pmId, disabled: true })],
+    ["not_found", ({ b, pmId }) => b.providers.updatePhysicalModel({ id: pmId, creditLimit: { credits: "1" } })],
+    ["not_found", ({ b, pmId }) => b.providers.updatePhysicalModel({ id: pmId, removeUnitLimit: true })],
   ],
   "ProviderService.DeletePhysicalModel": [
     ["not_found", ({ b, pmId }) => b.providers.deletePhysicalModel({ id: pmId })],
@@ -76,6 +78,11 @@ const ATTEMPTS: Readonly<Record<string, readonly ["not_found" | "empty" | "wrong
   ],
   "VirtualEndpointService.UpdateVirtualEndpoint": [
     ["not_found", ({ b, veId }) => b.ves.updateVirtualEndpoint({ id: veId, disabled: true })],
+    [
+      "not_found",
+      ({ b, veId }) => b.ves.updateVirtualEndpoint({ id: veId, budgetReset: { credits: "9", resetPeriod: 1 } }),
+    ],
+    ["not_found", ({ b, veId }) => b.ves.updateVirtualEndpoint({ id: veId, removeBudgetReset: true })],
   ],
   "VirtualEndpointService.DeleteVirtualEndpoint": [
     ["not_found", ({ b, veId }) => b.ves.deleteVirtualEndpoint({ id: veId })],
@@ -134,10 +141,21 @@ const ATTEMPTS: Readonly<Record<string, readonly ["not_found" | "empty" | "wrong
   "MerchantService.ListMerchants": [["wrong_scope", ({ b }) => b.merchants.listMerchants({})]],
   "MerchantService.UpdateMerchant": [
     ["wrong_scope", ({ b, merchantId }) => b.merchants.updateMerchant({ id: merchantId, disabled: true })],
+    ["not_found", ({ b, merchantId }) => b.merchants.updateMerchant({ id: merchantId, timeZone: "Asia/Tokyo" })],
   ],
   "MerchantService.CreateApiToken": [["not_found", ({ b, merchantId }) => b.merchants.createApiToken({ merchantId })]],
   "MerchantService.ListApiTokens": [["not_found", ({ b, merchantId }) => b.merchants.listApiTokens({ merchantId })]],
   "MerchantService.RevokeApiToken": [["not_found", ({ b, tokenId }) => b.merchants.revokeApiToken({ id: tokenId })]],
+  "AuditService.RunAudit": [["wrong_scope", ({ b }) => b.audit.runAudit({})]],
+  "AuditService.StopAudit": [["wrong_scope", ({ b }) => b.audit.stopAudit({ id: "aud_a" })]],
+  "AuditService.GetAuditRun": [["wrong_scope", ({ b }) => b.audit.getAuditRun({})]],
+  "AuditService.ListAuditRuns": [["wrong_scope", ({ b }) => b.audit.listAuditRuns({})]],
+  "AuditService.ListAlarms": [["wrong_scope", ({ b }) => b.audit.listAlarms({})]],
+  "AuditService.AcknowledgeAlarm": [["wrong_scope", ({ b }) => b.audit.acknowledgeAlarm({ id: "1" })]],
+  "AuditService.ListNodes": [["wrong_scope", ({ b }) => b.audit.listNodes({})]],
+  "AuditService.WriteOffNode": [
+    ["wrong_scope", ({ b }) => b.audit.writeOffNode({ target: { case: "nodeId", value: "node-1" }, reason: "theft" })],
+  ],
 };
 
 async function exported(b: Clients, request: object): Promise<string[]> {

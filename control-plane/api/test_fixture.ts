@@ -8,6 +8,7 @@ import {
   UsageReportService,
 } from "../../proto/gen/tokenbill/node/v1/usage_report_service_pb.ts";
 import { Meter, UnitKind, UnitSource } from "../../proto/gen/tokenbill/v1/meter_pb.ts";
+import { AuditService } from "../../proto/gen/tokenbill/v1/audit_service_pb.ts";
 import { LogicalModelService } from "../../proto/gen/tokenbill/v1/logical_model_service_pb.ts";
 import { MerchantService } from "../../proto/gen/tokenbill/v1/merchant_service_pb.ts";
 import { ProviderFormat } from "../../proto/gen/tokenbill/v1/provider_pb.ts";
@@ -23,6 +24,7 @@ export interface Clients {
   readonly models: Client<typeof LogicalModelService>;
   readonly merchants: Client<typeof MerchantService>;
   readonly usage: Client<typeof UsageService>;
+  readonly audit: Client<typeof AuditService>;
 }
 
 export function clientsOf(cp: TestControlPlane, token: string | null, protocol?: Protocol): Clients {
@@ -32,6 +34,7 @@ export function clientsOf(cp: TestControlPlane, token: string | null, protocol?:
     models: cp.client(LogicalModelService, token, protocol),
     merchants: cp.client(MerchantService, token, protocol),
     usage: cp.client(UsageService, token, protocol),
+    audit: cp.client(AuditService, token, protocol),
   };
 }
 

@@ -1,83 +1,24 @@
 /** Reports of nodes: wire <-> report/. */
 
 import type { ServiceImpl } from "@connectrpc/connect";
-import { type Credits, formatCredits, maxCredits, parseCredits } from "../../core/credits.ts";
-import {
-  type LeaseRequest,
-  ReportStatus,
-  type ReportUsageRequest,
-  type UsageReportService,
+import { formatCredits, parseCredits } from "../../core/credits.ts";
+import type {
+  ReportUsageRequest,
+  UsageReportService,
 } from "../../proto/gen/tokenbill/node/v1/usage_report_service_pb.ts";
-import { invalidField, notFound } from "../domain/errors.ts";
+import { notFound } from "../domain/errors.ts";
 import { sortRecords } from "../domain/report.ts";
 import { remaining, walletState } from "../domain/wallet.ts";
-import { decodeRecord } from "../report/decode.ts";
-import { applyReport, type LeaseAnswer, type LeaseAsk, type Report, type ReportAnswer } from "../report/ingest.ts";
+import { type Applied, type Report } from "../report/ingest.ts";
+import { ReportGroups } from "../report/groups.ts";
 import { KnownCache } from "../report/known.ts";
 import { priceMismatchTotal, recordsTotal, reportSeconds, reportsTotal } from "../report/metrics.ts";
-import { awaitRecalls, type WalletHints } from "../report/recall.ts";
+import { awaitLimitRecalls, awaitRecalls, type WalletHints } from "../report/recall.ts";
 import { readVeTerms } from "../store/usage.ts";
 import { readWallet } from "../store/wallet.ts";
 import { type Deps, requireNode } from "./context.ts";
-
-const STATUS = {
-  applied: ReportStatus.APPLIED,
-  duplicate: ReportStatus.DUPLICATE,
-  gap: ReportStatus.GAP,
-} as const;
-
-function credits(text: string): Credits {
-  return text === "" ? 0n : parseCredits(text);
-}
-
-/** One ask for each VE: what a node says twice is taken together. */
-function toAsks(leases: readonly LeaseRequest[]): LeaseAsk[] {
-  const asks = new Map<string, LeaseAsk>();
-  for (const lease of leases) {
-    const ask = {
-      veId: lease.veId,
-      want: credits(lease.want),
-      need: credits(lease.need),
-      release: credits(lease.release),
-    };
-    const before = asks.get(ask.veId);
-    if (before === undefined) asks.set(ask.veId, ask);
-    else {
-      asks.set(ask.veId, {
-        veId: ask.veId,
-        want: maxCredits(before.want, ask.want),
-        need: maxCredits(before.need, ask.need),
-        release: before.release + ask.release,
-      });
-    }
-  }
-  return [...asks.values()];
-}
-
-function toReport(request: ReportUsageRequest): Report {
-  if (request.records.length > 0 && request.firstRecordNo === 0n) {
-    throw invalidField("first_record_no", "records are numbered from 1");
-  }
-  return {
-    nodeId: request.nodeId,
-    bootId: request.bootId,
-    seq: request.seq,
-    firstRecordNo: request.firstRecordNo,
-    records: request.records.map(decodeRecord),
-    asks: toAsks(request.leases),
-    final: request.final,
-  };
-}
-
-function toLeaseState(answer: LeaseAnswer) {
-  return {
-    veId: answer.veId,
-    granted: formatCredits(answer.granted),
-    ttlMs: BigInt(answer.ttlMs),
-    state: answer.state,
-    creditRemaining: formatCredits(answer.remaining),
-  };
-}
+import { toLimitState, withAnswers } from "./limit_wire.ts";
+import { STATUS, toLeaseState, toReport } from "./report_wire.ts";
 
 /** What could not be billed as the node reported it: loud, since it must never happen. */
 function logFaults(deps: Deps, report: Report, sorted: ReturnType<typeof sortRecords>): void {
@@ -104,33 +45,44 @@ function logFaults(deps: Deps, report: Report, sorted: ReturnType<typeof sortRec
 async function report(
   deps: Deps,
   known: KnownCache,
+  groups: ReportGroups,
   hints: WalletHints,
   request: ReportUsageRequest,
-): Promise<ReportAnswer> {
+): Promise<Applied> {
   const given = toReport(request);
   const stop = reportSeconds.startTimer();
   const sorted = sortRecords(given.firstRecordNo, given.records, await known.load(deps.db, deps.log, given.records));
-  const answer = await applyReport(deps, given, sorted);
+  const answer = await groups.apply({ report: given, sorted });
   stop();
   reportsTotal.inc({ status: answer.status });
   if (answer.status === "applied") logFaults(deps, given, sorted);
-  if (answer.recalls.length === 0) return answer;
-  const again = new Map((await awaitRecalls(deps, hints, given, answer.recalls)).map((lease) => [lease.veId, lease]));
-  return { ...answer, leases: answer.leases.map((lease) => again.get(lease.veId) ?? lease) };
+  if (answer.recalls.length === 0 && answer.limitRecalls.length === 0) return answer;
+  const [leases, limits] = await Promise.all([
+    awaitRecalls(deps, hints, given, answer.recalls),
+    awaitLimitRecalls(deps, hints, given, answer.limitRecalls),
+  ]);
+  const again = new Map(leases.map((lease) => [lease.veId, lease]));
+  return {
+    ...answer,
+    leases: answer.leases.map((lease) => again.get(lease.veId) ?? lease),
+    limits: withAnswers(answer.limits, limits),
+  };
 }
 
 /** `feed` hears of Credits that come back while a request waits for them. */
 export function usageReportService(deps: Deps, feed: WalletHints): ServiceImpl<typeof UsageReportService> {
   const known = new KnownCache();
+  const groups = new ReportGroups(deps);
   return {
     async reportUsage(request, ctx) {
       requireNode(ctx);
-      const answer = await report(deps, known, feed, request);
+      const answer = await report(deps, known, groups, feed, request);
       return {
         status: STATUS[answer.status],
         lastSeq: answer.lastSeq,
         lastRecordNo: answer.lastRecordNo,
         leases: answer.leases.map(toLeaseState),
+        limits: answer.limits.map(toLimitState),
       };
     },
 

@@ -1,4 +1,7 @@
+import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { periodOf } from "../../core/periods.ts";
+import { Period } from "../../proto/gen/tokenbill/v1/provider_pb.ts";
 import { BudgetMode, WalletState } from "../../proto/gen/tokenbill/v1/virtual_endpoint_pb.ts";
 import type { Database } from "../db/database.ts";
 import { openTestDatabases } from "../db/testing.ts";
@@ -48,6 +51,32 @@ describe.each(openTestDatabases())("VirtualEndpointService on $name", ({ open })
     const balance = await api.ves.getBalance({ veId: ve!.id });
     expect(balance.wallet).toStrictEqual(ve!.wallet);
     expect(balance.checkoutUrl).toBe(ve!.checkoutUrl);
+  });
+
+  test("a budget that starts again is shown with its next start, and one without a period is refused", async () => {
+    const budgetReset = { credits: "12.500000000001", resetPeriod: Period.MONTHLY };
+    const { virtualEndpoint: ve } = await api.ves.createVirtualEndpoint({ name: "monthly", budgetReset });
+    expect(ve!.budgetReset).toMatchObject(budgetReset);
+    expect(ve!.wallet!.creditRemaining).toBe("12.500000000001");
+    expect(timestampMs(ve!.nextBudgetResetTime!)).toBe(periodOf(Period.MONTHLY, "UTC", cp.deps.now()).endMs);
+    expect((await api.ves.getVirtualEndpoint({ id: ve!.id })).virtualEndpoint).toStrictEqual(ve);
+    const { virtualEndpoints } = await api.ves.listVirtualEndpoints({ pageSize: 1000 });
+    expect(virtualEndpoints.find(({ id }) => id === ve!.id)).toStrictEqual(ve);
+    const removed = await api.ves.updateVirtualEndpoint({ id: ve!.id, removeBudgetReset: true });
+    expect(removed.virtualEndpoint!.budgetReset).toBeUndefined();
+    expect(removed.virtualEndpoint!.nextBudgetResetTime).toBeUndefined();
+    const wrong = [
+      [{ credits: "1" }, "budget_reset.reset_period"],
+      [{ credits: "1", resetPeriod: 9 as Period }, "budget_reset.reset_period"],
+      [{ credits: "-1", resetPeriod: Period.DAILY }, "budget_reset.credits"],
+      [{ credits: "0", resetPeriod: Period.DAILY }, "budget_reset.credits"],
+      [{ resetPeriod: Period.DAILY }, "budget_reset.credits"],
+    ] as const;
+    for (const [reset, field] of wrong)
+      expect(await failureOf(api.ves.updateVirtualEndpoint({ id: ve!.id, budgetReset: reset }))).toMatchObject({
+        reason: "invalid_field",
+        info: { metadata: { field } },
+      });
   });
 
   test("Credits are exact to the last digit, and every move is a transfer", async () => {

@@ -3,21 +3,17 @@
 import { create } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { ServiceImpl } from "@connectrpc/connect";
-import { type Credits, parseCredits } from "../../core/credits.ts";
+import { parseCredits } from "../../core/credits.ts";
 import {
   BudgetMode,
   type VirtualEndpoint,
   VirtualEndpointSchema,
-  type Wallet,
 } from "../../proto/gen/tokenbill/v1/virtual_endpoint_pb.ts";
 import {
-  AdjustCreditsRequestSchema,
-  AdjustCreditsResponseSchema,
   type CreateVirtualEndpointRequest,
   CreateVirtualEndpointRequestSchema,
   CreateVirtualEndpointResponseSchema,
   DeleteVirtualEndpointResponseSchema,
-  GetBalanceResponseSchema,
   GetVirtualEndpointResponseSchema,
   ListVirtualEndpointsResponseSchema,
   type UpdateVirtualEndpointRequest,
@@ -26,15 +22,18 @@ import {
 } from "../../proto/gen/tokenbill/v1/virtual_endpoint_service_pb.ts";
 import type { Tx } from "../db/database.ts";
 import { DomainError, invalidField } from "../domain/errors.ts";
-import { addTombstones, nextRevision, notifyWallet } from "../store/feed_state.ts";
+import { addTombstones, nextRevision } from "../store/feed_state.ts";
 import { copyLogicalModels } from "../store/logical_model.ts";
+import { keepTimeZone } from "../store/merchant.ts";
 import * as ves from "../store/virtual_endpoint.ts";
-import { adjustWallet, createWallet, readWallet, readWallets, type WalletRow } from "../store/wallet.ts";
+import { createWallet, readWallet, readWallets, type WalletRow } from "../store/wallet.ts";
 import { accessKeyCalls } from "./access_key_calls.ts";
+import { type BudgetFields, changedBudget, newBudget, toBudgetReset } from "./budget_reset_fields.ts";
 import { type Deps, requireMerchant } from "./context.ts";
-import { canonicalCredits, checkEtag, checkoutUrl, toWallet } from "./convert.ts";
+import { canonicalCredits, checkEtag, checkoutUrl, optionalTime } from "./convert.ts";
 import { once, requestBytes } from "./idempotency.ts";
 import { decodeRowPosition, pageSize, toPage } from "./paging.ts";
+import { type CreditHints, walletCalls, walletOf } from "./wallet_calls.ts";
 
 const LIST = "virtual_endpoints";
 const LABELS_MAX = 32;
@@ -57,13 +56,9 @@ function toVirtualEndpoint(deps: Deps, row: ves.VirtualEndpointRow, wallet: Wall
     createTime: timestampFromDate(row.created_at),
     updateTime: timestampFromDate(row.updated_at),
     etag: String(row.version),
+    budgetReset: toBudgetReset(row),
+    nextBudgetResetTime: optionalTime(row.next_budget_reset_at),
   });
-}
-
-function walletOf(row: ves.VirtualEndpointRow, wallet: WalletRow | null): Wallet {
-  // Every VE is made with a wallet; one without is a damaged database.
-  if (wallet === null) throw new Error(`the VE ${row.id} has no wallet`);
-  return toWallet(wallet, parseCredits(row.low_balance));
 }
 
 function budgetModeOr(asked: BudgetMode | undefined, fallback: number): number {
@@ -75,6 +70,7 @@ function budgetModeOr(asked: BudgetMode | undefined, fallback: number): number {
 function newFields(
   request: CreateVirtualEndpointRequest,
   template: ves.VirtualEndpointRow | null,
+  budget: BudgetFields,
 ): ves.VirtualEndpointFields {
   const labels = { ...template?.labels, ...request.labels };
   if (Object.keys(labels).length > LABELS_MAX) {
@@ -92,10 +88,15 @@ function newFields(
     low_balance: request.lowBalanceCredits ?? template?.low_balance ?? "0",
     offline_grace: request.offlineGraceCredits ?? template?.offline_grace ?? "0",
     labels,
+    ...budget,
   };
 }
 
-function changedFields(row: ves.VirtualEndpointRow, request: UpdateVirtualEndpointRequest): ves.VirtualEndpointFields {
+function changedFields(
+  row: ves.VirtualEndpointRow,
+  request: UpdateVirtualEndpointRequest,
+  budget: BudgetFields,
+): ves.VirtualEndpointFields {
   return {
     name: request.name ?? row.name,
     disabled: request.disabled ?? row.disabled,
@@ -104,6 +105,7 @@ function changedFields(row: ves.VirtualEndpointRow, request: UpdateVirtualEndpoi
     low_balance: request.lowBalanceCredits ?? row.low_balance,
     offline_grace: request.offlineGraceCredits ?? row.offline_grace,
     labels: request.labels?.labels ?? row.labels,
+    ...budget,
   };
 }
 
@@ -122,13 +124,16 @@ async function createVirtualEndpoint(
   merchantId: string,
   request: CreateVirtualEndpointRequest,
 ): Promise<VirtualEndpoint> {
-  const initial = parseCredits(request.creditBudget === "" ? "0" : request.creditBudget);
-  if (request.template && initial !== 0n)
+  if (request.template && parseCredits(request.creditBudget || "0") !== 0n)
     throw invalidField("credit_budget", "a template spends nothing, so it holds no Credits", "template");
+  const timeZone = await keepTimeZone(tx, merchantId);
   const template = await keepTemplate(tx, merchantId, request.veTemplateId);
-  const fields = newFields(request, template);
-  const id = deps.newId("ve_");
   const nowMs = deps.now();
+  const budget = newBudget(request, template, timeZone, nowMs);
+  const fields = newFields(request, template, budget);
+  const first = request.template ? "0" : (budget.budget_reset_credits ?? "0");
+  const initial = parseCredits(request.creditBudget === "" ? first : request.creditBudget);
+  const id = deps.newId("ve_");
   await createWallet(tx, { veId: id, merchantId, initial, transferId: deps.newId("tr_"), now: nowMs });
   const row = {
     ...fields,
@@ -144,41 +149,6 @@ async function createVirtualEndpoint(
     await copyLogicalModels(tx, copy, revision, new Date(nowMs));
   }
   return toVirtualEndpoint(deps, stored, await readWallet(tx, id));
-}
-
-/** @throws DomainError invalid_field when it is 0 */
-function parseAdjustment(text: string): Credits {
-  const credits = parseCredits(text);
-  if (credits === 0n) throw invalidField("credits", "give an amount other than 0", "not_zero");
-  return credits;
-}
-
-function walletCalls(deps: Deps): Pick<ServiceImpl<typeof VirtualEndpointService>, "getBalance" | "adjustCredits"> {
-  return {
-    async getBalance(request, ctx) {
-      const row = await ves.readVirtualEndpoint(deps.db, requireMerchant(ctx), request.veId);
-      const wallet = walletOf(row, await readWallet(deps.db, row.id));
-      return create(GetBalanceResponseSchema, { wallet, checkoutUrl: checkoutUrl(deps.settings, row.id) });
-    },
-
-    async adjustCredits(request, ctx) {
-      const merchantId = requireMerchant(ctx);
-      const credits = parseAdjustment(request.credits);
-      const bytes = requestBytes(AdjustCreditsRequestSchema, request);
-      return deps.db.tx((tx) =>
-        once(tx, deps, merchantId, "AdjustCredits", request.requestId, bytes, AdjustCreditsResponseSchema, async () => {
-          const row = await ves.keepVirtualEndpoint(tx, merchantId, request.veId);
-          if (row.template)
-            throw invalidField("ve_id", "it is a template, which spends nothing and holds no Credits", "template");
-          const transferId = deps.newId("tr_");
-          const adjustment = { veId: row.id, merchantId, credits, reason: request.reason, transferId, now: deps.now() };
-          const after = await adjustWallet(tx, adjustment);
-          if (credits > 0n) await notifyWallet(tx, row.id, "topped_up");
-          return create(AdjustCreditsResponseSchema, { wallet: walletOf(row, after), transferId });
-        }),
-      );
-    },
-  };
 }
 
 function reads(
@@ -214,7 +184,8 @@ function reads(
   };
 }
 
-export function virtualEndpointService(deps: Deps): ServiceImpl<typeof VirtualEndpointService> {
+/** `hints` hears of Credits that nodes give back, for when some are to be taken out. */
+export function virtualEndpointService(deps: Deps, hints: CreditHints): ServiceImpl<typeof VirtualEndpointService> {
   return {
     async createVirtualEndpoint(request, ctx) {
       const merchantId = requireMerchant(ctx);
@@ -239,10 +210,11 @@ export function virtualEndpointService(deps: Deps): ServiceImpl<typeof VirtualEn
     async updateVirtualEndpoint(request, ctx) {
       const merchantId = requireMerchant(ctx);
       return deps.db.tx(async (tx) => {
+        const timeZone = await keepTimeZone(tx, merchantId);
         const row = await ves.lockVirtualEndpoint(tx, merchantId, request.id);
         checkEtag(request.etag, row.version);
         const wallet = await readWallet(tx, row.id);
-        const fields = changedFields(row, request);
+        const fields = changedFields(row, request, changedBudget(row, request, timeZone, deps.now()));
         const changed = await ves.updateVirtualEndpoint(
           tx,
           row.id,
@@ -267,7 +239,7 @@ export function virtualEndpointService(deps: Deps): ServiceImpl<typeof VirtualEn
       return create(DeleteVirtualEndpointResponseSchema);
     },
 
-    ...walletCalls(deps),
+    ...walletCalls(deps, hints),
     ...reads(deps),
     ...accessKeyCalls(deps),
   };

@@ -71,6 +71,21 @@ async function readApplied(tx: Tx): Promise<Applied[]> {
   return tx.query<Applied>("select name, checksum from migration order by name");
 }
 
+/**
+ * For those who only look: that the database has the schema of this code, without changing anything.
+ * @throws DatabaseStartError when it has not
+ */
+export async function checkSchema(db: Database, known: readonly Migration[] = readMigrations()): Promise<void> {
+  const [table] = await db.query<{ there: boolean }>("select to_regclass('migration') is not null as there");
+  if (!table!.there) throw new DatabaseStartError("the database is empty: no control plane has used it yet");
+  const applied = await db.query<Applied>("select name, checksum from migration order by name");
+  const [next] = pendingMigrations(known, applied);
+  if (next === undefined) return;
+  throw new DatabaseStartError(
+    `the database has the schema of an older release, without ${next.name}: start the control plane of this release once`,
+  );
+}
+
 /** Runs one migration, if there is one to run; its name, or null. Each has a transaction of its own. */
 function step(db: Database, known: readonly Migration[]): Promise<string | null> {
   return db.tx(async (tx) => {

@@ -1,33 +1,77 @@
 import { describe, expect, it } from "vitest";
-import { auditWallet, type WalletEvidence } from "./audit.ts";
+import {
+  ALL_INVARIANTS,
+  auditEvents,
+  auditRecords,
+  auditWallet,
+  type EventEvidence,
+  INVARIANTS,
+  type LedgerSums,
+  QUICK_INVARIANTS,
+  type WalletEvidence,
+} from "./audit.ts";
 
 const GOOD: WalletEvidence = {
   veId: "ve_a",
   wallet: { purchased: 10n, settled: 12n, escrowed: 1n, debt: 3n },
   leases: 1n,
   daily: 12n,
-  events: 12n,
-  ledger: 1n,
-  ledgerUsage: 12n,
-  ledgerDebt: 3n,
-  ledgerPurchased: 10n,
+  ledger: { wallet: 1n, usage: 12n, debt: -3n, adjustment: -10n },
+};
+
+const EVENTS: EventEvidence = {
+  veId: "ve_a",
+  settled: 12n,
+  credits: 12n,
+  events: 5n,
+  dailyRequests: 5n,
+  duplicates: 0n,
 };
 
 describe("auditWallet", () => {
   it("finds nothing where everything agrees", () => {
     expect(auditWallet(GOOD)).toEqual([]);
-    expect(auditWallet({ ...GOOD, events: null })).toEqual([]);
   });
 
-  it.each(["leases", "daily", "events", "ledger", "ledgerUsage", "ledgerDebt", "ledgerPurchased"] as const)(
-    "notices a wrong %s",
-    (field) => {
-      expect(auditWallet({ ...GOOD, [field]: 2n })).toHaveLength(1);
-    },
-  );
+  it.each(["leases", "daily"] as const)("notices a wrong %s", (field) => {
+    expect(auditWallet({ ...GOOD, [field]: 2n })).toHaveLength(1);
+  });
+
+  it.each(["wallet", "usage", "debt", "adjustment"] as const)("notices an account %s that was changed", (account) => {
+    const ledger: LedgerSums = { ...GOOD.ledger, [account]: GOOD.ledger[account] + 1n };
+    const found = auditWallet({ ...GOOD, ledger }).map(({ invariant }) => invariant);
+    expect(found).toContain(INVARIANTS.balanced);
+    expect(found).toHaveLength(2);
+  });
 
   it("notices a wallet that is overdrawn", () => {
     const breaks = auditWallet({ ...GOOD, wallet: { ...GOOD.wallet, escrowed: 2n }, leases: 2n });
-    expect(breaks).toMatchObject([{ invariant: "available >= 0", veId: "ve_a", found: "-0.000000000001" }]);
+    expect(breaks).toMatchObject([{ invariant: "available >= 0", subject: "ve_a", found: "-0.000000000001" }]);
   });
+});
+
+describe("auditEvents", () => {
+  it("finds nothing where everything agrees", () => {
+    expect(auditEvents(EVENTS)).toEqual([]);
+  });
+
+  it.each(["credits", "events", "duplicates"] as const)("notices wrong %s", (field) => {
+    expect(auditEvents({ ...EVENTS, [field]: 99n })).toHaveLength(1);
+  });
+});
+
+describe("auditRecords", () => {
+  it("wants each number once", () => {
+    expect(auditRecords({ bootId: "b", last: 0n, records: 0n, numbers: 0n })).toEqual([]);
+    expect(auditRecords({ bootId: "b", last: 4n, records: 4n, numbers: 10n })).toEqual([]);
+    // One lost, one twice, and one lost with another twice.
+    expect(auditRecords({ bootId: "b", last: 4n, records: 3n, numbers: 7n })).toMatchObject([{ subject: "b" }]);
+    expect(auditRecords({ bootId: "b", last: 4n, records: 5n, numbers: 12n })).toHaveLength(1);
+    expect(auditRecords({ bootId: "b", last: 4n, records: 4n, numbers: 9n })).toHaveLength(1);
+  });
+});
+
+it("knows which invariants an hourly audit checks", () => {
+  expect(new Set(ALL_INVARIANTS).size).toBe(ALL_INVARIANTS.length);
+  expect(QUICK_INVARIANTS.every((each) => ALL_INVARIANTS.includes(each))).toBe(true);
 });

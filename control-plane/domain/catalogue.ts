@@ -140,15 +140,3 @@ export function checkDetailedPrice(id: string, meters: readonly MeterPrice[], fi
     return asDomainError(error, field);
   }
 }
-
-/** Limits are in the schema but not enforced yet, so they are refused rather than ignored. @throws DomainError not_available */
-export function refuseLimit(field: "unit_limit" | "credit_limit", present: boolean): void {
-  if (!present) return;
-  throw new DomainError(
-    "not_available",
-    `${field}: this release does not enforce limits of Physical Models, so it does not accept them; leave it out`,
-    {
-      field,
-    },
-  );
-}

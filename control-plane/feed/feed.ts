@@ -7,6 +7,7 @@ import { setImmediate as turn } from "node:timers/promises";
 import type { Deps } from "../api/context.ts";
 import { DomainError } from "../domain/errors.ts";
 import { type Changes, readChanges, readResourcePage, RESOURCE_KINDS } from "../store/feed.ts";
+import { limitKey } from "../domain/limits.ts";
 import { CONFIG_CHANNEL, readFeedState, WALLET_CHANNEL, type WalletHint } from "../store/feed_state.ts";
 import { CHUNK_BYTES_MAX, cutDelta, deltaMessages, type FeedMessage, Packer } from "./chunks.ts";
 import { revisionGauge, slowWatchersTotal, snapshotsTotal, watchersGauge } from "./metrics.ts";
@@ -106,13 +107,16 @@ export class Feed {
     for (const unlisten of this.#unlisten) await unlisten();
   }
 
-  /** Calls back when Credits of a VE became available, on whichever replica; returns the way to stop. */
-  onCredits(veId: string, callback: () => void): () => void {
-    const callbacks = this.#credits.get(veId) ?? new Set();
-    this.#credits.set(veId, callbacks.add(callback));
+  /**
+   * Calls back when something of a wallet or a limit became available, on whichever replica; returns the way to stop.
+   * `subject` is a VE's id, or a `limitKey`.
+   */
+  onCredits(subject: string, callback: () => void): () => void {
+    const callbacks = this.#credits.get(subject) ?? new Set();
+    this.#credits.set(subject, callbacks.add(callback));
     return () => {
       callbacks.delete(callback);
-      if (callbacks.size === 0 && this.#credits.get(veId) === callbacks) this.#credits.delete(veId);
+      if (callbacks.size === 0 && this.#credits.get(subject) === callbacks) this.#credits.delete(subject);
     };
   }
 
@@ -124,11 +128,18 @@ export class Feed {
       this.#deps.log.warn("a wallet notification is not ours");
       return;
     }
-    const { veId, kind, boots } = hint;
-    if (kind !== "recall") for (const callback of this.#credits.get(veId) ?? []) callback();
+    const { veId, limit, kind, boots } = hint;
+    const subject = limit === undefined ? veId : limitKey(limit.physicalModelId, limit.kind);
+    if (kind !== "recall") for (const callback of this.#credits.get(subject) ?? []) callback();
     if (kind === "freed") return;
     const meant = boots === undefined ? null : new Set(boots);
-    const event: WatcherEvent = { kind: "wallet", veId, recall: kind === "recall", toppedUp: kind === "topped_up" };
+    const event: WatcherEvent = {
+      kind: "wallet",
+      veId,
+      recall: kind === "recall",
+      toppedUp: kind === "topped_up",
+      ...(limit === undefined ? {} : { physicalModelId: limit.physicalModelId, limitKind: limit.kind }),
+    };
     for (const watcher of this.#watchers) if (meant === null || meant.has(watcher.bootId)) this.#push(watcher, event);
   }
 
@@ -237,9 +248,8 @@ export class Feed {
       const event = await watcher.next();
       if (event === null) return;
       if (event.kind === "wallet") {
-        yield {
-          event: { case: "wallet", value: { veId: event.veId, recall: event.recall, toppedUp: event.toppedUp } },
-        };
+        const { kind: _, ...value } = event;
+        yield { event: { case: "wallet", value } };
       } else if (event.kind === "checkpoint") {
         yield checkpoint(at);
       } else if (event.delta.revision > at.revision) {

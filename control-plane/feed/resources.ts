@@ -9,6 +9,7 @@ import {
   ProviderCredentialsSchema,
   type ProviderFormat,
 } from "../../proto/gen/tokenbill/v1/provider_pb.ts";
+import type { UnitKind } from "../../proto/gen/tokenbill/v1/meter_pb.ts";
 import type { BudgetMode } from "../../proto/gen/tokenbill/v1/virtual_endpoint_pb.ts";
 import type { Deps } from "../api/context.ts";
 import type { ResourceRow } from "../store/feed.ts";
@@ -57,6 +58,8 @@ function physicalModel(id: string, doc: Doc) {
     upstreamName: doc["upstream_name"] as string,
     maxOutputTokens: BigInt(doc["max_output_tokens"] as string),
     disabled: doc["disabled"] as boolean,
+    unitLimitUnit: (doc["unit_limit_unit"] as UnitKind | null) ?? 0,
+    creditLimited: doc["credit_limited"] as boolean,
     ...(price === null ? {} : { price: fromBinary(PriceSchema, price) }),
   };
 }

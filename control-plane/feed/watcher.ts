@@ -1,6 +1,7 @@
 /** One node's place in the feed: a bounded queue between the shared changes and its stream. */
 
 import { DomainError } from "../domain/errors.ts";
+import type { LimitKind } from "../domain/limits.ts";
 import type { DeltaPart } from "./chunks.ts";
 
 /** Events that wait for a node at most; a node that is further behind is disconnected and starts from its cursor. */
@@ -15,7 +16,15 @@ export interface SharedDelta {
 
 export type WatcherEvent =
   | { readonly kind: "delta"; readonly delta: SharedDelta }
-  | { readonly kind: "wallet"; readonly veId: string; readonly recall: boolean; readonly toppedUp: boolean }
+  | {
+      readonly kind: "wallet";
+      readonly veId: string;
+      readonly recall: boolean;
+      readonly toppedUp: boolean;
+      /** Of a limit instead of a wallet. */
+      readonly physicalModelId?: string;
+      readonly limitKind?: LimitKind;
+    }
   | { readonly kind: "checkpoint" };
 
 export class Watcher {

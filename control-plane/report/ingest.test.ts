@@ -12,7 +12,6 @@ import type { Database } from "../db/database.ts";
 import { openTestDatabases } from "../db/testing.ts";
 import { available, type WalletRow } from "../domain/wallet.ts";
 import { adjustWallet, readWallet } from "../store/wallet.ts";
-import { sweepLeases } from "./sweep.ts";
 import {
   addBasics,
   addMerchant,
@@ -239,22 +238,6 @@ describe.each(openTestDatabases())("usage reports on $name", ({ open }) => {
     const late = await node.send([encode(record(2n, a, 1000, price))], [{ veId: a, want: "5" }]);
     expect(leaseOf(late, a).granted).toBe("0");
     expect((await figures(a))["settled"]).toBe("2");
-  });
-
-  it("takes the leases of a silent boot back only after their time and the hold", async () => {
-    const ve = await newVe("100");
-    const node = newNode();
-    await node.send([], [{ veId: ve, want: "10" }]);
-    world.advance(179_000);
-    await node.send([]);
-    world.advance(179_000);
-    await sweepLeases(world.deps);
-    expect((await figures(ve))["escrowed"]).toBe("10");
-    world.advance(2_000);
-    await sweepLeases(world.deps);
-    expect((await figures(ve))["escrowed"]).toBe("0");
-    await node.send([encode(record(1n, ve, 2000, price))]);
-    expect(await figures(ve)).toEqual({ settled: "2", escrowed: "0", debt: "0", available: "98" });
   });
 
   it("bills its own figure when the node's differs, and raises an alarm", async () => {

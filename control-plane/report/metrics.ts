@@ -35,9 +35,3 @@ export const leasesExpiredTotal = new Counter({
   name: "tokenbill_control_leases_expired_total",
   help: "Leases of silent boots that were taken back.",
 });
-
-export const auditBreaksTotal = new Counter({
-  name: "tokenbill_control_audit_breaks_total",
-  help: "Broken invariants of the money that the audit found.",
-  labelNames: ["invariant"],
-});

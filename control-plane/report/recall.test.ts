@@ -7,7 +7,7 @@ import { openTestDatabases } from "../db/testing.ts";
 import { Feed } from "../feed/feed.ts";
 import { notifyWallet } from "../store/feed_state.ts";
 import { adjustWallet } from "../store/wallet.ts";
-import { addBasics, addVe, reporter, TestNode, testWorld, type TestWorld } from "./testing.ts";
+import { addBasics, addVe, passServiceTime, reporter, TestNode, testWorld, type TestWorld } from "./testing.ts";
 
 describe.each(openTestDatabases())("recall of leases on $name", ({ open }) => {
   let db: Database;
@@ -99,7 +99,7 @@ describe.each(openTestDatabases())("recall of leases on $name", ({ open }) => {
     await addVe(world, "ve_e", { credits: "10" });
     const [holder, other] = [newNode(), newNode()];
     await holder.send([], [{ veId: "ve_e", need: "9" }]);
-    world.advance(31_000);
+    await passServiceTime(world, 31_000);
     expect(granted(await other.send([], [{ veId: "ve_e", need: "5" }]))).toBe("1");
   });
 });

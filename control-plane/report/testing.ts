@@ -18,7 +18,9 @@ import { usageReportService } from "../api/usage_report_service.ts";
 import type { Database } from "../db/database.ts";
 import { createSecrets } from "../secrets.ts";
 import { parseSettings } from "../settings.ts";
+import { SERVICE_TICK_MAX_MS } from "../domain/service_clock.ts";
 import { nextRevision } from "../store/feed_state.ts";
+import { tickServiceClock } from "../store/service_clock.ts";
 import { createWallet } from "../store/wallet.ts";
 import { decodePrice } from "./decode.ts";
 import type { WalletHints } from "./recall.ts";
@@ -50,6 +52,15 @@ export function testWorld(db: Database): TestWorld {
       now += ms;
     },
   };
+}
+
+/** Lets service time pass, as the sweeps of a replica at work do, but takes nothing back. Moves the clock as well. */
+export async function passServiceTime({ deps, advance }: TestWorld, ms: number): Promise<void> {
+  await deps.db.query("update service_clock set ticked_at = $1", [new Date(deps.now())]);
+  for (let left = ms; left > 0; left -= SERVICE_TICK_MAX_MS) {
+    advance(Math.min(left, SERVICE_TICK_MAX_MS));
+    await tickServiceClock(deps.db, deps.now());
+  }
 }
 
 export function callContext(who: Principal, signal: AbortSignal = new AbortController().signal): HandlerContext {

@@ -1,16 +1,9 @@
 /** Things that must never happen, and did: kept for a person to look at. */
 
 import type { Tx } from "../db/database.ts";
+import type { NewAlarm } from "../domain/alarm.ts";
 
-export type AlarmKind = "price_mismatch" | "quarantine" | "audit";
-
-export interface NewAlarm {
-  readonly kind: AlarmKind;
-  /** What it is about: a boot and report, or a VE. */
-  readonly subject: string;
-  /** Facts as JSON; never secrets or prompts. */
-  readonly detail: Readonly<Record<string, unknown>>;
-}
+export type { AlarmKind, NewAlarm } from "../domain/alarm.ts";
 
 export async function raiseAlarms(tx: Tx, now: number, alarms: readonly NewAlarm[]): Promise<void> {
   if (alarms.length === 0) return;

@@ -1,54 +1,99 @@
-/** Reads what the audit compares: each page of wallets in one statement, so that it shows one moment and locks nothing. */
+/**
+ * Reads what the audit compares. Each function is one statement, so that it shows one moment and locks nothing. Transfers
+ * of one VE are posted under the lock of its wallet, one after the other: those up to a number that was seen are complete.
+ */
 
-import { parseCredits } from "../../core/credits.ts";
+import { formatCredits, parseCredits } from "../../core/credits.ts";
 import type { Tx } from "../db/database.ts";
-import type { WalletEvidence } from "../domain/audit.ts";
+import type { LedgerSums, WalletEvidence } from "../domain/audit.ts";
 
-interface EvidenceColumns {
+/** As nodes name them. */
+const LIMIT_KINDS: Readonly<Record<number, string>> = { 1: "units", 2: "credits" };
+const ACCOUNTS = ["wallet", "usage", "debt", "adjustment"] as const;
+type AccountColumns = Record<(typeof ACCOUNTS)[number], string>;
+
+interface EvidenceColumns extends AccountColumns {
   ve_id: string;
   purchased: string;
   settled: string;
   escrowed: string;
-  debt: string;
+  wallet_debt: string;
   leases: string;
   daily: string;
-  events: string | null;
-  ledger: string;
-  ledger_usage: string;
-  ledger_debt: string;
-  ledger_purchased: string;
+  daily_requests: bigint;
+  last: bigint;
+  fresh: bigint;
 }
 
-function balance(into: string, out: string): string {
-  return `coalesce(sum(t.credits) filter (where ${into}), 0) - coalesce(sum(t.credits) filter (where ${out}), 0)`;
+/** What goes into each account less what leaves it, over the transfers `t`. */
+const BALANCES = ACCOUNTS.map(
+  (account) =>
+    `coalesce(sum(t.credits) filter (where t.credit_account = '${account}'), 0)
+     - coalesce(sum(t.credits) filter (where t.debit_account = '${account}'), 0) as ${account}`,
+).join(", ");
+
+function toSums(row: AccountColumns): LedgerSums {
+  return {
+    wallet: parseCredits(row.wallet),
+    usage: parseCredits(row.usage),
+    debt: parseCredits(row.debt),
+    adjustment: parseCredits(row.adjustment),
+  };
 }
 
-/**
- * Evidence of up to `limit` wallets after the VE id `after`. `withEvents` also adds the usage events up, which reads
- * every one of them.
- */
-export async function readEvidence(
-  tx: Tx,
-  after: string,
-  limit: number,
-  withEvents: boolean,
-): Promise<WalletEvidence[]> {
-  const events = withEvents
-    ? "coalesce((select sum(e.credits) from usage_event e where e.ve_id = w.ve_id), 0)"
-    : "null::numeric";
-  const rows = await tx.query<EvidenceColumns>(
-    `select w.ve_id, w.purchased, w.settled, w.escrowed, w.debt,
-       coalesce((select sum(l.credits) from lease l where l.ve_id = w.ve_id), 0) as leases,
-       coalesce((select sum(d.credits) from usage_daily d where d.ve_id = w.ve_id), 0) as daily,
-       ${events} as events, t.*
-     from (select * from wallet where ve_id > $1 order by ve_id limit $2) w,
-       lateral (select ${balance("t.credit_account = 'wallet'", "t.debit_account = 'wallet'")} as ledger,
-         ${balance("t.credit_account = 'usage'", "t.debit_account = 'usage'")} as ledger_usage,
-         ${balance("t.debit_account = 'debt'", "t.credit_account = 'debt'")} as ledger_debt,
-         ${balance("t.debit_account = 'adjustment'", "t.credit_account = 'adjustment'")} as ledger_purchased
-         from transfer t where t.ve_id = w.ve_id) t
-     order by w.ve_id`,
+export async function countWallets(tx: Tx): Promise<number> {
+  const [row] = await tx.query<{ count: bigint }>("select count(*) as count from wallet");
+  return Number(row!.count);
+}
+
+export interface WalletSize {
+  readonly veId: string;
+  /** Requests by the daily rollups. */
+  readonly requests: number;
+}
+
+/** Up to `limit` wallets after the VE id `after`, and how much there is to read of each. */
+export async function nextWallets(tx: Tx, after: string, limit: number): Promise<WalletSize[]> {
+  const rows = await tx.query<{ ve_id: string; requests: string }>(
+    `select w.ve_id, coalesce((select sum(d.requests) from usage_daily d where d.ve_id = w.ve_id), 0) as requests
+     from (select ve_id from wallet where ve_id > $1 order by ve_id limit $2) w order by w.ve_id`,
     [after, limit],
+  );
+  return rows.map((row) => ({ veId: row.ve_id, requests: Number(row.requests) }));
+}
+
+/** Which transfers are added up: those after the checkpoint and its sums, all of them, or none. */
+export type LedgerRange = "checkpoint" | "all" | "none";
+
+const RANGES: Readonly<Record<LedgerRange, string>> = {
+  checkpoint: "t.n > coalesce(c.n, 0)",
+  all: "true",
+  none: "false",
+};
+
+export interface Evidence extends WalletEvidence {
+  readonly dailyRequests: bigint;
+  /** The number of the newest transfer; 0 when there is none. */
+  readonly lastTransfer: bigint;
+  /** Transfers that were read. */
+  readonly transfersRead: number;
+}
+
+/** The evidence of these wallets, in the order of their ids. */
+export async function readEvidence(tx: Tx, veIds: readonly string[], range: LedgerRange): Promise<Evidence[]> {
+  const sums = ACCOUNTS.map((account) => `coalesce(c.${account}, 0) + t.${account} as ${account}`).join(", ");
+  const rows = await tx.query<EvidenceColumns>(
+    `select w.ve_id, w.purchased, w.settled, w.escrowed, w.debt as wallet_debt,
+       coalesce((select sum(l.credits) from lease l where l.ve_id = w.ve_id), 0) as leases,
+       d.daily, d.daily_requests, ${sums}, t.fresh,
+       coalesce((select t.n from transfer t where t.ve_id = w.ve_id order by t.n desc limit 1), 0) as last
+     from wallet w
+       left join audit_checkpoint c on c.ve_id = w.ve_id and ${range === "checkpoint"},
+       lateral (select coalesce(sum(d.credits), 0) as daily, coalesce(sum(d.requests), 0)::bigint as daily_requests
+         from usage_daily d where d.ve_id = w.ve_id) d,
+       lateral (select ${BALANCES}, count(*) as fresh from transfer t where t.ve_id = w.ve_id and ${RANGES[range]}) t
+     where w.ve_id = any($1::text[]) order by w.ve_id`,
+    [veIds],
   );
   return rows.map((row) => ({
     veId: row.ve_id,
@@ -56,23 +101,73 @@ export async function readEvidence(
       purchased: parseCredits(row.purchased),
       settled: parseCredits(row.settled),
       escrowed: parseCredits(row.escrowed),
-      debt: parseCredits(row.debt),
+      debt: parseCredits(row.wallet_debt),
     },
     leases: parseCredits(row.leases),
     daily: parseCredits(row.daily),
-    events: row.events === null ? null : parseCredits(row.events),
-    ledger: parseCredits(row.ledger),
-    ledgerUsage: parseCredits(row.ledger_usage),
-    ledgerDebt: parseCredits(row.ledger_debt),
-    ledgerPurchased: parseCredits(row.ledger_purchased),
+    dailyRequests: row.daily_requests,
+    ledger: toSums(row),
+    lastTransfer: row.last,
+    transfersRead: Number(row.fresh),
   }));
 }
 
-/** References that occur more than once; the ledger's index should make that impossible. */
-export async function duplicateReferences(tx: Tx, limit: number): Promise<string[]> {
-  const rows = await tx.query<{ reference: string }>(
-    "select reference from transfer group by reference having count(*) > 1 order by reference limit $1",
-    [limit],
+/** Remembers sums that were found right, up to the newest transfer of each VE. */
+export async function writeCheckpoints(tx: Tx, evidence: readonly Evidence[]): Promise<void> {
+  if (evidence.length === 0) return;
+  const column = (pick: (sums: LedgerSums) => bigint) => evidence.map(({ ledger }) => formatCredits(pick(ledger)));
+  await tx.query(
+    `insert into audit_checkpoint (ve_id, n, wallet, usage, debt, adjustment)
+     select * from unnest($1::text[], $2::bigint[], $3::numeric[], $4::numeric[], $5::numeric[], $6::numeric[])
+     on conflict (ve_id) do update set n = excluded.n, wallet = excluded.wallet, usage = excluded.usage,
+       debt = excluded.debt, adjustment = excluded.adjustment where audit_checkpoint.n < excluded.n`,
+    [
+      evidence.map(({ veId }) => veId),
+      evidence.map(({ lastTransfer }) => lastTransfer),
+      column((sums) => sums.wallet),
+      column((sums) => sums.usage),
+      column((sums) => sums.debt),
+      column((sums) => sums.adjustment),
+    ],
   );
-  return rows.map((row) => row.reference);
+}
+
+/** Transfers of one VE after number `after` up to `upTo`, `limit` at most: their sums, and where to go on. */
+export async function readLedgerPage(
+  tx: Tx,
+  veId: string,
+  after: bigint,
+  upTo: bigint,
+  limit: number,
+): Promise<{ sums: LedgerSums; last: bigint | null }> {
+  const [row] = await tx.query<AccountColumns & { last: bigint | null }>(
+    `select ${BALANCES}, max(t.n) as last
+     from (select * from transfer where ve_id = $1 and n > $2 and n <= $3 order by n limit $4) t`,
+    [veId, after, upTo, limit],
+  );
+  return { sums: toSums(row!), last: row!.last };
+}
+
+/** Limits of Physical Models after the key `after` whose leases do not add up, among the next `limit`. */
+export async function readLimitFaults(
+  tx: Tx,
+  after: { readonly pmId: string; readonly kind: number },
+  limit: number,
+): Promise<{ faults: { subject: string; expected: string; found: string }[]; last: typeof after | null }> {
+  const rows = await tx.query<{ pm_id: string; kind: number; leased: string; leases: string }>(
+    `select a.physical_model_id as pm_id, a.kind, a.leased, coalesce((select sum(l.amount) from limit_lease l
+       where l.physical_model_id = a.physical_model_id and l.kind = a.kind), 0) as leases
+     from limit_account a where (a.physical_model_id, a.kind) > ($1, $2)
+     order by a.physical_model_id, a.kind limit $3`,
+    [after.pmId, after.kind, limit],
+  );
+  const faults = rows
+    .map((row) => ({
+      subject: `${row.pm_id}/${LIMIT_KINDS[row.kind] ?? row.kind}`,
+      expected: formatCredits(parseCredits(row.leases)),
+      found: formatCredits(parseCredits(row.leased)),
+    }))
+    .filter(({ expected, found }) => expected !== found);
+  const end = rows.at(-1);
+  return { faults, last: end === undefined ? null : { pmId: end.pm_id, kind: end.kind } };
 }

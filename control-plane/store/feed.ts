@@ -46,7 +46,9 @@ const SOURCES: Readonly<Record<ResourceKind, Source>> = {
     where: "true",
     gone: NEVER,
     doc: `'provider_id', r.provider_id, 'upstream_name', r.upstream_name, 'price', encode(p.body, 'base64'),
-      'max_output_tokens', r.max_output_tokens::text, 'disabled', r.disabled`,
+      'max_output_tokens', r.max_output_tokens::text, 'disabled', r.disabled,
+      'unit_limit_unit', (select a.unit from limit_account a where a.physical_model_id = r.id and a.kind = 1),
+      'credit_limited', exists (select from limit_account a where a.physical_model_id = r.id and a.kind = 2)`,
   },
   virtual_endpoint: {
     from: "virtual_endpoint r join merchant m on m.id = r.merchant_id",

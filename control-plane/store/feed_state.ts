@@ -1,6 +1,7 @@
 /** The feed's revision counter, tombstones, and the hints that wake watchers. */
 
 import type { Tx } from "../db/database.ts";
+import type { LimitKind } from "../domain/limits.ts";
 
 /** Payload: the revision, as text. */
 export const CONFIG_CHANNEL = "tokenbill_config";
@@ -14,7 +15,10 @@ const HINT_BOOTS_MAX = 64;
 export type WalletHintKind = "topped_up" | "recall" | "freed";
 
 export interface WalletHint {
+  /** Empty for a hint about a limit. */
   readonly veId: string;
+  /** The limit that it is about, instead of a wallet. */
+  readonly limit?: { readonly physicalModelId: string; readonly kind: LimitKind };
   readonly kind: WalletHintKind;
   /** Only these boots are meant; absent: all. */
   readonly boots?: readonly string[];
@@ -61,8 +65,10 @@ export async function notifyWallet(
 /** Sends several hints in one statement. */
 export async function notifyWallets(tx: Tx, hints: readonly WalletHint[]): Promise<void> {
   if (hints.length === 0) return;
-  const payloads = hints.map(({ veId, kind, boots }) =>
-    JSON.stringify(boots !== undefined && boots.length <= HINT_BOOTS_MAX ? { veId, kind, boots } : { veId, kind }),
+  const payloads = hints.map((hint) =>
+    JSON.stringify(
+      hint.boots !== undefined && hint.boots.length <= HINT_BOOTS_MAX ? hint : { ...hint, boots: undefined },
+    ),
   );
   await tx.query("select pg_notify($1, payload) from unnest($2::text[]) as payload", [WALLET_CHANNEL, payloads]);
 }

@@ -2,23 +2,9 @@
 
 import { type Credits, formatCredits, parseCredits } from "../../core/credits.ts";
 import type { Tx } from "../db/database.ts";
+import type { NewTransfer } from "../domain/transfer.ts";
 
-export type Account = "wallet" | "usage" | "debt" | "adjustment";
-
-export interface NewTransfer {
-  readonly id: string;
-  readonly merchantId: string;
-  readonly veId: string;
-  /** The account that the Credits leave. */
-  readonly debit: Account;
-  /** The account that they reach. */
-  readonly credit: Account;
-  /** Above 0. */
-  readonly credits: Credits;
-  /** Unique for ever: the cause. */
-  readonly reference: string;
-  readonly reason: string;
-}
+export type { NewTransfer } from "../domain/transfer.ts";
 
 export interface TransferRow {
   readonly n: bigint;

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Database } from "../db/database.ts";
 import { openTestDatabases } from "../db/testing.ts";
 import { addBasics } from "../report/testing.ts";
-import { until } from "../../test/support/system.ts";
+import { until } from "../../test/support/part.ts";
 import { insertPrice, keepTargetModels, lockPhysicalModel } from "./physical_model.ts";
 
 // The embedded database runs one transaction at a time: nothing there can wait for a row.

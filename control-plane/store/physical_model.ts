@@ -3,6 +3,7 @@
 import type { Tx } from "../db/database.ts";
 import { isUniqueViolation } from "../db/errors.ts";
 import { inUse, nameTaken, notFound } from "../domain/errors.ts";
+import { deleteLimitsOf } from "./limit.ts";
 
 /** What a merchant can change. */
 export interface PhysicalModelFields {
@@ -145,10 +146,11 @@ export async function findUser(tx: Tx, id: string): Promise<string | null> {
   return row?.id ?? null;
 }
 
-/** Deletes a locked row; its prices stay. @throws DomainError in_use */
+/** Deletes a locked row with its limits; its prices stay. @throws DomainError in_use */
 export async function deletePhysicalModel(tx: Tx, id: string): Promise<void> {
   const user = await findUser(tx, id);
   if (user !== null) throw inUse("Physical Model", user, "a Logical Model: take it out of its targets first");
+  await deleteLimitsOf(tx, id);
   await tx.query("delete from physical_model where id = $1", [id]);
 }
 

@@ -5,6 +5,7 @@ import { METER_SLOTS } from "../../core/meters.ts";
 import { dictionary, lines, numberLines, textLines } from "../db/columns.ts";
 import type { Tx } from "../db/database.ts";
 import type { DailyUsage, PricedUsage, Quarantined } from "../domain/report.ts";
+import type { VeTerms } from "../domain/report_plan.ts";
 
 /** A key's last use is written at most this often. */
 export const KEY_USE_INTERVAL_S = 60;
@@ -12,30 +13,39 @@ export const KEY_USE_INTERVAL_S = 60;
 export interface EventOrigin {
   readonly bootId: string;
   readonly nodeId: string;
-  /** Transfer by VE; a VE whose usage cost nothing is not in it. */
-  readonly transfers: ReadonlyMap<string, string>;
 }
 
-/** Inserts events. */
-export async function insertEvents(
-  tx: Tx,
-  { bootId, nodeId, transfers }: EventOrigin,
-  priced: readonly PricedUsage[],
-): Promise<void> {
+/** The events of one report. */
+export interface NewEvents extends EventOrigin {
+  /** Transfer by VE; a VE whose usage cost nothing is not in it. */
+  readonly transfers: ReadonlyMap<string, string>;
+  readonly priced: readonly PricedUsage[];
+}
+
+/** Inserts the events of several reports. */
+export async function insertEvents(tx: Tx, reports: readonly NewEvents[]): Promise<void> {
+  const priced = reports.flatMap((report) => report.priced);
   if (priced.length === 0) return;
+  let places = "";
+  let transfers = "";
+  for (const [index, report] of reports.entries()) {
+    places += `${index + 1}\n`.repeat(report.priced.length);
+    transfers += textLines(report.priced, (usage) => report.transfers.get(usage.veId) ?? "");
+  }
   const models = dictionary(priced, (usage) => usage.logicalModel);
   let end = 1;
   const starts = numberLines(priced, (usage) => (end += usage.body.byteLength) - usage.body.byteLength);
   await tx.query(
     `insert into usage_event (arrive_us, id, merchant_id, ve_id, access_key_id, logical_model, physical_model_id, credits,
        boot_id, record_no, node_id, transfer_id, body)
-     select t, i, m, v, k, ($3::text[])[l], p, c, $1, r, $2, case when c = 0 then '' else f end, substr($4::bytea, s, z)
+     select t, i, m, v, k, ($3::text[])[l], p, c, ($1::text[])[o], r, ($2::text[])[o], case when c = 0 then '' else f end,
+       substr($4::bytea, s, z)
      from unnest(${lines(5, "bigint")}, ${lines(6)}, ${lines(7)}, ${lines(8)}, ${lines(9)}, ${lines(10, "int")}, ${lines(11)},
-       ${lines(12, "numeric")}, ${lines(13, "bigint")}, ${lines(14)}, ${lines(15, "int")}, ${lines(16, "int")})
-       as d (t, i, m, v, k, l, p, c, r, f, s, z) where t is not null`,
+       ${lines(12, "numeric")}, ${lines(13, "bigint")}, ${lines(14)}, ${lines(15, "int")}, ${lines(16, "int")}, ${lines(17, "int")})
+       as d (t, i, m, v, k, l, p, c, r, f, s, z, o) where t is not null`,
     [
-      bootId,
-      nodeId,
+      reports.map((report) => report.bootId),
+      reports.map((report) => report.nodeId),
       models.texts,
       Buffer.concat(priced.map((usage) => usage.body)),
       numberLines(priced, (usage) => usage.arriveUs),
@@ -47,9 +57,10 @@ export async function insertEvents(
       textLines(priced, (usage) => usage.physicalModelId),
       numberLines(priced, (usage) => formatCredits(usage.credits)),
       numberLines(priced, (usage) => usage.recordNo),
-      textLines(priced, (usage) => transfers.get(usage.veId) ?? ""),
+      transfers,
       starts,
       numberLines(priced, (usage) => usage.body.byteLength),
+      places.trimEnd(),
     ],
   );
 }
@@ -161,13 +172,6 @@ export async function readPrices(tx: Tx, ids: readonly string[]): Promise<PriceB
     [ids],
   );
   return rows.map((row) => ({ id: row.id, merchantId: row.merchant_id, body: row.body }));
-}
-
-export interface VeTerms {
-  /** The wallet counts as low below this, as a decimal. */
-  readonly lowBalance: string;
-  /** False: disabled, or a template: nothing is granted. */
-  readonly open: boolean;
 }
 
 /** What grants depend on; deleted VEs are missing from the map. */

@@ -3,7 +3,7 @@
 import type { Tx } from "../db/database.ts";
 import { notFound } from "../domain/errors.ts";
 
-/** What a merchant can change. `low_balance` and `offline_grace` are decimal strings. */
+/** What a merchant can change. `low_balance`, `offline_grace` and `budget_reset_credits` are decimal strings. */
 export interface VirtualEndpointFields {
   name: string;
   disabled: boolean;
@@ -12,6 +12,12 @@ export interface VirtualEndpointFields {
   low_balance: string;
   offline_grace: string;
   labels: Record<string, string>;
+  /** Null: the wallet is never filled up. */
+  budget_reset_credits: string | null;
+  /** `tokenbill.v1.Period`; null when the credits are. */
+  budget_reset_period: number | null;
+  /** Null for templates too. */
+  next_budget_reset_at: Date | null;
 }
 
 export interface VirtualEndpointRow extends VirtualEndpointFields {
@@ -26,7 +32,7 @@ export interface VirtualEndpointRow extends VirtualEndpointFields {
 }
 
 const COLUMNS =
-  "id, n, merchant_id, name, template, ve_template_id, disabled, budget_mode, exhausted_status, low_balance, offline_grace, labels, version, created_at, updated_at";
+  "id, n, merchant_id, name, template, ve_template_id, disabled, budget_mode, exhausted_status, low_balance, offline_grace, labels, budget_reset_credits, budget_reset_period, next_budget_reset_at, version, created_at, updated_at";
 
 export interface NewVirtualEndpoint extends VirtualEndpointFields {
   id: string;
@@ -43,8 +49,9 @@ export async function insertVirtualEndpoint(
 ): Promise<VirtualEndpointRow> {
   const [stored] = await tx.query<VirtualEndpointRow>(
     `insert into virtual_endpoint (id, merchant_id, name, template, ve_template_id, disabled, budget_mode, exhausted_status,
-       low_balance, offline_grace, labels, revision, created_at, updated_at)
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::jsonb, $12, $13, $13) returning ${COLUMNS}`,
+       low_balance, offline_grace, labels, revision, created_at, updated_at, budget_reset_credits, budget_reset_period,
+       next_budget_reset_at)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::jsonb, $12, $13, $13, $14, $15, $16) returning ${COLUMNS}`,
     [
       row.id,
       row.merchant_id,
@@ -59,6 +66,9 @@ export async function insertVirtualEndpoint(
       JSON.stringify(row.labels),
       revision,
       now,
+      row.budget_reset_credits,
+      row.budget_reset_period,
+      row.next_budget_reset_at,
     ],
   );
   return stored!;
@@ -122,7 +132,8 @@ export async function updateVirtualEndpoint(
 ): Promise<VirtualEndpointRow> {
   const [row] = await tx.query<VirtualEndpointRow>(
     `update virtual_endpoint set name = $2, disabled = $3, budget_mode = $4, exhausted_status = $5, low_balance = $6,
-       offline_grace = $7, labels = $8::jsonb, revision = $9, updated_at = $10, version = version + 1
+       offline_grace = $7, labels = $8::jsonb, revision = $9, updated_at = $10, version = version + 1,
+       budget_reset_credits = $11, budget_reset_period = $12, next_budget_reset_at = $13
      where id = $1 returning ${COLUMNS}`,
     [
       id,
@@ -135,6 +146,9 @@ export async function updateVirtualEndpoint(
       JSON.stringify(fields.labels),
       revision,
       now,
+      fields.budget_reset_credits,
+      fields.budget_reset_period,
+      fields.next_budget_reset_at,
     ],
   );
   return row!;

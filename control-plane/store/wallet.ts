@@ -1,15 +1,20 @@
 /** Wallet rows and the transfers of adjustments. */
 
 import { type Credits, formatCredits, parseCredits } from "../../core/credits.ts";
+import { lines, numberLines, textLines } from "../db/columns.ts";
 import type { Tx } from "../db/database.ts";
-import { DomainError, notFound } from "../domain/errors.ts";
-import { available, repayable, type WalletRow } from "../domain/wallet.ts";
-import { type NewTransfer, postTransfers } from "./ledger.ts";
+import { notFound } from "../domain/errors.ts";
+import {
+  initialTransfer,
+  type LockedWallet,
+  planAdjustment,
+  type WalletAdjustment,
+  type WalletRow,
+} from "../domain/wallet.ts";
+import type { VeTerms } from "../domain/report_plan.ts";
+import { postTransfers } from "./ledger.ts";
 
-export type { WalletRow } from "../domain/wallet.ts";
-
-/** The four figures fit numeric(38,12) with room to spare as long as no wallet ever held more than this. */
-export const WALLET_CREDITS_MAX: Credits = parseCredits("1000000000000000000000000");
+export { WALLET_CREDITS_MAX, type WalletRow } from "../domain/wallet.ts";
 
 interface WalletColumns {
   ve_id: string;
@@ -49,18 +54,7 @@ export async function createWallet(tx: Tx, { veId, merchantId, initial, transfer
     [veId, merchantId, formatCredits(initial), at],
   );
   if (initial === 0n) return;
-  await postTransfers(tx, now, [
-    {
-      id: transferId,
-      merchantId,
-      veId,
-      debit: "adjustment",
-      credit: "wallet",
-      credits: initial,
-      reference: `adj:${transferId}`,
-      reason: "initial credit budget",
-    },
-  ]);
+  await postTransfers(tx, now, [initialTransfer(veId, merchantId, initial, transferId)]);
 }
 
 /** The wallet of a VE, also of a deleted one; null if there never was one. */
@@ -75,11 +69,6 @@ export async function readWallets(tx: Tx, veIds: readonly string[]): Promise<Map
   return new Map(rows.map((row) => [row.ve_id, toRow(row)]));
 }
 
-/** A wallet whose row is locked. */
-export interface LockedWallet extends WalletRow {
-  readonly merchantId: string;
-}
-
 /** Locks wallets until the end of the transaction, in id order as everybody does. */
 export async function lockWallets(tx: Tx, veIds: readonly string[]): Promise<Map<string, LockedWallet>> {
   if (veIds.length === 0) return new Map();
@@ -90,18 +79,40 @@ export async function lockWallets(tx: Tx, veIds: readonly string[]): Promise<Map
   return new Map(rows.map((row) => [row.ve_id, { ...toRow(row), merchantId: row.merchant_id }]));
 }
 
+/** Locks wallets as `lockWallets`, and reads with them what grants depend on; deleted VEs have no terms. */
+export async function lockWalletsAndTerms(
+  tx: Tx,
+  veIds: readonly string[],
+): Promise<{ wallets: Map<string, LockedWallet>; terms: Map<string, VeTerms> }> {
+  const wallets = new Map<string, LockedWallet>();
+  const terms = new Map<string, VeTerms>();
+  if (veIds.length === 0) return { wallets, terms };
+  const rows = await tx.query<WalletColumns & { merchant_id: string; low_balance: string | null; open: boolean }>(
+    `select w.ve_id, w.purchased, w.settled, w.escrowed, w.debt, w.merchant_id, v.low_balance,
+       not (v.disabled or v.template or m.disabled) as open
+     from wallet w left join virtual_endpoint v on v.id = w.ve_id left join merchant m on m.id = v.merchant_id
+     where w.ve_id = any($1::text[]) order by w.ve_id for update of w`,
+    [veIds],
+  );
+  for (const row of rows) {
+    wallets.set(row.ve_id, { ...toRow(row), merchantId: row.merchant_id });
+    if (row.low_balance !== null) terms.set(row.ve_id, { lowBalance: row.low_balance, open: row.open });
+  }
+  return { wallets, terms };
+}
+
 /** Writes locked wallets back. */
 export async function writeWallets(tx: Tx, now: number, rows: ReadonlyMap<string, WalletRow>): Promise<void> {
   if (rows.size === 0) return;
   const entries = [...rows];
-  const column = (pick: (row: WalletRow) => Credits) => entries.map(([, row]) => formatCredits(pick(row)));
+  const column = (pick: (row: WalletRow) => Credits) => numberLines(entries, ([, row]) => formatCredits(pick(row)));
   await tx.query(
     `update wallet w set purchased = d.purchased, settled = d.settled, escrowed = d.escrowed, debt = d.debt, updated_at = $6
-     from unnest($1::text[], $2::numeric[], $3::numeric[], $4::numeric[], $5::numeric[])
+     from unnest(${lines(1)}, ${lines(2, "numeric")}, ${lines(3, "numeric")}, ${lines(4, "numeric")}, ${lines(5, "numeric")})
        as d (ve_id, purchased, settled, escrowed, debt)
      where w.ve_id = d.ve_id`,
     [
-      entries.map(([veId]) => veId),
+      textLines(entries, ([veId]) => veId),
       column((row) => row.purchased),
       column((row) => row.settled),
       column((row) => row.escrowed),
@@ -111,31 +122,9 @@ export async function writeWallets(tx: Tx, now: number, rows: ReadonlyMap<string
   );
 }
 
-export interface WalletAdjustment {
-  readonly veId: string;
-  readonly merchantId: string;
-  /** Not 0; negative takes Credits out. */
-  readonly credits: Credits;
-  readonly reason: string;
-  readonly transferId: string;
+export interface TimedAdjustment extends WalletAdjustment {
   /** Milliseconds since 1970. */
   readonly now: number;
-}
-
-/** @throws DomainError limit_reached, insufficient_credits */
-function adjusted(row: WalletRow, credits: Credits): WalletRow {
-  const after = { ...row, purchased: row.purchased + credits };
-  if (after.purchased > WALLET_CREDITS_MAX) {
-    throw new DomainError("limit_reached", `a wallet can hold at most ${formatCredits(WALLET_CREDITS_MAX)} Credits`, {
-      metadata: { limit: "wallet_credits", max: formatCredits(WALLET_CREDITS_MAX) },
-    });
-  }
-  if (available(after) < 0n || after.purchased < 0n) {
-    throw new DomainError("insufficient_credits", "the wallet does not have this many Credits available", {
-      metadata: { available: formatCredits(available(row)), escrowed: formatCredits(row.escrowed) },
-    });
-  }
-  return after;
 }
 
 /**
@@ -143,36 +132,12 @@ function adjusted(row: WalletRow, credits: Credits): WalletRow {
  * `notifyWallet(…, "topped_up")` when Credits came in. Returns the wallet afterwards.
  * @throws DomainError not_found, insufficient_credits, limit_reached
  */
-export async function adjustWallet(tx: Tx, adjustment: WalletAdjustment): Promise<WalletRow> {
-  const { veId, merchantId, credits, reason, transferId, now } = adjustment;
+export async function adjustWallet(tx: Tx, adjustment: TimedAdjustment): Promise<WalletRow> {
+  const { veId, now } = adjustment;
   const row = (await lockWallets(tx, [veId])).get(veId);
   if (row === undefined) throw notFound("VE");
-  const after = adjusted(row, credits);
-  const repaid = credits > 0n ? repayable(after) : 0n;
-  const result = { ...after, debt: after.debt - repaid };
-  const base = { merchantId, veId, reason };
-  const transfers: NewTransfer[] = [
-    credits > 0n
-      ? { ...base, id: transferId, debit: "adjustment", credit: "wallet", credits, reference: `adj:${transferId}` }
-      : {
-          ...base,
-          id: transferId,
-          debit: "wallet",
-          credit: "adjustment",
-          credits: -credits,
-          reference: `adj:${transferId}`,
-        },
-  ];
-  if (repaid > 0n)
-    transfers.push({
-      ...base,
-      id: `${transferId}_debt`,
-      debit: "wallet",
-      credit: "debt",
-      credits: repaid,
-      reference: `repay:${transferId}`,
-    });
-  await writeWallets(tx, now, new Map([[veId, result]]));
+  const { wallet, transfers } = planAdjustment(row, adjustment);
+  await writeWallets(tx, now, new Map([[veId, wallet]]));
   await postTransfers(tx, now, transfers);
-  return result;
+  return wallet;
 }
