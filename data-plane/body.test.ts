@@ -133,6 +133,7 @@ describe("what is read", () => {
       { stream: true, outputTokensMax: 9, answers: 4, choices: 3 },
     );
     expect(scan({ model: "m", max_tokens: 0 }).outputTokensMax).toBe(1);
+    expect(scan({ model: "m", max_output_tokens: 70, max_tokens: 9 }).outputTokensMax).toBe(70);
     expect(scan({ model: "m", stream: true, stream_options: { include_usage: true } }).usageAsked).toBe(true);
     expect(scan({ model: "m", stream: true, stream_options: { include_usage: false } }).usageAsked).toBe(false);
   });
@@ -166,6 +167,7 @@ describe("what is read", () => {
     [{ model: "m", max_tokens: "5" }, "max_tokens", "invalid_type"],
     [{ model: "m", max_tokens: -5 }, "max_tokens", "invalid_type"],
     [{ model: "m", max_completion_tokens: 1.5 }, "max_completion_tokens", "invalid_type"],
+    [{ model: "m", max_output_tokens: true }, "max_output_tokens", "invalid_type"],
     [{ model: "m", n: 0 }, "n", "invalid_type"],
     [{ model: "m", n: 1e300 }, "n", "invalid_type"],
     [{ model: "m", n: 100_000_000 }, "n", "invalid_type"],
@@ -244,6 +246,11 @@ describe("splicing", () => {
       { max_tokens: 10, max_completion_tokens: 5 },
     ],
     [{ max_tokens: null }, { max_tokens: 10 }],
+    [{ max_output_tokens: 50 }, { max_output_tokens: 10 }],
+    [
+      { max_output_tokens: 50, max_completion_tokens: 60, max_tokens: 7 },
+      { max_output_tokens: 10, max_completion_tokens: 10, max_tokens: 7 },
+    ],
   ])("a clamp to 10 turns %j into %j", (before, after) => {
     expect(change({ model: "m", ...before }, { outputTokensMax: 10 })).toEqual({ model: "up", ...after });
   });
@@ -268,7 +275,8 @@ describe("splicing", () => {
         fc.option(fc.nat(50), { nil: null }),
         fc.shuffledSubarray([0, 1]),
         (a, b, list, max, order) => {
-          for (const key of ["n", "best_of", "max_completion_tokens", "prompt", "__proto__"]) delete a[key];
+          for (const key of ["n", "best_of", "max_completion_tokens", "max_output_tokens", "prompt", "__proto__"])
+            delete a[key];
           const value = (order[0] === 1 ? { ...b, ...a, ...b } : { ...a, ...b }) as Record<string, any>;
           const text = spaced(value, cycle(list));
           const out = changeBody(scan(text), {

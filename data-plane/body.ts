@@ -32,12 +32,18 @@ const KEYS = [
   "stream_options",
   "max_tokens",
   "max_completion_tokens",
+  "max_output_tokens",
   "n",
   "best_of",
   "messages",
   "prompt",
 ] as const;
 type Key = (typeof KEYS)[number];
+/**
+ * The fields that limit an answer: of chat, of newer chat models, and of `/v1/responses`. Every one that a body has is
+ * read and, where it must be, lowered, whatever the path: servers differ about which ones they obey.
+ */
+const LIMITS = ["max_tokens", "max_completion_tokens", "max_output_tokens"] as const satisfies readonly Key[];
 
 /** The keys of one length, and their bytes. */
 interface KnownKeys {
@@ -82,7 +88,7 @@ export interface ScannedBody {
   readonly stream: boolean;
   /** `stream_options.include_usage` is true. */
   readonly usageAsked: boolean;
-  /** The client's limit of output tokens, the larger if it gave two; 0: none. */
+  /** The client's limit of output tokens, the largest if it gave several; 0: none. */
   readonly outputTokensMax: number;
   /** Answers asked for: the larger of `n` and `best_of`, times prompts. */
   readonly answers: number;
@@ -109,6 +115,7 @@ function noRanges(): Partial<Record<Key, Range>> {
     stream_options: undefined,
     max_tokens: undefined,
     max_completion_tokens: undefined,
+    max_output_tokens: undefined,
     n: undefined,
     best_of: undefined,
     messages: undefined,
@@ -152,18 +159,21 @@ function readFields(
 ): ScannedBody {
   const n = readCount(bytes, ranges.n, "n", 1, ANSWERS_MAX) || 1;
   const bestOf = readCount(bytes, ranges.best_of, "best_of", 1, ANSWERS_MAX) || 1;
-  const max = Math.max(
-    readCount(bytes, ranges.max_tokens, "max_tokens", 0),
-    readCount(bytes, ranges.max_completion_tokens, "max_completion_tokens", 0),
-  );
+  let max = 0;
+  let limited = false;
+  for (const name of LIMITS) {
+    const range = ranges[name];
+    if (!isSet(bytes, range)) continue;
+    limited = true;
+    max = Math.max(max, readCount(bytes, range, name, 0));
+  }
   const stream = readBoolean(bytes, ranges.stream, "stream");
   return {
     bytes,
     model: readModel(bytes, ranges.model),
     stream,
     usageAsked: stream && readStreamOptions(bytes, ranges.stream_options)?.["include_usage"] === true,
-    outputTokensMax:
-      max === 0 && (isSet(bytes, ranges.max_tokens) || isSet(bytes, ranges.max_completion_tokens)) ? 1 : max,
+    outputTokensMax: max === 0 && limited ? 1 : max,
     answers: Math.max(n, bestOf) * countPrompts(bytes, ranges.prompt),
     choices: n,
     ranges,
@@ -251,7 +261,7 @@ export interface BodyChanges {
   /** The most output tokens, null to leave them alone. */
   readonly outputTokensMax: number | null;
   /** The field for it when the client used none: servers differ about which one they take. */
-  readonly outputTokensField: "max_tokens" | "max_completion_tokens";
+  readonly outputTokensField: (typeof LIMITS)[number];
 }
 
 /** The changed body; all other bytes are as they came. */
@@ -272,17 +282,18 @@ export function changeBody(body: ScannedBody, changes: BodyChanges): Buffer {
   return splice(bytes, splices);
 }
 
-function clamp(body: ScannedBody, max: number, field: string, splices: Splice[]): void {
+function clamp(body: ScannedBody, max: number, field: BodyChanges["outputTokensField"], splices: Splice[]): void {
   const { bytes, ranges, inside } = body;
   let found = false;
-  for (const range of [ranges.max_tokens, ranges.max_completion_tokens]) {
+  for (const name of LIMITS) {
+    const range = ranges[name];
     if (!isSet(bytes, range)) continue;
     found = true;
     if (Number(bytes.toString("latin1", range.start, range.end)) > max)
       splices.push({ start: range.start, end: range.end, text: String(max) });
   }
   if (found) return;
-  const absent = field === "max_tokens" ? ranges.max_tokens : ranges.max_completion_tokens;
+  const absent = ranges[field];
   if (absent === undefined) splices.push({ start: inside, end: inside, text: `"${field}":${max},` });
   else splices.push({ start: absent.start, end: absent.end, text: String(max) });
 }

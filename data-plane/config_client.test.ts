@@ -10,6 +10,7 @@ import { TableFile } from "./config_table_file.ts";
 import { connectControlPlane, type ControlPlane } from "./control_plane.ts";
 import { SILENT } from "./journal/testing.ts";
 import { RouteTable } from "./route_table.ts";
+import { resource } from "./testing.ts";
 import { FakeControlPlane, NODE_TOKEN } from "./testing_control_plane.ts";
 
 const VE = "ve_aaaaaaaaaaaaaaaaaaaaaaaaaa";
@@ -110,6 +111,33 @@ test("a snapshot makes the table, deltas and wallet events follow, and the state
   await server.until(() => server.statuses.some(({ applied }) => applied?.revision === 4n));
   expect(node.pushes).toEqual([{ veId: VE, recall: true, toppedUp: false }]);
   expect([...node.wallets.graced()]).toEqual([]);
+});
+
+test("pushes about limits reach their accounts, and another kind of Unit makes a lease worthless", async () => {
+  const node = start();
+  const forfeited: string[] = [];
+  node.wallets.forfeit = (account) => void forfeited.push(account);
+  const pm = (unitLimitUnit: number) =>
+    resource("physicalModel", { id: "pm_a", providerId: "p", upstreamName: "u", unitLimitUnit, creditLimited: true });
+  const change = (revision: bigint, unit: number): void =>
+    send({ case: "delta", value: { fromRevision: revision - 1n, revision, upserts: [pm(unit)], removedIds: [] } });
+  await server.until(() => server.watches.length === 1);
+  sendSnapshot(3n);
+  await node.hasTable;
+  change(4n, 1);
+  change(5n, 1);
+  await server.until(() => server.statuses.some(({ applied }) => applied?.revision === 5n));
+  expect(node.table.physicalModel("pm_a")).toMatchObject({ unitLimit: 1, creditLimited: true, limited: true });
+  expect(forfeited).toEqual([]);
+  change(6n, 5);
+  send({ case: "wallet", value: { physicalModelId: "pm_a", limitKind: 1, recall: true, toppedUp: false } });
+  send({ case: "wallet", value: { physicalModelId: "pm_a", limitKind: 2, recall: false, toppedUp: true } });
+  await server.until(() => server.statuses.some(({ applied }) => applied?.revision === 6n));
+  expect(forfeited).toEqual(["pm_a/units"]);
+  expect(node.pushes).toEqual([
+    { veId: "pm_a/units", recall: true, toppedUp: false },
+    { veId: "pm_a/credits", recall: false, toppedUp: true },
+  ]);
 });
 
 test("after the connection breaks it goes on from where it was", async () => {

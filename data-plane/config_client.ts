@@ -6,6 +6,7 @@ import type { Logger } from "pino";
 import { type Credits, parseCredits } from "../core/credits.ts";
 import type { WatchConfigResponse } from "../proto/gen/tokenbill/node/v1/config_feed_service_pb.ts";
 import type { Resource } from "../proto/gen/tokenbill/node/v1/config_pb.ts";
+import { limitAccount, LimitKind } from "./budget/accounts.ts";
 import type { Wallets } from "./budget/wallets.ts";
 import type { TableFile } from "./config_table_file.ts";
 import type { FeedClient } from "./control_plane.ts";
@@ -141,9 +142,14 @@ export class ConfigClient {
     const { table, wallets } = this.#options;
     const { event: what } = event;
     if (what.case === "wallet") {
-      wallets.push(what.value.veId, what.value);
+      const { veId, physicalModelId, limitKind } = what.value;
+      const account = physicalModelId === "" ? veId : limitAccount(physicalModelId, limitKind as number as LimitKind);
+      wallets.push(account, what.value);
       return true;
     }
+    // What the table says until now is the kind of Unit that leases are counted in.
+    if (what.case === "snapshotChunk") this.#noteUnits(what.value.resources);
+    else if (what.case === "delta") this.#noteUnits(what.value.upserts);
     const { gap, rejected } = table.apply(event);
     if (gap === true) return false;
     switch (what.case) {
@@ -186,6 +192,17 @@ export class ConfigClient {
       const grace = graceOf(kind.value.offlineGraceCredits);
       if (this.#graces === null) this.#options.wallets.setGrace(kind.value.id, grace);
       else if (grace > 0n) this.#graces.set(kind.value.id, grace);
+    }
+  }
+
+  /** A Unit Limit that changes its kind of Unit makes the leases of it worthless. */
+  #noteUnits(resources: readonly Resource[]): void {
+    const { table, wallets } = this.#options;
+    for (const { kind } of resources) {
+      if (kind.case !== "physicalModel") continue;
+      const { id, unitLimitUnit } = kind.value;
+      const before = table.physicalModel(id)?.unitLimit ?? 0;
+      if (before !== 0 && before !== Number(unitLimitUnit)) wallets.forfeit(limitAccount(id, LimitKind.UNITS));
     }
   }
 

@@ -1,6 +1,7 @@
 /** What all requests of a pipeline share. */
 
 import type { PipelineDeps } from "./deps.ts";
+import { Drains } from "./drains.ts";
 import { HEALTH_DEFAULTS, type HealthSettings } from "./health.ts";
 import type { RoutePm } from "./route_types.ts";
 import { TimerWheel } from "./timers.ts";
@@ -24,6 +25,7 @@ export class Core {
   readonly wheel: TimerWheel;
   readonly health: HealthSettings;
   readonly live = new Set<Live>();
+  readonly drains = new Drains();
   private waiting: (() => void)[] = [];
   private shortageAt = Number.NEGATIVE_INFINITY;
   private progress: NodeJS.Timeout | null = null;

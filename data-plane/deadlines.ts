@@ -9,9 +9,6 @@ export const IDLE_MS = 120_000;
 export const TOTAL_MS = 1_800_000;
 /** A client that reads nothing for so long is as good as gone. */
 export const CLIENT_STALL_MS = 120_000;
-/** After the client left, an answer is read on for at most this long, and this many bytes. */
-export const DRAIN_MS_MAX = 120_000;
-export const DRAIN_BYTES_MAX = 16 * 1024 * 1024;
 /** An upstream that does not end its answer after `[DONE]` is cut off. */
 export const AFTER_DONE_MS = 2_000;
 

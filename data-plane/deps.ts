@@ -5,6 +5,7 @@ import type { Budget } from "./budget/budget.ts";
 import type { HealthSettings } from "./health.ts";
 import type { Journal } from "./journal/journal.ts";
 import type { RouteTable } from "./route_table.ts";
+import type { TokenCounter } from "./tokenizer/tokens.ts";
 import type { Upstream } from "./transport.ts";
 
 export interface PipelineSettings {
@@ -39,4 +40,6 @@ export interface PipelineDeps {
   readonly settings: PipelineSettings;
   readonly log: Logger;
   readonly metrics: PipelineMetrics;
+  /** Counts what an upstream does not report; absent: text counts by its bytes. */
+  readonly tokens?: TokenCounter;
 }

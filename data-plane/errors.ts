@@ -185,6 +185,37 @@ export function rateLimited(model: string, retryAfterS: number): ErrorAnswer {
   );
 }
 
+/**
+ * Every target is at its Unit Limit or Credit Limit. `insufficient_quota` would send the client to a checkout that cannot
+ * help. The SDKs retry a 429 after what `retry-after` says, which is of use only if a limit starts again by then: if not,
+ * they are told to give up at once, rather than keep their caller waiting for the same answer.
+ * @param retryAfterS when there is hope again; Infinity: that is not known
+ */
+export function modelLimitReached(model: string, retryAfterS: number): ErrorAnswer {
+  return answer(
+    429,
+    {
+      message: `The model \`${model.slice(0, 256)}\` has reached its usage limit.`,
+      type: "rate_limit_error",
+      code: "model_limit_reached",
+    },
+    [...(retryAfterS > RETRY_AFTER_S_MAX ? NO_RETRY : []), ...retryAfter(retryAfterS)],
+  );
+}
+
+/** The limits of the targets cannot be asked about at the moment. */
+export function limitUnavailable(model: string): ErrorAnswer {
+  return answer(
+    503,
+    {
+      message: `The usage limits of the model \`${model.slice(0, 256)}\` cannot be checked at the moment. Please try again shortly.`,
+      type: UNAVAILABLE,
+      code: "limit_unavailable",
+    },
+    retryAfter(2),
+  );
+}
+
 export const TOTAL_TIMEOUT: ErrorAnswer = answer(504, {
   message: "The request took too long.",
   type: "server_error",

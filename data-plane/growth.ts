@@ -2,34 +2,47 @@
 
 import type { Budget, Reservation } from "./budget/budget.ts";
 import { GROW_AT_PERCENT, outputTokensAt, SLICE_TOKENS, sliceCost } from "./budget/estimate.ts";
+import { estimateTokens } from "./meter.ts";
 import type { AdmissionRates } from "./route_types.ts";
 
 /** A stream whose wish for more was refused asks again after so many tokens. */
 const GROW_AGAIN_TOKENS = 32;
 /** Half of the slice that a stream may overdraw; the other half is left for the frame that crosses the line. */
 const OVERDRAW_TOKENS = SLICE_TOKENS / 2;
+/**
+ * An answer that keeps to its limit must not be cut for long words, so here a token has more bytes than on average
+ * (where each piece is a token, as with most upstreams, that does not matter).
+ */
+const STRICT_BYTES_PER_TOKEN = 6;
 
 export class Growth {
   private readonly budget: Budget;
   private readonly reservation: Reservation;
   private readonly rates: AdmissionRates;
+  private readonly strict: boolean;
   private readonly inputCredits: bigint;
   /** Output tokens at which to look again. */
   private lookAt: number;
 
   /** `rates` are those of the target that serves. */
-  constructor(budget: Budget, reservation: Reservation, rates: AdmissionRates, bodyBytes: number) {
+  constructor(budget: Budget, reservation: Reservation, rates: AdmissionRates, bodyBytes: number, strict: boolean) {
     this.budget = budget;
     this.reservation = reservation;
     this.rates = rates;
-    this.inputCredits = BigInt(bodyBytes) * rates.input + rates.request;
-    this.lookAt = this.tokensAt(GROW_AT_PERCENT);
+    this.strict = strict;
+    this.inputCredits = BigInt(bodyBytes) * (strict ? rates.dearInput : rates.input) + rates.request;
+    this.lookAt = strict ? this.tokensAt(100n) + 1 : this.tokensAt(GROW_AT_PERCENT);
   }
 
-  /** True if the wallet covers so many output tokens but for one slice, having taken more from it where needed. */
-  covers(outputTokens: number): boolean {
+  /**
+   * True if the wallet covers so much, in BALANCED but for one slice, having taken more from it where needed. STRICT has
+   * told the upstream how long the answer may be, and holds all of that: this ends only what goes on beyond.
+   */
+  covers(textBytes: number, pieces: number): boolean {
+    if (this.strict) return this.coversStrictly(Math.max(pieces, Math.ceil(textBytes / STRICT_BYTES_PER_TOKEN)));
+    const outputTokens = estimateTokens(textBytes, pieces);
     while (outputTokens >= this.lookAt) {
-      if (this.budget.grow(this.reservation, sliceCost(this.rates))) {
+      if (this.budget.grow(this.reservation, sliceCost(this.rates, false))) {
         this.lookAt = this.tokensAt(GROW_AT_PERCENT);
         continue;
       }
@@ -41,7 +54,16 @@ export class Growth {
     return true;
   }
 
+  private coversStrictly(outputTokens: number): boolean {
+    while (outputTokens >= this.lookAt) {
+      if (!this.budget.grow(this.reservation, sliceCost(this.rates, true))) return false;
+      this.lookAt = this.tokensAt(100n) + 1;
+    }
+    return true;
+  }
+
   private tokensAt(percent: bigint): number {
-    return outputTokensAt(this.reservation.held, this.inputCredits, this.rates.output, percent);
+    const { reservation, inputCredits, rates, strict } = this;
+    return outputTokensAt(reservation.held, inputCredits, strict ? rates.dearOutput : rates.output, percent);
   }
 }

@@ -142,7 +142,7 @@ describe("usage objects", () => {
 
 describe("estimates", () => {
   test("are marked as such", () => {
-    expect(estimateUnits(401, 7, true)).toEqual([
+    expect(estimateUnits(101, 7, true)).toEqual([
       { meter: Meter.INPUT_TOKENS, quantity: 101, source: UnitSource.ESTIMATED },
       { meter: Meter.OUTPUT_TOKENS, quantity: 7, source: UnitSource.ESTIMATED },
       { meter: Meter.REQUESTS, quantity: 1, source: UnitSource.REPORTED },

@@ -102,10 +102,8 @@ export function unitsFromUsage(usage: unknown, hasOutput: boolean, hasContent: b
 }
 
 /** Quantities for an answer without usage, marked as estimated. */
-export function estimateUnits(bodyBytes: number, outputTokens: number, hasOutput: boolean): UnitQuantity[] {
-  const units: UnitQuantity[] = [
-    { meter: Meter.INPUT_TOKENS, quantity: Math.ceil(bodyBytes / BYTES_PER_TOKEN), source: UnitSource.ESTIMATED },
-  ];
+export function estimateUnits(inputTokens: number, outputTokens: number, hasOutput: boolean): UnitQuantity[] {
+  const units: UnitQuantity[] = [{ meter: Meter.INPUT_TOKENS, quantity: inputTokens, source: UnitSource.ESTIMATED }];
   if (hasOutput) units.push({ meter: Meter.OUTPUT_TOKENS, quantity: outputTokens, source: UnitSource.ESTIMATED });
   units.push(ONE_REQUEST);
   return units;

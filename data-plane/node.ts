@@ -1,6 +1,5 @@
 /** Puts one data-plane node together and takes it apart again in order. */
 
-import * as nodeFs from "node:fs";
 import { join } from "node:path";
 import type { Logger } from "pino";
 import { Wallets } from "./budget/wallets.ts";
@@ -13,11 +12,13 @@ import { FileJournal } from "./journal/file_journal.ts";
 import { Recovery } from "./journal/recovery.ts";
 import { Reporter } from "./journal/reporter.ts";
 import { NodeMetrics } from "./metrics.ts";
+import { forwardClock } from "./forward_clock.ts";
 import { createPipeline } from "./proxy.ts";
 import { RouteTable } from "./route_table.ts";
 import { startServer } from "./server.ts";
 import { formatAddress } from "../core/listen_address.ts";
 import type { Settings } from "./settings.ts";
+import { WorkerCounter } from "./tokenizer/worker_counter.ts";
 import { createUpstream } from "./upstream.ts";
 
 /** After the last request, the last report may take this long; then the journal stays for the next start. */
@@ -43,15 +44,6 @@ export interface RunningNode {
   readonly ready: Promise<void>;
   /** Lets requests end, writes and reports everything. Safe to call twice. */
   stop(): Promise<void>;
-}
-
-/** Milliseconds since 1970 that never go back, go on when the wall clock is set back, and count sleep of the machine. */
-export function forwardClock(): () => number {
-  let last = 0;
-  return () => {
-    last = Math.max(last, performance.timeOrigin + performance.now(), Date.now());
-    return last;
-  };
 }
 
 type Parts = ReturnType<typeof assemble>;
@@ -91,7 +83,6 @@ function assemble({ settings, nodeId, nodeToken, worker, log }: NodeOptions) {
     wallNow: Date.now,
     random,
     newId,
-    fs: nodeFs,
   });
   const table = new RouteTable();
   const hasTable = Promise.withResolvers<void>();
@@ -100,6 +91,7 @@ function assemble({ settings, nodeId, nodeToken, worker, log }: NodeOptions) {
   const file = new TableFile({ path: join(settings.home, "node", "table.bin"), nodeToken, log, writes });
   const config = new ConfigClient({ ...same, client: control.feed, table, wallets, file, onTable: hasTable.resolve });
   const upstream = createUpstream({ allowPrivate: settings.allowPrivateUpstreams });
+  const tokens = new WorkerCounter({ log });
   const { veDomain, corsOrigins } = settings;
   const pipeline = createPipeline({
     table,
@@ -113,6 +105,7 @@ function assemble({ settings, nodeId, nodeToken, worker, log }: NodeOptions) {
     settings: { veDomain, corsOrigins },
     log,
     metrics,
+    tokens,
   });
   const parts = {
     bootId,
@@ -127,6 +120,7 @@ function assemble({ settings, nodeId, nodeToken, worker, log }: NodeOptions) {
     table,
     config,
     upstream,
+    tokens,
     pipeline,
   };
   return { ...parts, hasTable: hasTable.promise, now, log };
@@ -160,9 +154,10 @@ async function release({
   recovery,
   config,
   upstream,
+  tokens,
   log,
 }: Parts): Promise<void> {
-  await Promise.all([config.stop(), recovery.stop(), upstream.close()]);
+  await Promise.all([config.stop(), recovery.stop(), upstream.close(), tokens.close()]);
   await journal.sync();
   const allReported = await reporter.stop(FINAL_REPORT_MS);
   await journal.close();

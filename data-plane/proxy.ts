@@ -242,11 +242,18 @@ class Entry implements BodySink, ExchangeSink, Live {
   ): void {
     const { id, arriveMs, key, endpoint, headers } = this;
     const { stream } = size;
-    const clampTo = this.clampOf(size, targets, wish, reservation);
-    if (clampTo !== null) headers.push("x-tokenbill-clamped-max-tokens", String(clampTo));
-    const admitted = { id, arriveMs, key, endpoint, lm, body, stream, headers, reservation, clampTo };
-    // From here on the reservation is the other's to settle.
-    new Serving(this.core, this.exchange, admitted).begin();
+    let serving: Serving;
+    try {
+      const clampTo = this.clampOf(size, targets, wish, reservation);
+      if (clampTo !== null) headers.push("x-tokenbill-clamped-max-tokens", String(clampTo));
+      const admitted = { id, arriveMs, key, endpoint, lm, body, stream, headers, reservation, clampTo };
+      serving = new Serving(this.core, this.exchange, admitted);
+    } catch (error) {
+      this.core.deps.budget.settle(reservation, 0n);
+      throw error;
+    }
+    // From here on the reservation is the other's to settle, whatever happens.
+    serving.begin();
     this.core.closed(this);
   }
 

@@ -224,7 +224,7 @@ describe("when everything fails", () => {
     expect(gateway.journal.settlements[0]!.attempts).toHaveLength(2);
   });
 
-  test("the total deadline: 504", async () => {
+  test("[timeout-before-content] the total deadline: 504", async () => {
     await start({ deadlines: { totalMs: 80 } });
     for (const upstream of gateway.upstreams) upstream.always(hang);
     const response = await gateway.chat();

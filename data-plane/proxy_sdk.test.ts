@@ -184,7 +184,7 @@ describe("errors", () => {
     expect([caught.status, caught.code, caught.headers.get("retry-after")]).toEqual([503, "budget_unavailable", "2"]);
   });
 
-  test("a journal that takes nothing: 503", async () => {
+  test("[journal-closed] a journal that takes nothing: 503", async () => {
     gateway.journal.accepting = false;
     client = new OpenAI({ apiKey: KEY, baseURL: `${gateway.url}/v1`, maxRetries: 0 });
     expect((await failure(ask())).status).toBe(503);

@@ -7,6 +7,7 @@ import type { Admitted } from "./admitted.ts";
 import type { AnswerReading, EndpointSpec, Format, StreamReader } from "./formats/format.ts";
 import { FrameKind } from "./formats/format.ts";
 import { estimateTokens } from "./meter.ts";
+import { OUTPUT_SAMPLE_BYTES_MAX, type TextSource } from "./tokenizer/tokens.ts";
 import { FrameTooLargeError, parseFrame, type SseEvent, SseSplitter } from "./sse.ts";
 
 /** JSON answers up to this size are checked whole before they are sent; the rest of a longer one passes through. */
@@ -25,6 +26,8 @@ export interface Delivered {
   /** Least number of output tokens that arrived: one for each piece of a stream. */
   readonly pieces: number;
   readonly hasContent: boolean;
+  /** The generated text for the tokenizer; null: none was kept. */
+  readonly text: TextSource | null;
 }
 
 /** What a relay tells the request it works for. */
@@ -39,8 +42,8 @@ export interface RelayHost {
   complete(final: Uint8Array | null): void;
   /** The answer broke after it began. */
   broken(): void;
-  /** So many output tokens arrived by now. The host stops the relay when the wallet covers no more. */
-  metered(outputTokens: number): void;
+  /** So much generated text arrived by now. The host stops the relay when the wallet covers no more. */
+  metered(textBytes: number, pieces: number): void;
 }
 
 export interface Relay {
@@ -66,11 +69,13 @@ export function relayFor(host: RelayHost, format: Format, request: Admitted, con
 class WholeAnswer implements Delivered {
   readonly usage: unknown;
   readonly pieces = 0;
+  readonly text: TextSource;
   private readonly reading: AnswerReading;
 
   constructor(reading: AnswerReading) {
     this.reading = reading;
     this.usage = reading.usage;
+    this.text = reading;
   }
 
   get outputTokens(): number {
@@ -127,7 +132,7 @@ class JsonRelay implements Relay {
   delivered(): Delivered {
     if (this.whole !== null) return this.whole;
     const hasContent = this.bytes > 0;
-    return { usage: null, outputTokens: estimateTokens(this.bytes, 0), pieces: 0, hasContent };
+    return { usage: null, outputTokens: estimateTokens(this.bytes, 0), pieces: 0, hasContent, text: null };
   }
 
   lengthFrame(): null {
@@ -165,6 +170,7 @@ class JsonRelay implements Relay {
       outputTokens: estimateTokens(this.bytes, 0),
       pieces: 0,
       hasContent: true,
+      text: { sample: () => ({ bytes: tail.subarray(0, OUTPUT_SAMPLE_BYTES_MAX), textBytes: this.bytes, tokens: 0 }) },
     };
   }
 }
@@ -223,8 +229,9 @@ class StreamRelay implements Relay {
   }
 
   delivered(): Delivered {
-    const { usage, textBytes, pieces } = this.reader;
-    return { usage, outputTokens: estimateTokens(textBytes, pieces), pieces, hasContent: this.hasContent };
+    const { reader, hasContent } = this;
+    const { usage, textBytes, pieces } = reader;
+    return { usage, outputTokens: estimateTokens(textBytes, pieces), pieces, hasContent, text: reader };
   }
 
   lengthFrame(choices: number): Buffer {
@@ -272,7 +279,7 @@ class StreamRelay implements Relay {
     const { textBytes, pieces } = this.reader;
     if (this.stopped || pieces === this.meteredPieces) return;
     this.meteredPieces = pieces;
-    this.host.metered(estimateTokens(textBytes, pieces));
+    this.host.metered(textBytes, pieces);
   }
 
   private forward(buffer: Buffer, start: number, end: number): void {

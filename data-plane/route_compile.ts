@@ -117,6 +117,13 @@ function compileKind(price: Price): CompiledPrice | null {
   throw new RejectError("price: its kind is not known to this node");
 }
 
+/** The kind of Unit that a Unit Limit counts; 0: there is none. */
+export function compileUnitKind(unit: number): UnitKind | 0 {
+  // A limit that cannot be counted cannot be kept: better no such model than one without its limit.
+  if (unit < 0 || unit > UnitKind.REQUESTS) throw new RejectError(`unit_limit_unit ${unit} is not known to this node`);
+  return unit as UnitKind | 0;
+}
+
 function dearest(price: CompiledPrice, meters: readonly Meter[]): bigint {
   let max = 0n;
   for (const meter of meters) {

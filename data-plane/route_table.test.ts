@@ -143,6 +143,11 @@ describe("rejections", () => {
       }),
       /price: /,
     ],
+    [
+      "a Unit Limit of an unknown kind of Unit",
+      resource("physicalModel", { id: "x", providerId: "prov_0", upstreamName: "u", unitLimitUnit: 9 }),
+      /unit_limit_unit 9/,
+    ],
     ["a target named twice", lm("x", VE, "m", [target("pm_0"), target("pm_0", 1)]), /named twice/],
     ["a negative weight", lm("x", VE, "m", [target("pm_0", 0, -1)]), /weight/],
     ["a taken name", lm("x", VE, "gpt", [target("pm_0")]), /has this name/],

@@ -8,7 +8,7 @@ import type { Resource } from "../proto/gen/tokenbill/node/v1/config_pb.ts";
 import type { Delta, WatchConfigResponse } from "../proto/gen/tokenbill/node/v1/config_feed_service_pb.ts";
 import { Tables } from "./route_tables.ts";
 import type { Health } from "./health.ts";
-import type { RouteKey, RouteLm, RouteVe } from "./route_types.ts";
+import type { RouteKey, RouteLm, RoutePm, RouteVe } from "./route_types.ts";
 
 /** At most this many rejections are told of one event. */
 export const REJECTED_MAX = 1000;
@@ -75,6 +75,12 @@ export class RouteTable {
   ve(id: string): RouteVe | undefined {
     const ve = this.tables.ves.get(id);
     return ve !== undefined && ve.present ? ve : undefined;
+  }
+
+  /** The Physical Model with this id. */
+  physicalModel(id: string): RoutePm | undefined {
+    const pm = this.tables.pms.get(id);
+    return pm !== undefined && pm.present ? pm : undefined;
   }
 
   /** The Logical Model of a VE by the name that clients send. */

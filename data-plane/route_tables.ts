@@ -21,6 +21,7 @@ import {
   compileLowBalance,
   compilePrice,
   compileTiers,
+  compileUnitKind,
   exhaustedStatus,
   groupKey,
   RejectError,
@@ -138,6 +139,7 @@ export class Tables {
     if (config.providerId === "") throw new RejectError("it names no Provider");
     if (config.upstreamName === "") throw new RejectError("it has no upstream_name");
     const price = compilePrice(config.price);
+    const unitLimit = compileUnitKind(config.unitLimitUnit);
     const pm = this.pm(config.id);
     const provider = this.provider(config.providerId);
     if (pm.provider !== provider) {
@@ -155,6 +157,9 @@ export class Tables {
     pm.price = price;
     pm.rates = price === null ? null : admissionRates(price);
     pm.maxOutputTokens = max > 0n && max <= OUTPUT_TOKENS_MAX ? Number(max) : 0;
+    pm.unitLimit = unitLimit;
+    pm.creditLimited = config.creditLimited;
+    pm.limited = unitLimit !== 0 || config.creditLimited;
   }
 
   private upsertVe(config: VirtualEndpointConfig): void {
@@ -296,6 +301,9 @@ export class Tables {
         price: null,
         rates: null,
         maxOutputTokens: 0,
+        unitLimit: 0,
+        creditLimited: false,
+        limited: false,
         health: this.healthOf(id) ?? new Health(),
         refs: 0,
       };

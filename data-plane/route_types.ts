@@ -1,5 +1,6 @@
 /** The compiled forms that the route table hands out. Objects of Providers and Physical Models are updated in place. */
 
+import type { UnitKind } from "../core/meters.ts";
 import type { CompiledPrice } from "../core/pricing.ts";
 import type { Health } from "./health.ts";
 
@@ -45,6 +46,11 @@ export interface RoutePm {
   rates: AdmissionRates | null;
   /** 0: not known. */
   maxOutputTokens: number;
+  /** The kind of Unit that its Unit Limit counts; 0: it has none. */
+  unitLimit: UnitKind | 0;
+  creditLimited: boolean;
+  /** It has a limit of either kind. */
+  limited: boolean;
   readonly health: Health;
   /** How many target groups lead here. */
   refs: number;

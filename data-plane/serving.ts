@@ -3,16 +3,19 @@
 import { type Admitted, identityOf, outboundOf } from "./admitted.ts";
 import type { Core, Live } from "./core.ts";
 import * as deadlines from "./deadlines.ts";
+import { DRAIN_MS_MAX, type Drain } from "./drains.ts";
 import * as errors from "./errors.ts";
 import type { Format } from "./formats/format.ts";
 import { formatOf } from "./formats/index.ts";
 import { Growth } from "./growth.ts";
 import type { FailureKind } from "./health.ts";
 import { AttemptResult, OnDisconnect, Outcome, Phase } from "./outcome.ts";
+import { type LimitFailure, LimitHolds } from "./limits.ts";
 import { type Delivered, lastFrames, type Relay, relayFor, type RelayHost } from "./relay.ts";
 import { addAnswerHeaders, type Last, replyLast } from "./reply.ts";
-import { checkoutUrl, type RoutePm } from "./route_types.ts";
-import { type Bill, billFor, NOBODY_SERVED, progressOf, settlementOf } from "./settlement.ts";
+import { checkoutUrl, routable, type RoutePm } from "./route_types.ts";
+import { type Bill, NOBODY_SERVED, progressOf } from "./settlement.ts";
+import { ESTIMATE_WAIT_MS, Settling } from "./settling.ts";
 import { Deadline, type Timed } from "./timers.ts";
 import { Trail } from "./trail.ts";
 import type { CallErrorKind, Exchange, ExchangeSink, OutboundCall, OutboundSink } from "./transport.ts";
@@ -29,11 +32,12 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
   private phase: Phase = Phase.TRYING;
   /** The client left; the answer is only read for its usage. */
   private gone = false;
-  private drainUntil = Number.POSITIVE_INFINITY;
-  private drainBytes = 0;
+  private drain: Drain | null = null;
   private pm: RoutePm | null = null;
   private format: Format | null = null;
   private bill: Bill = NOBODY_SERVED;
+  /** What is held of the limits of `pm`; null: it has none. */
+  private limits: LimitHolds | null = null;
   private growth: Growth | null = null;
   private call: OutboundCall | null = null;
   private head: AnswerHead | null = null;
@@ -48,6 +52,7 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
   private noted = -1;
   /** What goes out last, once the settlement is journaled. */
   private last: Last = null;
+  private settling: Settling | null = null;
 
   constructor(core: Core, exchange: Exchange, request: Admitted) {
     this.core = core;
@@ -59,9 +64,9 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
   }
 
   begin(): void {
-    this.core.opened(this);
-    this.exchange.setSink(this);
     try {
+      this.core.opened(this);
+      this.exchange.setSink(this);
       if (this.request.stream)
         this.core.deps.journal.intent({ ...identityOf(this.request), arriveUnixUs: this.arriveUs });
       this.attempt();
@@ -76,15 +81,41 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
     const { core, request, trail } = this;
     const pm = trail.next();
     if (pm === null) return this.finishWithError(trail.error(request.body.model), Outcome.UPSTREAM_ERROR);
-    const format = formatOf(pm.provider.format)!;
     this.pm = pm;
+    this.bill = NOBODY_SERVED;
+    this.head = this.refusal = this.relay = null;
+    if (!pm.limited) return this.send(pm);
+    this.limits = new LimitHolds(core.deps.budget, pm, (failure, retryMs) => {
+      this.guard(() => this.limitsKnown(pm, failure, retryMs));
+    });
+    if (this.limits.take(request)) return this.send(pm);
+    // Until the answer comes, which is soon, only the deadline of the whole counts.
+    core.wheel.set(this.deadline, this.totalAt);
+  }
+
+  private limitsKnown(pm: RoutePm, failure: LimitFailure | null, retryMs: number): void {
+    if (this.phase >= Phase.SETTLING) return;
+    // The model may have been taken away meanwhile.
+    if (failure === null && routable(pm)) return this.send(pm);
+    this.dropLimits();
+    this.trail.limited(pm, failure ?? "unavailable", retryMs);
+    this.attempt();
+  }
+
+  private dropLimits(): void {
+    this.limits?.release();
+    this.limits = null;
+  }
+
+  private send(pm: RoutePm): void {
+    const { core, request } = this;
+    const format = formatOf(pm.provider.format)!;
     this.format = format;
     // The price of this moment holds to the end, whatever changes meanwhile.
     this.bill = { pmId: pm.id, price: pm.price };
     this.growth = request.stream
-      ? new Growth(core.deps.budget, request.reservation, pm.rates!, request.body.bytes.length)
+      ? new Growth(core.deps.budget, request.reservation, pm.rates!, request.body.bytes.length, request.key.ve.strict)
       : null;
-    this.head = this.refusal = this.relay = null;
     this.sent = this.paused = false;
     this.firstByteUs = 0;
     this.call = core.deps.upstream.send(outboundOf(request, format, pm, this.exchange), this);
@@ -113,7 +144,7 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
       const { relay } = this;
       if (relay === null) return this.refusal?.add(chunk);
       if (this.phase >= Phase.SETTLING) return;
-      if (this.gone && (this.drainBytes += chunk.length) > deadlines.DRAIN_BYTES_MAX) return this.leave(this.bill);
+      if (this.drain !== null && !this.drain.took(chunk.length)) return this.leave(this.bill);
       relay.onChunk(chunk);
       if (this.relay !== relay || this.phase >= Phase.SETTLING) return;
       // Comments and roles are no progress: until there is content, the deadline of the first byte holds.
@@ -128,7 +159,7 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
   onEnd(): void {
     try {
       this.call = null;
-      if (this.phase >= Phase.SETTLING) return this.core.wheel.clear(this.deadline);
+      if (this.phase >= Phase.SETTLING) return this.callOver();
       if (this.refusal !== null) this.statusFailed(this.refusal);
       else if (this.relay === null) this.badAnswer();
       else this.relay.onEnd();
@@ -140,7 +171,7 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
   onError(kind: CallErrorKind, detail: string): void {
     this.guard(() => {
       this.call = null;
-      if (this.phase >= Phase.SETTLING) return this.core.wheel.clear(this.deadline);
+      if (this.phase >= Phase.SETTLING) return this.callOver();
       this.core.deps.log.debug({ id: this.request.id, pm: this.pm?.id, kind, detail }, "upstream call failed");
       if (this.refusal !== null) this.statusFailed(this.refusal);
       else if (this.relay?.committed === true) this.broken();
@@ -171,12 +202,16 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
     this.record(result);
     this.trail.failed(this.pm!, kind, retryAfterMs, resendable);
     this.stopCall();
+    this.dropLimits();
     this.next();
   }
 
   /** On to the next target. `shortage`: why this node could not even try the present one. */
   private next(shortage = ""): void {
-    if (shortage !== "") this.trail.skipped(this.pm!, shortage);
+    if (shortage !== "") {
+      this.trail.skipped(this.pm!, shortage);
+      this.dropLimits();
+    }
     if (this.gone) this.settle(Outcome.CLIENT_GONE, NOBODY_SERVED, null, 0);
     else this.attempt();
   }
@@ -193,7 +228,7 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
     this.onProgressTick();
     if (this.gone) return;
     const { headers, stream } = this.request;
-    addAnswerHeaders(headers, stream, contentType, bytes, this.trail.attempts.length + 1);
+    addAnswerHeaders(headers, stream, contentType, bytes, this.trail.tries + 1);
     this.exchange.writeHead(this.head!.status, headers);
   }
 
@@ -210,8 +245,8 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
     this.call?.resume();
   }
 
-  metered(outputTokens: number): void {
-    if (this.growth === null || this.growth.covers(outputTokens)) return;
+  metered(textBytes: number, pieces: number): void {
+    if (this.growth === null || this.growth.covers(textBytes, pieces)) return;
     const fields = errors.exhaustedFields(checkoutUrl(this.request.key.ve));
     this.cut(Outcome.BUDGET_CUT, AttemptResult.SERVED, fields);
   }
@@ -256,10 +291,13 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
     this.guard(() => {
       this.gone = true;
       if (this.phase >= Phase.SETTLING) return;
+      // Nobody was called yet: there is nothing to wait for.
+      if (this.bill === NOBODY_SERVED) return this.leave(null);
       switch (this.pm!.provider.onDisconnect) {
         case OnDisconnect.DRAIN:
-          this.drainUntil = this.core.deps.now() + deadlines.DRAIN_MS_MAX;
-          this.within(deadlines.DRAIN_MS_MAX);
+          this.drain = this.core.drains.begin(this.pm!.provider.id, this.core.deps.now());
+          if (this.drain === null) return this.leave(this.bill);
+          this.within(DRAIN_MS_MAX);
           if (this.paused) this.call?.resume();
           this.paused = false;
           return;
@@ -278,14 +316,14 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
     if (this.phase === Phase.TRYING) this.pm!.health.release();
     this.stopCall();
     this.record(AttemptResult.CLIENT_GONE);
-    const counts = bill !== null && delivered?.hasContent === true ? delivered : null;
-    this.settle(Outcome.CLIENT_GONE, this.bill, counts, this.head?.status ?? 0);
+    // An upstream that has accepted the request (there is a relay) reads the input, and bills it, content or not.
+    this.settle(Outcome.CLIENT_GONE, this.bill, bill === null ? null : delivered, this.head?.status ?? 0);
   }
 
   onDeadline(): void {
     this.guard(() => {
       if (this.phase === Phase.FINISHED) return this.stopCall();
-      if (this.phase === Phase.SETTLING) return;
+      if (this.phase === Phase.SETTLING) return this.settling!.conclude();
       if (this.gone) return this.leave(this.bill);
       const total = this.core.deps.now() >= this.totalAt;
       if (this.phase === Phase.TRYING) {
@@ -304,7 +342,7 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
 
   abort(): void {
     this.guard(() => {
-      if (this.phase >= Phase.SETTLING) return;
+      if (this.phase >= Phase.SETTLING) return this.settling!.conclude();
       if (this.gone) return this.leave(this.bill);
       if (this.phase === Phase.TRYING) return this.giveUp(errors.JOURNAL_UNAVAILABLE);
       this.cut(Outcome.UPSTREAM_CUT, AttemptResult.BAD_ANSWER, errors.SHUTTING_DOWN);
@@ -333,25 +371,24 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
     errorCode = "",
     whole = false,
   ): void {
-    const { core, request } = this;
-    const { budget, journal, metrics } = core.deps;
+    const { core, request, firstByteUs, firstContentUs, limits } = this;
     this.phase = Phase.SETTLING;
     core.wheel.clear(this.deadline);
-    const billed = billFor(bill, request, delivered, whole);
-    const { firstByteUs, firstContentUs } = this;
+    this.drain?.end();
     const durationUs = this.sinceArrival();
     const { attempts } = this.trail;
     const upstreamRequestId = this.head?.requestId() ?? "";
     const ending = { outcome, status, errorCode, attempts, firstByteUs, firstContentUs, durationUs, upstreamRequestId };
-    budget.settle(request.reservation, billed.credits);
-    metrics.request(request.endpoint.number, status, outcome, durationUs);
-    // If the write failed the journal keeps the record and says so itself; the client has paid for its answer.
-    journal.settle(settlementOf(request, this.arriveUs, bill, billed, ending), () => this.finish());
+    const end = { bill, model: this.pm?.upstreamName ?? "", delivered, whole, limits, ending };
+    this.settling = new Settling(core, request, this.arriveUs, end, () => this.finish());
+    if (!this.settling.begin((error) => this.crash(error)))
+      core.wheel.set(this.deadline, core.deps.now() + ESTIMATE_WAIT_MS);
   }
 
   private finish(): void {
     const { core, exchange } = this;
     this.phase = Phase.FINISHED;
+    core.wheel.clear(this.deadline);
     if (this.call !== null) this.core.wheel.set(this.deadline, core.deps.now() + deadlines.AFTER_DONE_MS);
     if (!this.gone) replyLast(exchange, this.request.headers, this.last);
     core.closed(this);
@@ -365,11 +402,19 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
 
   /** The next thing must happen within so many milliseconds, and within the deadlines of the whole. */
   private within(ms: number): void {
-    this.core.wheel.set(this.deadline, Math.min(this.core.deps.now() + ms, this.totalAt, this.drainUntil));
+    this.core.wheel.set(
+      this.deadline,
+      Math.min(this.core.deps.now() + ms, this.totalAt, this.drain?.until ?? this.totalAt),
+    );
   }
 
   private record(result: AttemptResult): void {
     this.trail.record(this.pm!, result, this.head?.status ?? 0);
+  }
+
+  /** While the bill is made the deadline is the tokenizer's. */
+  private callOver(): void {
+    if (this.phase === Phase.FINISHED) this.core.wheel.clear(this.deadline);
   }
 
   private stopCall(): void {
@@ -391,6 +436,7 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
     this.stopCall();
     this.core.wheel.clear(this.deadline);
     if (this.phase >= Phase.SETTLING) {
+      if (this.settling?.rescue() === true) return;
       if (!this.gone) this.exchange.destroy();
       return this.core.closed(this);
     }

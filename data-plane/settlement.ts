@@ -5,10 +5,11 @@ import { Meter, type UnitQuantity } from "../core/meters.ts";
 import { type CompiledPrice, priceUsage } from "../core/pricing.ts";
 import type { Admitted } from "./admitted.ts";
 import type { EndpointSpec } from "./formats/format.ts";
-import type { AttemptEntry, Progress, Settlement } from "./journal/journal.ts";
-import { estimateUnits, unitsFromUsage } from "./meter.ts";
+import type { AttemptEntry, LimitUse, Progress, Settlement } from "./journal/journal.ts";
+import { BYTES_PER_TOKEN, estimateUnits, unitsFromUsage } from "./meter.ts";
 import type { Outcome } from "./outcome.ts";
 import type { Delivered } from "./relay.ts";
+import type { TokenCounts } from "./tokenizer/tokens.ts";
 
 /** Who is paid for, and at what price. */
 export interface Bill {
@@ -36,14 +37,44 @@ function outputOf(units: readonly UnitQuantity[]): number {
 }
 
 /**
- * The units and Credits of what was delivered: as the upstream reported, else estimated.
+ * The units and Credits of what was delivered, as the upstream reported them; null: it did not, so they are estimated.
  * @param delivered null: nothing is billed
  * @param whole false: the answer is not complete, so a usage object that lags behind what arrived does not count
  */
-export function billFor(bill: Bill, { endpoint, body }: Admitted, delivered: Delivered | null, whole: boolean): Billed {
+export function billReported(
+  bill: Bill,
+  { endpoint }: Admitted,
+  delivered: Delivered | null,
+  whole: boolean,
+): Billed | null {
   if (bill.price === null || delivered === null) return NOTHING_BILLED;
-  let units = unitsOf(endpoint, delivered, whole);
-  units ??= estimateUnits(body.bytes.length, delivered.outputTokens, endpoint.hasOutput);
+  const units = unitsOf(endpoint, delivered, whole);
+  return units === null ? null : { units, credits: priceUsage(bill.price, units) };
+}
+
+/**
+ * The most output tokens that the upstream was told to make, all answers together: what was reserved in STRICT covers so
+ * many, and no estimate goes beyond.
+ */
+function outputLimit({ body, clampTo }: Admitted): number {
+  const each = clampTo ?? body.outputTokensMax;
+  return each === 0 ? Number.POSITIVE_INFINITY : each * body.answers;
+}
+
+/**
+ * The same where nothing was reported. Counted text counts as it is: pieces of a stream are no lower bound, since there
+ * are upstreams that send single letters. No text has more tokens than bytes, so that the input stays within what was
+ * reserved for it. Without counts bytes decide, and each piece counts as a token at least.
+ * @param counts tokens of input and output, null: not counted
+ */
+export function billEstimated(bill: Bill, request: Admitted, delivered: Delivered, counts: TokenCounts | null): Billed {
+  if (bill.price === null) return NOTHING_BILLED;
+  const { endpoint, body } = request;
+  const bytes = body.bytes.length;
+  const input = counts === null ? Math.ceil(bytes / BYTES_PER_TOKEN) : Math.min(counts.input, bytes);
+  const least = delivered.hasContent ? 1 : 0;
+  const output = counts === null ? delivered.outputTokens : Math.max(counts.output, least);
+  const units = estimateUnits(input, Math.min(output, outputLimit(request)), endpoint.hasOutput);
   return { units, credits: priceUsage(bill.price, units) };
 }
 
@@ -78,10 +109,11 @@ export function settlementOf(
   bill: Bill,
   billed: Billed,
   ending: Ending,
+  limits?: readonly LimitUse[],
 ): Settlement {
   const { key, lm } = request;
   // Written out, since spreading costs more than all of it.
-  return {
+  const settlement = {
     id: request.id,
     veId: key.ve.id,
     accessKeyId: key.id,
@@ -103,9 +135,11 @@ export function settlementOf(
     upstreamRequestId: ending.upstreamRequestId,
     errorCode: ending.errorCode,
   };
+  return limits === undefined ? settlement : { ...settlement, limits };
 }
 
 export function progressOf(request: Admitted, bill: Bill, delivered: Delivered): Progress {
-  const { units, credits } = billFor(bill, request, delivered, false);
+  const billed = billReported(bill, request, delivered, false) ?? billEstimated(bill, request, delivered, null);
+  const { units, credits } = billed;
   return { id: request.id, physicalModelId: bill.pmId, priceId: bill.price?.id ?? "", units, credits };
 }

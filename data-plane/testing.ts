@@ -6,6 +6,7 @@ import pino from "pino";
 import { type Credits, parseCredits } from "../core/credits.ts";
 import { WatchConfigResponseSchema } from "../proto/gen/tokenbill/node/v1/config_feed_service_pb.ts";
 import { type Resource, ResourceSchema } from "../proto/gen/tokenbill/node/v1/config_pb.ts";
+import { isLimit } from "./budget/accounts.ts";
 import type { Budget, Reservation, ReserveFailure, WalletBalance } from "./budget/budget.ts";
 import type { PipelineMetrics, PipelineSettings } from "./deps.ts";
 import { newId } from "./ids.ts";
@@ -13,6 +14,7 @@ import type { Intent, Journal, Progress, Settlement } from "./journal/journal.ts
 import { createPipeline } from "./proxy.ts";
 import { RouteTable } from "./route_table.ts";
 import { type RunningServer, startServer } from "./server.ts";
+import type { TokenCounter } from "./tokenizer/tokens.ts";
 import { startTestUpstream, type TestUpstream } from "./testing_upstream.ts";
 import type { Exchange, Pipeline, Upstream } from "./transport.ts";
 import { createUpstream } from "./upstream.ts";
@@ -22,17 +24,31 @@ export const KEY = "tbk_test_secret_of_the_first_key";
 export const CHECKOUT = `https://pay.example/checkout?ve_id=${VE}`;
 
 class FakeReservation implements Reservation {
-  readonly veId: string;
+  readonly account: string;
   held: Credits;
   settled = 0;
-  constructor(veId: string, held: Credits) {
-    this.veId = veId;
+  spent: Credits = 0n;
+  constructor(account: string, held: Credits) {
+    this.account = account;
     this.held = held;
   }
 }
 
+/** A limit of a Physical Model. */
+export interface FakeLimit {
+  free: Credits;
+  /** What a synchronous report would say; absent: it answers from `free`. */
+  failure?: ReserveFailure;
+  retryMs?: number;
+}
+
 /** One wallet for everything. `slow` stands for the control plane's answer. */
 export class FakeBudget implements Budget {
+  /** By account. A limit that is not here is refused, since nothing may ask for it. */
+  limits = new Map<string, FakeLimit>();
+  limitHolds: FakeReservation[] = [];
+  /** As `pending`, for limits. */
+  limitPending: (() => void)[] | null = null;
   free: Credits = parseCredits("1000");
   spent: Credits = 0n;
   reservations: FakeReservation[] = [];
@@ -47,8 +63,9 @@ export class FakeBudget implements Budget {
   slowCalls: { amount: Credits; minimum: Credits }[] = [];
   grown = 0;
 
-  reserve(veId: string, amount: Credits): Reservation | null {
-    return amount <= this.free ? this.hold(veId, amount) : null;
+  reserve(account: string, amount: Credits): Reservation | null {
+    if (isLimit(account)) return amount <= this.limits.get(account)!.free ? this.holdLimit(account, amount) : null;
+    return amount <= this.free ? this.hold(account, amount) : null;
   }
 
   reserveSlow(
@@ -57,6 +74,7 @@ export class FakeBudget implements Budget {
     minimum: Credits,
     done: (result: Reservation | ReserveFailure) => void,
   ): void {
+    if (isLimit(veId)) return this.askLimit(veId, amount, minimum, done);
     this.slowCalls.push({ amount, minimum });
     const answer = (): void => {
       if (this.failure !== null) return done(this.failure);
@@ -78,6 +96,12 @@ export class FakeBudget implements Budget {
   settle(reservation: Reservation, spent: Credits): void {
     const fake = reservation as FakeReservation;
     fake.settled++;
+    fake.spent = spent;
+    const limit = this.limits.get(fake.account);
+    if (limit !== undefined) {
+      limit.free += fake.held - spent;
+      return;
+    }
     this.free += fake.held - spent;
     this.spent += spent;
   }
@@ -92,6 +116,33 @@ export class FakeBudget implements Budget {
 
   isLow(): boolean {
     return this.low;
+  }
+
+  retryMs(account: string): number {
+    return this.limits.get(account)?.retryMs ?? 0;
+  }
+
+  private askLimit(
+    account: string,
+    amount: Credits,
+    minimum: Credits,
+    done: (result: Reservation | ReserveFailure) => void,
+  ): void {
+    const answer = (): void => {
+      const { free, failure } = this.limits.get(account)!;
+      if (failure !== undefined) return done(failure);
+      if (minimum > free) return done("exhausted");
+      done(this.holdLimit(account, amount < free ? amount : free));
+    };
+    if (this.limitPending === null) setImmediate(answer);
+    else this.limitPending.push(answer);
+  }
+
+  private holdLimit(account: string, amount: Credits): Reservation {
+    this.limits.get(account)!.free -= amount;
+    const reservation = new FakeReservation(account, amount);
+    this.limitHolds.push(reservation);
+    return reservation;
   }
 
   private hold(veId: string, amount: Credits): Reservation {
@@ -202,6 +253,8 @@ export interface GatewayOptions {
   readonly random?: () => number;
   readonly outbound?: Upstream;
   readonly bodiesBytesMax?: number;
+  readonly tokens?: TokenCounter;
+  readonly now?: () => number;
 }
 
 export interface Gateway {
@@ -213,6 +266,8 @@ export interface Gateway {
   readonly metrics: FakeMetrics;
   readonly pipeline: Pipeline;
   readonly server: RunningServer;
+  /** What was logged as an error; `close` fails if there is any. */
+  readonly problems: string[];
   /** POST with the key. */
   post(path: string, body: unknown, headers?: Record<string, string>, signal?: AbortSignal): Promise<Response>;
   chat(fields?: Record<string, unknown>, signal?: AbortSignal): Promise<Response>;
@@ -291,12 +346,13 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
     budget,
     journal,
     upstream: outbound,
-    now: () => performance.timeOrigin + performance.now(),
+    now: options.now ?? (() => performance.timeOrigin + performance.now()),
     random: options.random ?? Math.random,
     newId,
     settings: { veDomain: "", corsOrigins: [], ...options.settings },
     log,
     metrics,
+    ...(options.tokens !== undefined && { tokens: options.tokens }),
   });
   const departures = watchDepartures(pipeline);
   const server = await startServer({
@@ -324,6 +380,7 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
     metrics,
     pipeline,
     server,
+    problems,
     post,
     chat: (fields = {}, signal) =>
       post(
@@ -373,7 +430,7 @@ function watchDepartures(pipeline: Pipeline): { pipeline: Pipeline; first: Promi
 }
 
 function check(budget: FakeBudget, journal: FakeJournal, pipeline: Pipeline, problems: readonly string[]): void {
-  const wrong = budget.reservations.filter(({ settled }) => settled !== 1).length;
+  const wrong = [...budget.reservations, ...budget.limitHolds].filter(({ settled }) => settled !== 1).length;
   if (wrong > 0) throw new Error(`${wrong} reservations were not settled exactly once`);
   if (journal.settlements.length !== budget.reservations.length) {
     throw new Error(`${journal.settlements.length} settlements for ${budget.reservations.length} reservations`);

@@ -6,6 +6,7 @@ import { create, fromBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError, type ConnectRouter } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { formatCredits, parseCredits } from "../core/credits.ts";
+import { limitAccount, LimitKind } from "./budget/accounts.ts";
 import {
   ConfigFeedService,
   type ReportConfigStatusRequest,
@@ -14,6 +15,7 @@ import {
 } from "../proto/gen/tokenbill/node/v1/config_feed_service_pb.ts";
 import {
   LeaseStateSchema,
+  LimitStateSchema,
   ReportStatus,
   type ReportUsageRequest,
   ReportUsageResponseSchema,
@@ -32,7 +34,7 @@ export interface Boot {
 }
 
 /** What becomes of the next call of ReportUsage. */
-export type Fate = "answer" | "lose_answer" | "lose_call" | "refuse_leases";
+export type Fate = "answer" | "hold_answer" | "lose_answer" | "lose_call" | "refuse_leases";
 
 export class FakeControlPlane {
   readonly boots = new Map<string, Boot>();
@@ -40,8 +42,12 @@ export class FakeControlPlane {
   readonly reports: ReportUsageRequest[] = [];
   /** Taken from the front, one for each report; then `answer`. */
   readonly fates: Fate[] = [];
-  /** What each VE gets on top, if it wants anything. */
+  /** What each account gets on top, if it wants anything. */
   grant = 1_000_000n;
+  /** What a record uses of each limit of its Physical Model. */
+  limitUse = 1n;
+  /** Gives an answer that is held. */
+  #held: (() => void)[] = [];
   readonly watches: WatchConfigRequest[] = [];
   /** What everybody who watches is sent first. */
   first: readonly WatchConfigResponse[] = [];
@@ -112,6 +118,11 @@ export class FakeControlPlane {
     while (!condition()) await new Promise<void>((done) => this.#changed.push(done));
   }
 
+  /** Answers that were held leave. */
+  letGo(): void {
+    for (const give of this.#held.splice(0)) give();
+  }
+
   #noteChange(): void {
     const changed = this.#changed;
     this.#changed = [];
@@ -125,7 +136,7 @@ export class FakeControlPlane {
         throw new ConnectError("who are you?", Code.Unauthenticated);
     };
     router.service(UsageReportService, {
-      reportUsage: (request, context) => {
+      reportUsage: async (request, context) => {
         authenticate(context.requestHeader);
         return this.#report(request);
       },
@@ -145,7 +156,7 @@ export class FakeControlPlane {
     });
   }
 
-  #report(request: ReportUsageRequest) {
+  async #report(request: ReportUsageRequest) {
     this.reports.push(request);
     const fate = this.fates.shift() ?? "answer";
     if (fate === "lose_call") {
@@ -158,6 +169,7 @@ export class FakeControlPlane {
     }
     const response = this.#apply(request);
     this.#noteChange();
+    if (fate === "hold_answer") await new Promise<void>((give) => this.#held.push(give));
     if (fate === "lose_answer") throw new ConnectError("lost on the way back", Code.Unavailable);
     return response;
   }
@@ -182,22 +194,43 @@ export class FakeControlPlane {
       }),
     );
     const [lastSeq, lastRecordNo] = [BigInt(boot.lastSeq), BigInt(boot.records.length)];
-    return create(ReportUsageResponseSchema, { status, lastSeq, lastRecordNo, leases });
+    const limits = request.limits.map(({ physicalModelId, kind }) =>
+      create(LimitStateSchema, {
+        physicalModelId,
+        kind,
+        granted: formatCredits(boot.leases.get(limitAccount(physicalModelId, kind as number as LimitKind)) ?? 0n),
+        ttlMs: 60_000n,
+      }),
+    );
+    return create(ReportUsageResponseSchema, { status, lastSeq, lastRecordNo, leases, limits });
   }
 
   #take(boot: Boot, request: ReportUsageRequest, seq: number): void {
     boot.lastSeq = seq;
     boot.final = request.final;
+    const use = (account: string, spent: bigint): void => {
+      const lease = boot.leases.get(account) ?? 0n;
+      boot.leases.set(account, spent < lease ? lease - spent : 0n);
+    };
     for (const bytes of request.records) {
       const record = fromBinary(UsageRecordSchema, bytes);
       boot.records.push(record);
-      const lease = boot.leases.get(record.veId) ?? 0n;
-      const spent = parseCredits(record.credits);
-      boot.leases.set(record.veId, spent < lease ? lease - spent : 0n);
+      use(record.veId, parseCredits(record.credits));
+      for (const kind of Object.values(LimitKind)) {
+        const account = limitAccount(record.physicalModelId, kind);
+        if (boot.leases.has(account)) use(account, this.limitUse);
+      }
     }
-    for (const { veId, want, need, release } of request.leases) {
-      const lease = (boot.leases.get(veId) ?? 0n) - parseCredits(release || "0");
-      boot.leases.set(veId, (lease < 0n ? 0n : lease) + (want + need === "" ? 0n : this.grant));
+    const asks = [
+      ...request.leases.map((lease) => ({ account: lease.veId, lease })),
+      ...request.limits.map((lease) => ({
+        account: limitAccount(lease.physicalModelId, lease.kind as number as LimitKind),
+        lease,
+      })),
+    ];
+    for (const { account, lease } of asks) {
+      const left = (boot.leases.get(account) ?? 0n) - parseCredits(lease.release || "0");
+      boot.leases.set(account, (left < 0n ? 0n : left) + (lease.want + lease.need === "" ? 0n : this.grant));
     }
   }
 

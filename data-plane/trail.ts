@@ -1,18 +1,24 @@
 /** The attempts of one request: which target is next, what became of the ones before, and what to say when none is left. */
 
 import type { Core } from "./core.ts";
-import { type ErrorAnswer, noTarget, rateLimited } from "./errors.ts";
+import { type ErrorAnswer, limitUnavailable, modelLimitReached, noTarget, rateLimited } from "./errors.ts";
 import type { FailureKind } from "./health.ts";
 import type { AttemptEntry } from "./journal/journal.ts";
-import type { AttemptResult } from "./outcome.ts";
+import type { LimitFailure } from "./limits.ts";
+import { AttemptResult } from "./outcome.ts";
 import { choose, lastResort, tierOf } from "./router.ts";
 import type { RouteGroup, RoutePm } from "./route_types.ts";
 
-/** Attempts of one request, whatever the number of targets. */
+/** Calls of one request to upstreams, whatever the number of targets. Those passed over for a limit are none. */
 export const ATTEMPTS_MAX = 8;
+/** Targets passed over for a limit that the record of one request tells of. */
+export const LIMIT_ENTRIES_MAX = 32;
 
 export class Trail {
+  /** For the request log. */
   readonly attempts: AttemptEntry[] = [];
+  /** How many of them were calls. */
+  tries = 0;
   private readonly core: Core;
   private readonly group: RouteGroup;
   private readonly arriveUs: number;
@@ -22,6 +28,11 @@ export class Trail {
   private resend: RoutePm | null = null;
   private resent = false;
   private onlyRateLimits = true;
+  private shortages = 0;
+  /** Targets passed over for a limit, and whether all limits are known to be reached. */
+  private limitedCount = 0;
+  private onlyReached = true;
+  private limitRetryMs = Number.POSITIVE_INFINITY;
   private retryAfterMs = Number.POSITIVE_INFINITY;
   private startUs = 0;
 
@@ -33,7 +44,7 @@ export class Trail {
 
   /** The next target, its attempt begun; null when there is none. */
   next(): RoutePm | null {
-    if (this.attempts.length >= ATTEMPTS_MAX) return null;
+    if (this.tries >= ATTEMPTS_MAX) return null;
     const now = this.core.deps.now();
     const pm =
       choose(this.group, this.tried, this.core.deps.random, now) ?? this.takeLastResort(now) ?? this.takeResend();
@@ -45,6 +56,8 @@ export class Trail {
 
   record(pm: RoutePm, result: AttemptResult, httpStatus: number): void {
     this.core.deps.metrics.attempt(result);
+    if (result !== AttemptResult.LIMIT_REACHED) this.tries++;
+    else if (this.limitedCount > LIMIT_ENTRIES_MAX) return;
     this.attempts.push({
       physicalModelId: pm.id,
       tier: tierOf(this.group, pm),
@@ -73,12 +86,25 @@ export class Trail {
     pm.health.release();
     (this.tried ??= []).push(pm);
     this.onlyRateLimits = false;
+    this.shortages++;
     this.core.shortage(pm, detail);
+  }
+
+  /** At a limit, as far as this node can tell: nothing was tried. */
+  limited(pm: RoutePm, failure: LimitFailure, retryMs: number): void {
+    pm.health.release();
+    (this.tried ??= []).push(pm);
+    this.limitedCount++;
+    if (failure === "unavailable") this.onlyReached = false;
+    this.limitRetryMs = Math.min(this.limitRetryMs, retryMs);
+    this.record(pm, AttemptResult.LIMIT_REACHED, 0);
   }
 
   /** What the client is told when no target is left. */
   error(model: string): ErrorAnswer {
-    const limited = this.onlyRateLimits && this.attempts.length > 0;
+    if (this.limitedCount > 0 && this.tries + this.shortages === 0)
+      return this.onlyReached ? modelLimitReached(model, this.limitRetryMs / 1000) : limitUnavailable(model);
+    const limited = this.onlyRateLimits && this.tries > 0;
     return limited ? rateLimited(model, this.retryAfterMs / 1000) : noTarget(model);
   }
 

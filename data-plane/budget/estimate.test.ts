@@ -119,7 +119,8 @@ describe("STRICT", () => {
 });
 
 test("a stream's thresholds follow from what is held", () => {
-  expect(sliceCost(RATES)).toBe(25_600n);
+  expect(sliceCost(RATES, false)).toBe(BigInt(SLICE_TOKENS) * RATES.output);
+  expect(sliceCost(RATES, true)).toBe(BigInt(SLICE_TOKENS) * RATES.dearOutput);
   expect(outputTokensAt(1000n, 200n, 10n, 80n)).toBe(60);
   expect(outputTokensAt(1000n, 200n, 10n, 100n)).toBe(80);
   expect(outputTokensAt(100n, 200n, 10n, 100n)).toBe(0);

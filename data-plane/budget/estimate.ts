@@ -128,8 +128,8 @@ export function outputTokensAccepted(size: RequestSize, targets: Iterable<Target
 }
 
 /** What one more slice of a stream costs at the target that serves it. */
-export function sliceCost(rates: AdmissionRates): Credits {
-  return BigInt(SLICE_TOKENS) * rates.output;
+export function sliceCost(rates: AdmissionRates, strict: boolean): Credits {
+  return BigInt(SLICE_TOKENS) * (strict ? rates.dearOutput : rates.output);
 }
 
 /** Output tokens after which `percent` of what is held is used up, given what the input costs. */

@@ -1,6 +1,6 @@
 /**
- * PURE arithmetic of one VE's lease on this node. All amounts are picocredits; times are milliseconds of one clock that
- * only goes forward.
+ * PURE arithmetic of this node's lease of one account (see accounts.ts). Times are milliseconds of one clock that only
+ * goes forward.
  *
  *     lease     what the last answer granted, less what was given back since
  *     unacked   spend of finished requests that no answered report has carried
@@ -12,6 +12,12 @@ import { type Credits, maxCredits, minCredits } from "../../core/credits.ts";
 
 /** A lease that nothing used for this long is given back. */
 export const IDLE_RELEASE_MS = 30_000;
+/** A lease with a longer ttl than this is one of an ample account, made to outlive an outage of the control plane. */
+const ORDINARY_TTL_MS = 60_000;
+/** Such a lease is kept idle for this long: nobody misses it, and who does can recall it. */
+export const IDLE_AMPLE_MS = 900_000;
+/** A lease is renewed when half of its ttl is over, and no later than this, so that an outage finds it nearly full. */
+export const RENEW_MS_MAX = 60_000;
 /** The node stops this much before the ttl ends, or a tenth of the ttl if that is less: clocks run at different speeds. */
 export const EXPIRY_MARGIN_MS = 2_000;
 /** How far ahead a lease should last. */
@@ -35,6 +41,7 @@ export class Lease {
   usedAt: number;
   /** What may be spent beyond the lease while the control plane is away. */
   grace: Credits = 0n;
+  #ttlMs = 0;
   #amount: Credits = 0n;
   #burn: Credits = 0n;
   #burnAdded: Credits = 0n;
@@ -84,9 +91,14 @@ export class Lease {
     return this.#burn + this.#burnAdded;
   }
 
+  /** What is expected to be spent within `BURN_MS`. */
+  expected(now: number): Credits {
+    return maxCredits(this.burn(now), AHEAD_REQUESTS * this.#amount);
+  }
+
   /** What the node would like in addition; `waiting` is the sum of what waiting requests would like to hold. */
   want(now: number, waiting: Credits): Credits {
-    const target = maxCredits(this.burn(now), AHEAD_REQUESTS * this.#amount) + waiting;
+    const target = this.expected(now) + waiting;
     const free = this.free(now, false);
     // Half full is full enough: asking for every drop would move figures about for nothing.
     if (waiting === 0n && free * 2n >= target) return 0n;
@@ -94,12 +106,19 @@ export class Lease {
   }
 
   isIdle(now: number): boolean {
-    return this.reserved === 0n && now - this.usedAt >= IDLE_RELEASE_MS;
+    const idleMs = this.#ttlMs > ORDINARY_TTL_MS ? IDLE_AMPLE_MS : IDLE_RELEASE_MS;
+    return this.reserved === 0n && now - this.usedAt >= idleMs;
   }
 
   /** Less than half of the lease is free. */
   isLow(now: number): boolean {
     return this.lease > 0n && this.free(now, false) * 2n < this.lease;
+  }
+
+  /** The account counts something else from now on: what was granted is worth nothing. The next answer tells. */
+  forfeit(): void {
+    this.lease = 0n;
+    this.lapsed = true;
   }
 
   /** Stops counting on everything that is free, and returns it. */
@@ -115,8 +134,9 @@ export class Lease {
     this.lease = granted;
     this.lapsed = false;
     const ttl = Math.max(0, ttlMs);
+    this.#ttlMs = ttl;
     this.expiresAt = sentAt + ttl - Math.min(EXPIRY_MARGIN_MS, ttl / 10);
-    this.renewAt = sentAt + ttl / 2;
+    this.renewAt = sentAt + Math.min(ttl / 2, RENEW_MS_MAX);
   }
 
   /** A report with this spend was answered; `renew` follows with the new figure. */

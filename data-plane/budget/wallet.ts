@@ -1,8 +1,10 @@
-/** PURE. What the node knows of one wallet, and who waits for it. */
+/** PURE. What the node knows of one account (a VE's wallet, or a limit), and who waits for it. */
 
 import { type Credits, maxCredits, minCredits } from "../../core/credits.ts";
+import { isLimit } from "./accounts.ts";
 import type { Reservation, ReserveFailure, WalletBalance } from "./budget.ts";
 import { Lease } from "./lease.ts";
+import type { LeaseAnswer, LeaseLine } from "./wallet_link.ts";
 
 /** Numbers of `tokenbill.v1.WalletState`. */
 export const WalletState = { UNKNOWN: 0, OK: 1, LOW: 2, EXHAUSTED: 3 } as const;
@@ -14,16 +16,20 @@ export interface Waiter {
   readonly done: (result: Reservation | ReserveFailure) => void;
   /** Calls its time-out off. */
   cancel: () => void;
+  /** The report under way asks for it. */
+  asked: boolean;
+  /** The control plane has answered, and what came was too little, or went to others. */
+  short: boolean;
 }
 
 /** A Reservation as the wallets see it. */
 export class Hold implements Reservation {
-  readonly veId: string;
+  readonly account: string;
   held: Credits;
-  /** Null: nothing was ever held, because the amount was 0 and the VE is not known here. */
+  /** Null: nothing was ever held, because the amount was 0 and the account is not known here. */
   wallet: Wallet | null;
-  constructor(veId: string, held: Credits, wallet: Wallet | null) {
-    this.veId = veId;
+  constructor(account: string, held: Credits, wallet: Wallet | null) {
+    this.account = account;
     this.held = held;
     this.wallet = wallet;
   }
@@ -33,8 +39,11 @@ export class Hold implements Reservation {
  * Divides `free` among those who wait, in order: each as much as it would like, but nothing that those behind it need at
  * the least. Who cannot have its minimum is left out.
  */
-export function shareOut(waiters: readonly Waiter[], free: Credits): [Waiter, Credits][] {
-  const shares: [Waiter, Credits][] = [];
+export function shareOut<W extends Pick<Waiter, "amount" | "minimum">>(
+  waiters: readonly W[],
+  free: Credits,
+): [W, Credits][] {
+  const shares: [W, Credits][] = [];
   let minimums = waiters.reduce((sum, { minimum }) => sum + minimum, 0n);
   let left = free;
   for (const waiter of waiters) {
@@ -48,32 +57,48 @@ export function shareOut(waiters: readonly Waiter[], free: Credits): [Waiter, Cr
   return shares;
 }
 
+/** What a report asked for, to judge its answer by. */
+interface Asked {
+  /** The least that somebody waited for. */
+  readonly minimum: Credits;
+  /** What live requests held and what was spent but not in the report: a lease must cover it first. */
+  readonly used: Credits;
+}
+
 export class Wallet {
-  readonly veId: string;
+  readonly account: string;
+  readonly isLimit: boolean;
   readonly lease: Lease;
   readonly waiters: Waiter[] = [];
   state: number = WalletState.UNKNOWN;
   /** What the control plane last said is left, all reported spend off; null: not heard yet. */
   creditRemaining: Credits | null = null;
   creditBudget: Credits | null = null;
-  /** Until then, who needs `exhaustedMinimum` or more is told so without asking. */
+  /** When a limit counts from 0 again, as last heard; 0: never, or it was not heard. */
+  resetAt = 0;
+  /** Until then, the control plane is not asked again for `exhaustedMinimum` or more. 0: never refused since a top-up. */
   exhaustedUntil = 0;
   exhaustedMinimum: Credits = 0n;
+  /** Calls off what asks again then. */
+  pause: (() => void) | null = null;
   /** The least slice that a live stream could not get since the last report; null: none. */
   growNeed: Credits | null = null;
-  /** The least that somebody waited for when the report under way was cut; null: nobody. */
-  askedMinimum: Credits | null = null;
-  /** A stream took from the lease since then, so that the answer may fall short without the wallet being empty. */
-  grown = false;
-  /** A report that speaks of this wallet is under way. */
+  /** Null: nobody waited when the report under way was cut. */
+  asked: Asked | null = null;
+  /** Credits arrived while a report was under way, so that its answer says nothing about what is left. */
+  toppedUp = false;
+  /** The account began to count something else while a report was under way, so that its answer is worth nothing. */
+  forfeited = false;
+  /** A report that speaks of this account is under way. */
   inFlight = false;
   /** Another node needs what is not reserved here. */
   recalled = false;
   /** More was asked for since the lease became low. */
   lowAsked = false;
 
-  constructor(veId: string, now: number, grace: Credits) {
-    this.veId = veId;
+  constructor(account: string, now: number, grace: Credits) {
+    this.account = account;
+    this.isLimit = isLimit(account);
     this.lease = new Lease(now);
     this.lease.grace = grace;
   }
@@ -82,8 +107,18 @@ export class Wallet {
     return now < this.exhaustedUntil && minimum >= this.exhaustedMinimum;
   }
 
-  /** The least that anyone waits for, or null. */
+  exhaust(minimum: Credits, until: number): void {
+    this.exhaustedMinimum = minimum;
+    this.exhaustedUntil = until;
+  }
+
+  /**
+   * What to ask for at the least, or null: the least that anyone waits for; but if the request that waits longest was left
+   * out before, what that one needs, or a stream of smaller ones would keep it from its share for ever.
+   */
   leastWaiting(): Credits | null {
+    const [oldest] = this.waiters;
+    if (oldest?.short === true) return oldest.minimum;
     let least = this.growNeed;
     for (const { minimum } of this.waiters) {
       if (least === null || minimum < least) least = minimum;
@@ -96,6 +131,39 @@ export class Wallet {
     let sum = this.growNeed ?? 0n;
     for (const { amount } of this.waiters) sum += amount;
     return sum;
+  }
+
+  /**
+   * What the next report says of this account. What it releases is no longer counted on from here. Who is asked to give
+   * back does so even while somebody waits here: what is free is too little for them in any case.
+   */
+  cutLine(spent: Credits, now: number): LeaseLine {
+    const { lease } = this;
+    const least = this.leastWaiting();
+    const giveBack = this.recalled || (least === null && lease.isIdle(now));
+    const release = giveBack ? lease.release(now) : 0n;
+    const free = lease.free(now, false);
+    const need = least !== null && least > free ? least - free : 0n;
+    const want = giveBack && least === null ? 0n : lease.want(now, this.amountWaiting());
+    this.asked = least === null ? null : { minimum: least, used: lease.unacked - spent + lease.reserved };
+    for (const waiter of this.waiters) waiter.asked = true;
+    this.recalled = false;
+    this.toppedUp = false;
+    this.growNeed = null;
+    this.inFlight = true;
+    return { account: this.account, spent, reserved: lease.reserved, want, release, need, burn: lease.expected(now) };
+  }
+
+  /** Takes in what the control plane says. True: what was asked for is not there. */
+  take(answer: LeaseAnswer, sentAt: number): boolean {
+    const { asked } = this;
+    this.lease.renew(answer.granted, answer.ttlMs, sentAt);
+    this.state = answer.state;
+    this.creditRemaining = answer.creditRemaining;
+    this.resetAt = answer.resetAt;
+    this.lowAsked = false;
+    // Judged by what was so when the report was cut: what began or ended here since then says nothing about the account.
+    return asked !== null && answer.granted - asked.used < asked.minimum;
   }
 
   /** Null if not all of it was heard yet. */
@@ -113,9 +181,12 @@ export interface WalletTotals {
   readonly reserved: Credits;
 }
 
-export function sumWallets(all: Iterable<Wallet>, wallets: number, waiting: number): WalletTotals {
-  let [leased, unacked, reserved] = [0n, 0n, 0n];
-  for (const { lease } of all) {
+/** Sums of the wallets, or of the limits: these count other things, and Credits a second time. */
+export function sumWallets(all: Iterable<Wallet>, waiting: number, limits: boolean): WalletTotals {
+  let [wallets, leased, unacked, reserved] = [0, 0n, 0n, 0n];
+  for (const { isLimit: limit, lease } of all) {
+    if (limit !== limits) continue;
+    wallets++;
     leased += lease.lease;
     unacked += lease.unacked;
     reserved += lease.reserved;

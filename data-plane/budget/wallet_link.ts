@@ -1,25 +1,31 @@
-/** What passes between the wallets and the reporter. Amounts are picocredits. */
+/** What passes between the wallets and the reporter. Amounts as in accounts.ts. */
 
 import type { Credits } from "../../core/credits.ts";
 import type { WalletBalance } from "./budget.ts";
 
-/** What one report says of one VE. Amounts as in `tokenbill.node.v1.LeaseRequest`. */
+/** What one report says of one account. Amounts as in `tokenbill.node.v1.LeaseRequest` and `LimitRequest`. */
 export interface LeaseLine {
-  readonly veId: string;
+  /** See accounts.ts. */
+  readonly account: string;
   readonly spent: Credits;
   readonly reserved: Credits;
   readonly want: Credits;
   readonly release: Credits;
   readonly need: Credits;
+  readonly burn: Credits;
 }
 
-/** What an answer says of one VE. */
+/** What an answer says of one account. */
 export interface LeaseAnswer {
-  readonly veId: string;
+  readonly account: string;
   readonly granted: Credits;
   readonly ttlMs: number;
+  /** Of a limit: OK or EXHAUSTED. */
   readonly state: number;
-  readonly creditRemaining: Credits;
+  /** Null: not told, as of limits. */
+  readonly creditRemaining: Credits | null;
+  /** When a limit counts from 0 again, by the clock of the wallets; 0: never, or it is a wallet. */
+  readonly resetAt: number;
 }
 
 /** The reporter and the control plane, as the wallets see them. */

@@ -5,6 +5,7 @@ import type { FailureKind } from "../health.ts";
 import type { RoutePm, RouteProvider } from "../route_types.ts";
 import type { BodyChanges, ScannedBody } from "../body.ts";
 import type { SseEvent } from "../sse.ts";
+import type { TextSource } from "../tokenizer/tokens.ts";
 import type { OutboundRequest } from "../transport.ts";
 
 /** An API path of the gateway. `number` equals `tokenbill.v1.Endpoint`. */
@@ -29,7 +30,7 @@ export interface StatusVerdict {
 }
 
 /** What a whole JSON answer says. */
-export interface AnswerReading {
+export interface AnswerReading extends TextSource {
   /** False: this is no answer (broken, empty, an error inside a 200). */
   readonly valid: boolean;
   /** The usage object as the upstream sent it, null if it sent none. */
@@ -59,7 +60,7 @@ export const FrameKind = {
 export type FrameKind = (typeof FrameKind)[keyof typeof FrameKind];
 
 /** Reads a stream, frame by frame. */
-export interface StreamReader {
+export interface StreamReader extends TextSource {
   /** The last usage object that was not null. Never summed. */
   readonly usage: unknown;
   readonly textBytes: number;
@@ -84,7 +85,7 @@ export interface Format {
     forwarded: readonly string[],
   ): OutboundRequest;
   /** Which field an answer's length is limited with when the client used none. */
-  outputTokensField(provider: RouteProvider, endpoint: EndpointSpec): "max_tokens" | "max_completion_tokens";
+  outputTokensField(provider: RouteProvider, endpoint: EndpointSpec): BodyChanges["outputTokensField"];
   classify(status: number, body: Buffer): StatusVerdict;
   /** The client's view of a refusal: the upstream's words without anything of its account. */
   refusal(status: number, body: Buffer, provider: RouteProvider): ErrorAnswer;

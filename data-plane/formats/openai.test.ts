@@ -8,6 +8,7 @@ import { gatewayResources, snapshot, VE } from "../testing.ts";
 import { type EndpointSpec, FrameKind } from "./format.ts";
 import { formatOf } from "./index.ts";
 import { openai, scrub } from "./openai.ts";
+import { OUTPUT_SAMPLE_BYTES_MAX, Sampler } from "../tokenizer/tokens.ts";
 import { measureObject, measureValue } from "./openai_text.ts";
 
 function pmOf(baseUrl: string, provider: Record<string, unknown> = {}): RoutePm {
@@ -236,8 +237,8 @@ describe("first content", () => {
     ];
     for (const value of values) {
       const [exact, fast] = [
-        { bytes: 0, content: false },
-        { bytes: 0, content: false },
+        { bytes: 0, content: false, sampler: new Sampler(OUTPUT_SAMPLE_BYTES_MAX) },
+        { bytes: 0, content: false, sampler: new Sampler(OUTPUT_SAMPLE_BYTES_MAX) },
       ];
       measureValue(value, exact);
       const text = Buffer.from(JSON.stringify(value).replaceAll('\\"', "'"));
@@ -245,6 +246,9 @@ describe("first content", () => {
       expect(end).toBe(text.length);
       expect(fast.content).toBe(exact.content);
       expect(fast.bytes).toBe(exact.bytes);
+      expect(Buffer.from(fast.sampler.sample().bytes).toString()).toBe(
+        Buffer.from(exact.sampler.sample().bytes).toString().replaceAll('\\"', "'"),
+      );
     }
   });
 });

@@ -9,6 +9,7 @@ import type { FailureKind } from "../health.ts";
 import { JsonScanError, skipSpace, skipValue } from "../json_scan.ts";
 import type { RouteProvider } from "../route_types.ts";
 import type { AnswerReading, EndpointSpec, Format, StatusVerdict } from "./format.ts";
+import { OUTPUT_SAMPLE_BYTES_MAX, Sampler, type TextSample } from "../tokenizer/tokens.ts";
 import { OpenAiStream } from "./openai_stream.ts";
 import { measureValue, type TextMeasure } from "./openai_text.ts";
 
@@ -196,7 +197,7 @@ class OpenAiAnswer implements AnswerReading {
 
   private measure(): TextMeasure {
     if (this.measured !== null) return this.measured;
-    this.measured = { bytes: 0, content: false };
+    this.measured = { bytes: 0, content: false, sampler: new Sampler(OUTPUT_SAMPLE_BYTES_MAX) };
     const choices = this.exact()["choices"];
     for (const each of Array.isArray(choices) ? (choices as unknown[]) : []) {
       const choice = fieldsOf(each);
@@ -207,6 +208,10 @@ class OpenAiAnswer implements AnswerReading {
 
   textBytes(): number {
     return this.measure().bytes;
+  }
+
+  sample(): TextSample {
+    return this.measure().sampler.sample();
   }
 
   hasContent(): boolean {

@@ -4,6 +4,7 @@ import { decodeString, JsonScanError, scanObject, skipSpace } from "../json_scan
 import type { SseEvent } from "../sse.ts";
 import type { EndpointSpec, StreamReader } from "./format.ts";
 import { FrameKind } from "./format.ts";
+import { OUTPUT_SAMPLE_BYTES_MAX, Sampler, type TextSample } from "../tokenizer/tokens.ts";
 import { measureObject, type TextMeasure, measureValue } from "./openai_text.ts";
 
 const DONE = "[DONE]";
@@ -32,7 +33,11 @@ export class OpenAiStream implements StreamReader {
   usage: unknown = null;
   pieces = 0;
   finished = false;
-  private readonly measure: TextMeasure = { bytes: 0, content: false };
+  private readonly measure: TextMeasure = {
+    bytes: 0,
+    content: false,
+    sampler: new Sampler(OUTPUT_SAMPLE_BYTES_MAX),
+  };
   private readonly endpoint: EndpointSpec;
   private readonly stripUsage: boolean;
   /** `usage` stands in the last frame and has to go. */
@@ -48,6 +53,10 @@ export class OpenAiStream implements StreamReader {
 
   get textBytes(): number {
     return this.measure.bytes;
+  }
+
+  sample(): TextSample {
+    return this.measure.sampler.sample();
   }
 
   read(event: SseEvent, exact: boolean): FrameKind {
@@ -106,6 +115,7 @@ export class OpenAiStream implements StreamReader {
     while (end < data.length && data[end] !== QUOTE) end += data[end] === 0x5c ? 2 : 1;
     if (end === at + 1) return;
     this.measure.bytes += end - at - 1;
+    this.measure.sampler.add(data, at + 1, end);
     this.measure.content = true;
   }
 

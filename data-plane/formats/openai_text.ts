@@ -1,6 +1,7 @@
 /** PURE. How much text OpenAI answers hold, in bytes, for estimates: output, reasoning, refusals and tool arguments. */
 
 import { decodeString, skipSpace, skipString, skipValue } from "../json_scan.ts";
+import type { Sampler } from "../tokenizer/tokens.ts";
 
 /** Fields whose strings the model generated. Audio data is left out: its tokens have nothing to do with its bytes. */
 const GENERATED = new Set([
@@ -15,6 +16,8 @@ const GENERATED = new Set([
   "transcript",
   "input",
 ]);
+/** What surrounds a call of a tool, beyond its name and arguments; reported calls have four to eight. */
+const CALL_TOKENS = 6;
 /** What stands in a delta or message without being content. */
 const NO_CONTENT = new Set(["role", "annotations"]);
 
@@ -23,6 +26,8 @@ export interface TextMeasure {
   bytes: number;
   /** Something was generated, even if it has no length (a tool call without arguments). */
   content: boolean;
+  /** Keeps some of it for the tokenizer. */
+  readonly sampler: Sampler;
 }
 
 /** Adds up what `value`, a parsed delta, message or choice, holds. */
@@ -33,6 +38,8 @@ export function measureValue(value: unknown, into: TextMeasure): void {
     if (typeof each === "string") {
       if (!GENERATED.has(key) || each === "") continue;
       into.bytes += Buffer.byteLength(each);
+      into.sampler.addText(each);
+      if (key === "name") into.sampler.tokens += CALL_TOKENS;
       into.content = true;
     } else if (
       typeof each === "object" &&
@@ -75,6 +82,8 @@ function measureMember(bytes: Buffer, key: string, at: number, into: TextMeasure
     const end = skipString(bytes, at);
     if (end - at > 2 && GENERATED.has(key)) {
       into.bytes += end - at - 2;
+      into.sampler.add(bytes, at + 1, end - 1);
+      if (key === "name") into.sampler.tokens += CALL_TOKENS;
       into.content = true;
     }
     return end;

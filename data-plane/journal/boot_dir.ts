@@ -6,21 +6,10 @@
 
 import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import {
-  linkSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  renameSync,
-  rmSync,
-  statSync,
-  unlinkSync,
-  utimesSync,
-  writeFileSync,
-} from "node:fs";
+import { readFileSync, readlinkSync } from "node:fs";
 import { hostname } from "node:os";
-import { join } from "node:path";
+import { dirname, join, resolve } from "node:path";
+import { type JournalDisk, NODE_DISK } from "./journal_disk.ts";
 
 /** Owners touch their claim this often. */
 export const HEARTBEAT_MS = 5_000;
@@ -45,6 +34,13 @@ interface Claim {
   readonly owner: Owner | null;
 }
 
+/** The disk with the directories, and how the processes of this machine are seen. */
+export interface Host {
+  readonly disk: JournalDisk;
+  /** As `processStart`. */
+  processStart(pid: number): string | null;
+}
+
 /** When a process began, in a form that only has to be equal for the same process; null if there is none. */
 export function processStart(pid: number): string | null {
   try {
@@ -62,6 +58,8 @@ export function processStart(pid: number): string | null {
   }
 }
 
+export const THIS_HOST: Host = { disk: NODE_DISK, processStart };
+
 function machineName(): string {
   try {
     return `${hostname()} ${readlinkSync("/proc/self/ns/pid")}`;
@@ -74,9 +72,9 @@ export function thisProcess(nodeId: string): Owner {
   return { pid: process.pid, start: processStart(process.pid) ?? "", machine: machineName(), nodeId };
 }
 
-function readOwner(path: string): Owner | null {
+function readOwner(disk: JournalDisk, path: string): Owner | null {
   try {
-    const { pid, start, machine, nodeId } = JSON.parse(readFileSync(path, "utf8")) as Partial<Owner>;
+    const { pid, start, machine, nodeId } = JSON.parse(disk.readFileSync(path, "utf8")) as Partial<Owner>;
     if (
       typeof pid !== "number" ||
       typeof start !== "string" ||
@@ -91,53 +89,65 @@ function readOwner(path: string): Owner | null {
 }
 
 /** The claims of a directory, the latest last. */
-function claimsOf(dir: string): Claim[] {
-  return readdirSync(dir)
+function claimsOf(disk: JournalDisk, dir: string): Claim[] {
+  return disk
+    .readdirSync(dir)
     .map((name) => ({ name, n: Number(/^owner\.(\d+)\.json$/.exec(name)?.[1] ?? Number.NaN) }))
     .filter(({ n }) => Number.isInteger(n))
     .toSorted((a, b) => a.n - b.n)
-    .map(({ name, n }) => ({ n, path: join(dir, name), owner: readOwner(join(dir, name)) }));
+    .map(({ name, n }) => ({ n, path: join(dir, name), owner: readOwner(disk, join(dir, name)) }));
 }
 
-function isAlive(claim: Claim, self: Owner, nowMs: number): boolean {
+function isAlive(host: Host, claim: Claim, self: Owner, nowMs: number): boolean {
   const { owner } = claim;
   if (owner === null) return false;
-  if (owner.machine === self.machine) return processStart(owner.pid) === owner.start;
-  return nowMs - statSync(claim.path).mtimeMs < FOREIGN_DEAD_MS;
+  if (owner.machine === self.machine) return host.processStart(owner.pid) === owner.start;
+  return nowMs - host.disk.statSync(claim.path).mtimeMs < FOREIGN_DEAD_MS;
 }
 
 /** False if somebody else has made claim number `n` first. */
-function makeClaim(dir: string, n: number, owner: Owner): boolean {
+function makeClaim(disk: JournalDisk, dir: string, n: number, owner: Owner): boolean {
   const draft = join(dir, `draft.${randomBytes(8).toString("hex")}`);
-  writeFileSync(draft, JSON.stringify(owner), { mode: 0o600 });
+  disk.writeFileSync(draft, JSON.stringify(owner), { mode: 0o600 });
   try {
-    linkSync(draft, join(dir, `owner.${n}.json`));
+    disk.linkSync(draft, join(dir, `owner.${n}.json`));
     return true;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "EEXIST") return false;
     throw error;
   } finally {
-    unlinkSync(draft);
+    disk.unlinkSync(draft);
   }
 }
 
 /** Makes the directory of a new boot, owned from the moment it can be seen. */
-export function createBootDir(root: string, bootId: string, owner: Owner): string {
-  mkdirSync(root, { recursive: true, mode: 0o700 });
+export function createBootDir(root: string, bootId: string, owner: Owner, disk = NODE_DISK): string {
+  const first = disk.mkdirSync(root, { recursive: true, mode: 0o700 });
   const draft = join(root, `.new-${bootId}`);
-  mkdirSync(draft, { mode: 0o700 });
-  makeClaim(draft, 0, owner);
+  disk.mkdirSync(draft, { mode: 0o700 });
+  makeClaim(disk, draft, 0, owner);
   const dir = join(root, bootId);
-  renameSync(draft, dir);
+  disk.renameSync(draft, dir);
+  // Synced files are worth nothing while the way to them can be lost with the machine.
+  const kept = dirname(resolve(first ?? dir));
+  for (let made = resolve(dir); made !== kept; made = dirname(made)) syncDir(disk, made);
+  syncDir(disk, kept);
   return dir;
 }
 
-/** The boots that have a directory. */
-export function listBoots(root: string): string[] {
+function syncDir(disk: JournalDisk, path: string): void {
+  const fd = disk.openSync(path, "r");
   try {
-    return readdirSync(root, { withFileTypes: true })
-      .filter((entry) => entry.isDirectory() && entry.name.startsWith("boot_"))
-      .map(({ name }) => name);
+    disk.fsyncSync(fd);
+  } finally {
+    disk.closeSync(fd);
+  }
+}
+
+/** The boots that have a directory. */
+export function listBoots(root: string, disk = NODE_DISK): string[] {
+  try {
+    return disk.readdirSync(root).filter((name) => name.startsWith("boot_"));
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
     throw error;
@@ -148,12 +158,17 @@ export function listBoots(root: string): string[] {
  * Takes the directory of a dead boot over. Null if its owner lives, or another was faster, or it is gone; else the node
  * that the boot belonged to.
  */
-export function takeOver(dir: string, self: Owner, nowMs: number): { readonly nodeId: string } | null {
+export function takeOver(
+  dir: string,
+  self: Owner,
+  nowMs: number,
+  host = THIS_HOST,
+): { readonly nodeId: string } | null {
   try {
-    const claims = claimsOf(dir);
+    const claims = claimsOf(host.disk, dir);
     const last = claims.at(-1);
-    if (last !== undefined && isAlive(last, self, nowMs)) return null;
-    if (!makeClaim(dir, (last?.n ?? -1) + 1, self)) return null;
+    if (last !== undefined && isAlive(host, last, self, nowMs)) return null;
+    if (!makeClaim(host.disk, dir, (last?.n ?? -1) + 1, self)) return null;
     return { nodeId: claims[0]?.owner?.nodeId ?? self.nodeId };
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
@@ -162,30 +177,36 @@ export function takeOver(dir: string, self: Owner, nowMs: number): { readonly no
 }
 
 /** Shows that the owner lives, to those who cannot see its process. */
-export function touchClaim(dir: string, nowMs: number): void {
+export function touchClaim(dir: string, nowMs: number, disk = NODE_DISK): void {
   try {
-    const last = claimsOf(dir).at(-1);
-    if (last !== undefined) utimesSync(last.path, nowMs / 1000, nowMs / 1000);
+    const last = claimsOf(disk, dir).at(-1);
+    if (last !== undefined) disk.utimesSync(last.path, nowMs / 1000, nowMs / 1000);
   } catch {
     // A directory that cannot be touched cannot be written either, which the journal tells.
   }
 }
 
 /** Deletes a directory whose records the ledger has. Out of sight first, so that nobody recovers the half of it. */
-export function removeBootDir(root: string, bootId: string): void {
+export function removeBootDir(root: string, bootId: string, disk = NODE_DISK): void {
   const gone = join(root, `.done-${bootId}`);
-  renameSync(join(root, bootId), gone);
-  rmSync(gone, { recursive: true, force: true });
+  try {
+    disk.renameSync(join(root, bootId), gone);
+  } catch (error) {
+    // Somebody removed it before: that is what was wanted.
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return;
+    throw error;
+  }
+  disk.rmSync(gone, { recursive: true, force: true });
 }
 
 /** Clears away what crashed processes left half made or half deleted. */
-export function removeLeftovers(root: string, nowMs: number): void {
-  for (const entry of readdirSync(root, { withFileTypes: true })) {
-    if (!entry.isDirectory() || !/^\.(new|done)-/.test(entry.name)) continue;
-    const path = join(root, entry.name);
-    const isOld = (): boolean => nowMs - statSync(path).mtimeMs > LEFTOVER_MS;
+export function removeLeftovers(root: string, nowMs: number, disk = NODE_DISK): void {
+  for (const name of disk.readdirSync(root)) {
+    if (!/^\.(new|done)-/.test(name)) continue;
+    const path = join(root, name);
+    const isOld = (): boolean => nowMs - disk.statSync(path).mtimeMs > LEFTOVER_MS;
     try {
-      if (entry.name.startsWith(".done-") || isOld()) rmSync(path, { recursive: true, force: true });
+      if (name.startsWith(".done-") || isOld()) disk.rmSync(path, { recursive: true, force: true });
     } catch {
       // Another process clears it away at the same time.
     }

@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { FileJournal, type FileJournalOptions } from "./file_journal.ts";
 import { FrameType, scanSegment } from "./frame.ts";
 import { readRecordHead } from "./record.ts";
-import type { JournalFs } from "./segment_writer.ts";
+import type { JournalFs, SegmentFs } from "./journal_disk.ts";
 import { countingIds, settle, settlement, SILENT, temporaryDir } from "./testing.ts";
 
 const MANY = { records: 1_000, bytes: 1 << 20 };
@@ -159,7 +159,7 @@ describe("reading", () => {
 
 describe("a disk that fails", () => {
   /** node:fs whose writes or syncs fail while `failing` says so. */
-  function failingFs(failing: { write?: boolean; half?: boolean; sync?: boolean }): JournalFs {
+  function failingFs(failing: { write?: boolean; half?: boolean; sync?: boolean }): JournalFs & SegmentFs {
     const enospc = (): never => {
       throw Object.assign(new Error("no space left on device"), { code: "ENOSPC" });
     };

@@ -3,10 +3,11 @@
  * on a timer. Only what the disk has confirmed is reported, so that the ledger never knows more than the journal.
  */
 
-import * as nodeFs from "node:fs";
 import type { Logger } from "pino";
 import { FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, FrameType, sealFrame } from "./frame.ts";
+import { type JournalFs, NODE_DISK, type SegmentFs } from "./journal_disk.ts";
 import type { Intent, Journal, Progress, Settlement } from "./journal.ts";
+import { LimitUses } from "./limit_uses.ts";
 import { type JournalRecord, lostRecord, type ReadLimits, SegmentReader } from "./journal_records.ts";
 import { OpenStreams } from "./open_streams.ts";
 import { RecentRecords } from "./recent_records.ts";
@@ -18,7 +19,7 @@ import {
   progressBytesMax,
   settlementBytesMax,
 } from "./record.ts";
-import { type JournalFs, SegmentWriter, type Span } from "./segment_writer.ts";
+import { SegmentWriter, type Span } from "./segment_writer.ts";
 
 /** What a power cut can cost at most. */
 export const SYNC_MS = 200;
@@ -40,7 +41,7 @@ export interface FileJournalOptions {
   newId(prefix: string): string;
   /** Hears of every settlement, for metrics. */
   onSettle?(settlement: Settlement): void;
-  readonly fs?: JournalFs;
+  readonly fs?: JournalFs & SegmentFs;
   readonly segmentBytes?: number;
   readonly recentBytesMax?: number;
   readonly diskBytesMax?: number;
@@ -51,6 +52,8 @@ export class FileJournal implements Journal {
   readonly #writer: SegmentWriter;
   readonly #recent: RecentRecords;
   readonly #streams = new OpenStreams();
+  /** What records that are not acknowledged used of limits. */
+  readonly limitUses = new LimitUses();
   #chunk = Buffer.allocUnsafeSlow(CHUNK_BYTES);
   /** Where the frames of this turn begin and end in the chunk. */
   #start = 0;
@@ -70,9 +73,10 @@ export class FileJournal implements Journal {
 
   constructor(options: FileJournalOptions) {
     this.#options = options;
-    this.#writer = new SegmentWriter(options.dir, options.fs ?? nodeFs, 1, 0, options.segmentBytes);
+    const fs = options.fs ?? NODE_DISK;
+    this.#writer = new SegmentWriter(options.dir, fs, 1, 0, options.segmentBytes);
     this.#recent = new RecentRecords(options.recentBytesMax);
-    this.#reader = new SegmentReader((recordNo) => {
+    this.#reader = new SegmentReader(fs, (recordNo) => {
       options.log.error({ recordNo }, "a journal record is lost");
       return lostRecord(recordNo, options.newId("usg_"), options.now());
     });
@@ -132,6 +136,7 @@ export class FileJournal implements Journal {
     this.#streams.settle(settlement.id);
     const { veId, credits } = settlement;
     this.#recent.push({ recordNo, buffer: this.#chunk, start: at, end, veId, credits });
+    if (settlement.limits !== undefined) this.limitUses.push(recordNo, settlement.limits);
     this.#callbacks.push(written);
     this.#options.onSettle?.(settlement);
     this.#seal(FrameType.SETTLE, at, end);
@@ -165,6 +170,7 @@ export class FileJournal implements Journal {
     if (recordNo <= this.#ackedNo) return;
     this.#ackedNo = Math.min(recordNo, this.#lastNo);
     this.#recent.dropUpTo(this.#ackedNo);
+    this.limitUses.dropUpTo(this.#ackedNo);
     this.#writer.deleteUpTo(this.#ackedNo);
     this.#checkDisk();
   }

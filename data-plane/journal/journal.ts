@@ -36,6 +36,14 @@ export interface Settlement {
   readonly durationUs: number;
   readonly upstreamRequestId: string;
   readonly errorCode: string;
+  /** What it used of limits of its Physical Model that this node has leases of; not part of the record. */
+  readonly limits?: readonly LimitUse[];
+}
+
+/** How much of a limit (budget/accounts.ts) a request used. */
+export interface LimitUse {
+  readonly account: string;
+  readonly amount: Credits;
 }
 
 /** A stream was admitted: enough to bill it if the node dies. Fields as in Settlement. */

@@ -1,11 +1,11 @@
 /** Records of the journal as the reporter takes them, and reading them back from segments. */
 
-import { readFile } from "node:fs/promises";
 import { create, toBinary } from "@bufbuild/protobuf";
 import type { Credits } from "../../core/credits.ts";
 import { UsageRecordSchema } from "../../proto/gen/tokenbill/node/v1/usage_report_service_pb.ts";
 import { Outcome } from "../../proto/gen/tokenbill/v1/usage_pb.ts";
 import { FrameType, nextFrame } from "./frame.ts";
+import { readSegment, type SegmentFs } from "./journal_disk.ts";
 import { readRecordHead } from "./record.ts";
 
 export interface JournalRecord {
@@ -45,6 +45,8 @@ export interface RecordRange {
 interface Cursor {
   readonly range: RecordRange;
   readonly buffer: Buffer;
+  /** The last record of the range when it was read: a segment that is still being written has more by now. */
+  readonly lastNo: number;
   at: number;
   /** The record it stands at. */
   next: number;
@@ -67,10 +69,12 @@ function nextRecord(cursor: Cursor): JournalRecord | null {
 /** Reads records back from segments, going on where it stopped: one segment is in memory at a time. */
 export class SegmentReader {
   #cursor: Cursor | null = null;
+  readonly #fs: SegmentFs;
   readonly #lost: (recordNo: number) => JournalRecord;
 
   /** `lost` makes what takes the place of a record that cannot be read. */
-  constructor(lost: (recordNo: number) => JournalRecord) {
+  constructor(fs: SegmentFs, lost: (recordNo: number) => JournalRecord) {
+    this.#fs = fs;
     this.#lost = lost;
   }
 
@@ -86,10 +90,11 @@ export class SegmentReader {
       for (let recordNo = from; recordNo < end; recordNo++) records.push(this.#lost(recordNo));
       return records;
     }
-    if (this.#cursor?.range !== range || this.#cursor.next !== from) {
-      this.#cursor = { range, buffer: await readFile(range.path), at: 0, next: from };
+    if (this.#cursor?.range !== range || this.#cursor.next !== from || this.#cursor.lastNo < from) {
+      const { lastNo } = range;
+      this.#cursor = { range, lastNo, buffer: await readSegment(this.#fs, range.path), at: 0, next: from };
     }
-    this.#take(this.#cursor, Math.min(last, range.lastNo), limits, records);
+    this.#take(this.#cursor, Math.min(last, this.#cursor.lastNo), limits, records);
     // A segment that is still being written is read again from its start; a finished one is done with.
     if (this.#cursor.at >= this.#cursor.buffer.length) this.#cursor = null;
     return records;

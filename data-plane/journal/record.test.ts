@@ -12,6 +12,7 @@ import {
   intentBytesMax,
   progressBytesMax,
   readRecordHead,
+  readRecordKey,
   settlementBytesMax,
 } from "./record.ts";
 
@@ -110,6 +111,7 @@ test("a settlement decodes to itself with the generated codec, wherever in a buf
       expect(plain(decoded)).toEqual({ ...given, credits: formatCredits(given.credits) });
       const { id, veId, credits } = given;
       expect(readRecordHead(buffer.subarray(at, end))).toEqual({ recordNo, id, veId, credits });
+      expect(readRecordKey(buffer.subarray(at, end))).toMatchObject({ recordNo, id });
     }),
     { numRuns: 300 },
   );
@@ -165,4 +167,7 @@ test("bytes that are no record have no head", () => {
   );
   expect(readRecordHead(Buffer.from([0x62, 1, 120]))).toBeNull();
   expect(readRecordHead(Buffer.from([0x62, 9, 120]))).toBeNull();
+  // An id, or a number, that is cut off.
+  expect(readRecordKey(Buffer.from([0x12, 9, 120]))).toBeNull();
+  expect(readRecordKey(Buffer.from([0x08, 0x80]))).toBeNull();
 });

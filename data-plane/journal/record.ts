@@ -10,6 +10,8 @@ import type { AttemptEntry, Intent, Progress, Settlement } from "./journal.ts";
 
 const VARINT = 0;
 const BYTES = 2;
+const RECORD_NO_TAG = (1 << 3) | VARINT;
+const ID_TAG = (2 << 3) | BYTES;
 /** A string this short is under 128 bytes in UTF-8, so its length takes one byte. */
 const SHORT_CHARS = 42;
 const FIXED_BYTES_MAX = 400;
@@ -249,4 +251,24 @@ export function readRecordHead(bytes: Buffer): RecordHead | null {
   } catch {
     return null;
   }
+}
+
+/**
+ * The number (0 if it is no settlement) and the id of an encoded record; null if the bytes are no such message. Of records
+ * as they are written above only the beginning is read: there may be millions.
+ */
+export function readRecordKey(bytes: Buffer): Pick<RecordHead, "recordNo" | "id"> | null {
+  let [recordNo, at] = [0, 0];
+  if (bytes[0] === RECORD_NO_TAG) {
+    let byte = 128;
+    for (let scale = 1; byte > 127; scale *= 128) {
+      byte = bytes[++at] ?? 0;
+      recordNo += (byte & 127) * scale;
+    }
+    at++;
+  }
+  const length = bytes[at + 1] ?? 128;
+  const end = at + 2 + length;
+  if (bytes[at] !== ID_TAG || length > 127 || end > bytes.length) return readRecordHead(bytes);
+  return { recordNo, id: bytes.toString("utf8", at + 2, end) };
 }

@@ -50,7 +50,6 @@ function recovery(): Recovery {
     wallNow: Date.now,
     random: () => 0,
     newId: countingIds(),
-    fs,
     scanEveryMs: 5,
   });
 }
@@ -133,7 +132,7 @@ describe("a dead boot's journal", () => {
     expect(listBoots(root.path)).toEqual([]);
   });
 
-  test("a live stream is billed from its last progress, estimated; one without progress is told, and costs nothing", async () => {
+  test("[crash-after-content] [crash-before-content] a live stream is billed from its last progress, estimated; one without progress is told, and costs nothing", async () => {
     const given = settlement(7, { stream: true });
     await deadJournal(async (journal) => {
       journal.intent({ ...given, id: "usg_live" });

@@ -3,10 +3,7 @@
  * estimated one from its last progress. Runs beside the serving node, and as long as the control plane is away.
  */
 
-import { readdirSync, truncateSync } from "node:fs";
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import type { Logger } from "pino";
 import { UnitSource } from "../../core/meters.ts";
@@ -19,20 +16,31 @@ import {
 import { Outcome } from "../../proto/gen/tokenbill/v1/usage_pb.ts";
 import {
   HEARTBEAT_MS,
+  type Host,
   listBoots,
   type Owner,
   removeBootDir,
   removeLeftovers,
   takeOver,
+  THIS_HOST,
   touchClaim,
 } from "./boot_dir.ts";
-import { FRAME_HEADER_BYTES, FrameType, scanSegment, sealFrame } from "./frame.ts";
+import {
+  type CorruptRange,
+  type Frame,
+  FRAME_HEADER_BYTES,
+  FrameType,
+  nextFrame,
+  type ScanResult,
+  sealFrame,
+} from "./frame.ts";
+import { type JournalDisk, NODE_DISK, readSegment } from "./journal_disk.ts";
 import { lostRecord, type RecordRange, SegmentReader } from "./journal_records.ts";
 import { OpenStreams } from "./open_streams.ts";
-import { readRecordHead } from "./record.ts";
+import { readRecordKey } from "./record.ts";
 import { REPORT_BYTES_MAX, REPORT_RECORDS_MAX } from "./reporter.ts";
 import { ReportSender, type SenderOptions } from "./report_sender.ts";
-import { isSegmentName, type JournalFs, SegmentWriter } from "./segment_writer.ts";
+import { isSegmentName, SegmentWriter } from "./segment_writer.ts";
 
 /** Directories of boots that died later, such as of other workers, are found this often. */
 export const SCAN_EVERY_MS = 15_000;
@@ -40,6 +48,8 @@ export const SCAN_EVERY_MS = 15_000;
 const GAPS_MAX = 5;
 /** Settled ids that are remembered while reading: many times what can be written between two syncs. */
 const SETTLED_MAX = 100_000;
+/** Bytes of a journal that are read in one turn of the event loop: about a millisecond, as requests are served meanwhile. */
+const TURN_BYTES = 128 * 1024;
 
 export interface RecoveryOptions extends Omit<SenderOptions, "onAttempt"> {
   /** `node/journal`. */
@@ -49,7 +59,8 @@ export interface RecoveryOptions extends Omit<SenderOptions, "onAttempt"> {
   /** Milliseconds since 1970. */
   wallNow(): number;
   newId(prefix: string): string;
-  readonly fs: JournalFs;
+  /** The disk that `root` is on, and the processes that use it. */
+  readonly host?: Host;
   readonly scanEveryMs?: number;
 }
 
@@ -64,33 +75,34 @@ interface Found {
   readonly corrupt: number;
 }
 
-function segmentsOf(dir: string): string[] {
-  return readdirSync(dir)
+function segmentsOf(disk: JournalDisk, dir: string): string[] {
+  return disk
+    .readdirSync(dir)
     .filter(isSegmentName)
     .toSorted()
     .map((name) => join(dir, name));
 }
 
 /** Reads a dead boot's journal once, cutting its torn tail off. */
-export async function inspectJournal(dir: string, log: Logger): Promise<Found> {
-  const segments = segmentsOf(dir);
+export async function inspectJournal(dir: string, log: Logger, disk = NODE_DISK): Promise<Found> {
+  const segments = segmentsOf(disk, dir);
   const streams = new OpenStreams();
-  const settled = new Set<string>();
+  const settled = new RecentIds(SETTLED_MAX);
   const ranges: RecordRange[] = [];
   const numbers = new Runs();
   let [lastNo, corrupt] = [0, 0];
   for (const [n, path] of segments.entries()) {
-    const buffer = await readFile(path);
+    const buffer = await readSegment(disk, path);
     const range = { path, firstNo: 0, lastNo: -1 };
-    const scan = scanSegment(buffer, ({ type, payload }) => {
-      const head = readRecordHead(payload);
+    const scan = await scanInTurns(buffer, ({ type, payload }) => {
+      const head = readRecordKey(payload);
       if (head === null) return;
       // After a failed sync a stream's intent can come again behind its settlement.
       if (type === FrameType.INTENT && !settled.has(head.id)) streams.intent(head.id, payload);
       if (type === FrameType.PROGRESS) streams.progress(head.id, payload);
       if (type !== FrameType.SETTLE) return;
       streams.settle(head.id);
-      remember(settled, head.id);
+      settled.add(head.id);
       numbers.add(head.recordNo);
       if (range.lastNo < 0) range.firstNo = head.recordNo;
       range.lastNo = Math.max(range.lastNo, head.recordNo);
@@ -100,24 +112,68 @@ export async function inspectJournal(dir: string, log: Logger): Promise<Found> {
     corrupt += scan.corrupt.length;
     for (const damage of scan.corrupt)
       log.error({ path, ...damage }, "a part of the journal is damaged and was skipped");
-    cutTail(path, scan.goodBytes, buffer.length, n === segments.length - 1, log);
+    cutTail(disk, path, scan.goodBytes, buffer.length, n === segments.length - 1, log);
   }
   const nextIndex = Number(/(\d+)\.log$/.exec(segments.at(-1) ?? "")?.[1] ?? 0) + 1;
   return { ranges, nextIndex, streams, numbers, lastNo, corrupt };
 }
 
-function remember(settled: Set<string>, id: string): void {
-  settled.add(id);
-  if (settled.size <= SETTLED_MAX) return;
-  const [oldest] = settled;
-  settled.delete(oldest!);
+/** Ids that came lately: the last `max` at least, and at most twice as many. */
+export class RecentIds {
+  readonly #max: number;
+  #ids = new Set<string>();
+  #before = new Set<string>();
+
+  constructor(max: number) {
+    this.#max = max;
+  }
+
+  has(id: string): boolean {
+    return this.#ids.has(id) || this.#before.has(id);
+  }
+
+  // Whole sets are dropped: to find the oldest of a set, V8 walks over all that were deleted before it.
+  add(id: string): void {
+    if (this.#ids.size >= this.#max) {
+      this.#before = this.#ids;
+      this.#ids = new Set();
+    }
+    this.#ids.add(id);
+  }
 }
 
-function cutTail(path: string, goodBytes: number, bytes: number, isLast: boolean, log: Logger): void {
+function turn(): Promise<void> {
+  return new Promise((done) => setImmediate(done));
+}
+
+/** As `scanSegment`, leaving the event loop to others every TURN_BYTES. */
+async function scanInTurns(buffer: Buffer, onFrame: (frame: Frame) => void): Promise<ScanResult> {
+  const corrupt: CorruptRange[] = [];
+  let goodBytes = 0;
+  for (let pauseAt = TURN_BYTES; ;) {
+    const frame = nextFrame(buffer, goodBytes);
+    if (frame === null) return { goodBytes, corrupt };
+    if (frame.start > goodBytes) corrupt.push({ start: goodBytes, end: frame.start });
+    onFrame(frame);
+    goodBytes = frame.end;
+    if (goodBytes < pauseAt) continue;
+    pauseAt = goodBytes + TURN_BYTES;
+    await turn();
+  }
+}
+
+function cutTail(
+  disk: JournalDisk,
+  path: string,
+  goodBytes: number,
+  bytes: number,
+  isLast: boolean,
+  log: Logger,
+): void {
   if (bytes === goodBytes) return;
   if (isLast) log.info({ path, bytes: bytes - goodBytes }, "the torn end of the journal was cut off");
   else log.error({ path, start: goodBytes, end: bytes }, "the end of a journal segment is damaged");
-  truncateSync(path, goodBytes);
+  disk.truncateSync(path, goodBytes);
 }
 
 /** The record of a stream that the node died in, billed from its last progress: nothing if no content had come. */
@@ -160,6 +216,20 @@ export class Runs {
   }
 }
 
+/** Ends early when `signal` aborts. */
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((done) => {
+    if (signal.aborted) return done();
+    const end = (): void => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", end);
+      done();
+    };
+    const timer = setTimeout(end, ms);
+    signal.addEventListener("abort", end);
+  });
+}
+
 interface Boot {
   readonly nodeId: string;
   readonly bootId: string;
@@ -167,6 +237,7 @@ interface Boot {
 
 export class Recovery {
   readonly #options: RecoveryOptions;
+  readonly #host: Host;
   readonly #sender: ReportSender;
   readonly #stopped = new AbortController();
   #running: Promise<void> = Promise.resolve();
@@ -175,6 +246,7 @@ export class Recovery {
 
   constructor(options: RecoveryOptions) {
     this.#options = options;
+    this.#host = options.host ?? THIS_HOST;
     this.#sender = new ReportSender({ ...options, onAttempt: () => undefined });
   }
 
@@ -191,7 +263,7 @@ export class Recovery {
     const { signal } = this.#stopped;
     while (!signal.aborted) {
       await this.scan();
-      await sleep(this.#options.scanEveryMs ?? SCAN_EVERY_MS, undefined, { signal }).catch(() => undefined);
+      await pause(this.#options.scanEveryMs ?? SCAN_EVERY_MS, signal);
     }
   }
 
@@ -199,10 +271,10 @@ export class Recovery {
   async scan(): Promise<void> {
     const { root, owner, log, wallNow } = this.#options;
     try {
-      removeLeftovers(root, wallNow());
-      for (const bootId of listBoots(root)) {
+      removeLeftovers(root, wallNow(), this.#host.disk);
+      for (const bootId of listBoots(root, this.#host.disk)) {
         if (this.#stopped.signal.aborted) return;
-        const taken = takeOver(join(root, bootId), owner, wallNow());
+        const taken = takeOver(join(root, bootId), owner, wallNow(), this.#host);
         if (taken !== null) await this.#recover(bootId, taken.nodeId);
       }
     } catch (error) {
@@ -213,17 +285,18 @@ export class Recovery {
 
   async #recover(bootId: string, nodeId: string): Promise<void> {
     const { root, log, wallNow } = this.#options;
+    const { disk } = this.#host;
     const dir = join(root, bootId);
-    const heartbeat = setInterval(() => touchClaim(dir, wallNow()), HEARTBEAT_MS);
+    const heartbeat = setInterval(() => touchClaim(dir, wallNow(), disk), HEARTBEAT_MS);
     try {
       const boot = { nodeId, bootId };
       const known = await this.#send(create(ReportUsageRequestSchema, boot));
       const reportedNo = Number(known.lastRecordNo);
-      const found = await inspectJournal(dir, log);
+      const found = await inspectJournal(dir, log, disk);
       const ranges = await this.#settleStreams(dir, found, reportedNo);
       const lastNo = Math.max(reportedNo, ...ranges.map((range) => range.lastNo));
       await this.#deliver(boot, ranges, lastNo, Number(known.lastSeq), reportedNo);
-      removeBootDir(root, bootId);
+      removeBootDir(root, bootId, disk);
       this.recovered++;
       const records = Math.max(0, lastNo - Number(known.lastRecordNo));
       log.info(
@@ -248,7 +321,7 @@ export class Recovery {
     }
     // The ledger can know more than the disk, if the disk lost what it had confirmed; numbers go on after both.
     let lastNo = Math.max(found.lastNo, reportedNo);
-    const writer = new SegmentWriter(dir, this.#options.fs, found.nextIndex, lastNo);
+    const writer = new SegmentWriter(dir, this.#host.disk, found.nextIndex, lastNo);
     for (const [, { intent, progress }] of found.streams.entries()) {
       const payload = crashedRecord(intent, progress, lastNo + 1);
       lastNo++;
@@ -269,7 +342,7 @@ export class Recovery {
     reportedNo: number,
   ): Promise<void> {
     const { log, newId, wallNow } = this.#options;
-    const reader = new SegmentReader((recordNo) => {
+    const reader = new SegmentReader(this.#host.disk, (recordNo) => {
       log.error({ ...boot, recordNo }, "a journal record is lost");
       return lostRecord(recordNo, newId("usg_"), wallNow());
     });

@@ -9,6 +9,8 @@ import type {
 import type { ReportClient } from "../control_plane.ts";
 
 export const REPORT_TIMEOUT_MS = 10_000;
+/** When somebody waits, a report that is not answered after this long is sent once more beside it. */
+export const IMPATIENT_MS = 150;
 export const BACKOFF_MIN_MS = 100;
 export const BACKOFF_MAX_MS = 5_000;
 
@@ -49,26 +51,24 @@ export class ReportSender {
 
   /**
    * Resolves with the answer; rejects only when `signal` aborts. What is refused as invalid was not applied: it goes again
-   * without its lease lines, so that one VE's figures cannot keep the records of all from the ledger.
+   * without its lease lines, so that one account's figures cannot keep the records of all from the ledger.
    */
   async send(request: ReportUsageRequest, signal: AbortSignal): Promise<Delivered> {
-    const { client, now } = this.#options;
-    const firstSentAt = now();
+    const firstSentAt = this.#options.now();
     for (;;) {
       signal.throwIfAborted();
-      this.#attemptAt = now();
+      this.#attemptAt = this.#options.now();
       try {
-        const response = await client.reportUsage(request, { timeoutMs: REPORT_TIMEOUT_MS, signal });
+        const { response, sentAt } = await this.#attempt(request, signal);
         this.#succeeded();
-        return { response, sentAt: this.#attemptAt, firstSentAt };
+        return { response, sentAt, firstSentAt };
       } catch (error) {
         signal.throwIfAborted();
-        if (ConnectError.from(error).code === Code.InvalidArgument && request.leases.length > 0) {
-          this.#options.log.error(
-            { err: error, leases: request.leases.length },
-            "lease lines were refused and left out",
-          );
+        const lines = request.leases.length + request.limits.length;
+        if (ConnectError.from(error).code === Code.InvalidArgument && lines > 0) {
+          this.#options.log.error({ err: error, lines }, "lease lines were refused and left out");
           request.leases = [];
+          request.limits = [];
           continue;
         }
         this.#failed(error);
@@ -81,6 +81,40 @@ export class ReportSender {
   kick(): void {
     this.#kicked = true;
     this.#hurry?.();
+  }
+
+  /**
+   * One call; and once more the same when somebody waits and the answer does not come. The control plane may hold an
+   * answer back while it asks other nodes for Credits, and these may wait for this node's next report in turn: the second
+   * call is a repetition to it, which it answers at once.
+   */
+  async #attempt(request: ReportUsageRequest, signal: AbortSignal): Promise<Omit<Delivered, "firstSentAt">> {
+    const { client, now } = this.#options;
+    const done = new AbortController();
+    const options = { timeoutMs: REPORT_TIMEOUT_MS, signal: AbortSignal.any([signal, done.signal]) };
+    const call = async (): Promise<Omit<Delivered, "firstSentAt">> => {
+      const sentAt = now();
+      return { response: await client.reportUsage(request, options), sentAt };
+    };
+    const calls = [call()];
+    const impatient = Promise.withResolvers<void>();
+    let timer: NodeJS.Timeout | undefined;
+    this.#hurry = () => {
+      timer ??= setTimeout(impatient.resolve, Math.max(0, this.#attemptAt + IMPATIENT_MS - now()));
+    };
+    try {
+      const first = await Promise.race([calls[0]!, impatient.promise]);
+      if (first !== undefined) return first;
+      calls.push(call());
+      return await Promise.any(calls);
+    } catch (error) {
+      throw error instanceof AggregateError ? error.errors[0] : error;
+    } finally {
+      clearTimeout(timer);
+      this.#hurry = null;
+      done.abort();
+      for (const each of calls) each.catch(() => undefined);
+    }
   }
 
   #succeeded(): void {

@@ -1,6 +1,7 @@
 import { toBinary } from "@bufbuild/protobuf";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { Reservation, ReserveFailure } from "../budget/budget.ts";
+import { limitAccount, LimitKind } from "../budget/accounts.ts";
 import { Wallets } from "../budget/wallets.ts";
 import { connectControlPlane, type ControlPlane } from "../control_plane.ts";
 import { ReportUsageRequestSchema } from "../../proto/gen/tokenbill/node/v1/usage_report_service_pb.ts";
@@ -77,7 +78,7 @@ function ids(): string[] {
 describe("reports", () => {
   test("a waiting request is told at once, and gets its lease", async () => {
     const reservation = await reserve(10n);
-    expect(reservation).toMatchObject({ veId: VE, held: 10n });
+    expect(reservation).toMatchObject({ account: VE, held: 10n });
     expect(server.reports.at(-1)!.leases[0]).toMatchObject({ veId: VE, need: "0.00000000001" });
     expect(wallets.totals()).toMatchObject({ leased: server.grant, reserved: 10n });
   });
@@ -158,6 +159,51 @@ describe("reports", () => {
     expect([boot.records[0]!.id, boot.records[3]!.id]).toEqual(["usg_1", "usg_4"]);
     expect(reporter.stats.gap).toBeGreaterThanOrEqual(1);
     expect(wallets.totals()).toMatchObject({ unacked: 0n });
+  });
+
+  test("an answer that is held back does not keep others waiting", async () => {
+    await serve(1);
+    await reporter.flush(5_000);
+    const other = (): Promise<Reservation | ReserveFailure> =>
+      new Promise((done) => wallets.reserveSlow("ve_b", 5n, 5n, done));
+    server.fates.push("hold_answer");
+    const waiting = reserve(server.grant * 2n);
+    await server.until(() => server.reports.at(-1)!.leases.some(({ need }) => need !== ""));
+    const held = server.reports.length;
+    // Nobody waits for anything else: the answer may take its time.
+    expect(server.reports.at(-1)!.seq).toBe(server.reports[held - 1]!.seq);
+    expect(await other()).toMatchObject({ account: "ve_b", held: 5n });
+    expect(server.reports[held]!.seq).toBe(server.reports[held - 1]!.seq);
+    server.letGo();
+    expect(await waiting).toMatchObject({ held: server.grant * 2n });
+    expect(reporter.stats.failed).toBe(0);
+  });
+
+  test("limits are reported beside wallets, and what records used of them is acknowledged with these", async () => {
+    const limit = limitAccount("pm_a", LimitKind.CREDITS);
+    const hold = await new Promise<Reservation | ReserveFailure>((done) => wallets.reserveSlow(limit, 10n, 10n, done));
+    expect(server.reports.at(-1)!.limits[0]).toMatchObject({
+      physicalModelId: "pm_a",
+      kind: LimitKind.CREDITS,
+      need: "0.00000000001",
+    });
+    wallets.settle(hold as Reservation, 7n);
+    expect(wallets.totals("limits").unacked).toBe(7n);
+    server.limitUse = 7n;
+    server.fates.push("lose_answer");
+    await settle(journal, settlement(1, { limits: [{ account: limit, amount: 7n }] }));
+    await reporter.flush(5_000);
+    const reports = server.reports.filter(({ records }) => records.length > 0);
+    expect(reports.map(({ limits }) => limits.map(({ spent }) => spent))).toEqual([
+      ["0.000000000007"],
+      ["0.000000000007"],
+    ]);
+    expect(wallets.totals("limits")).toMatchObject({
+      unacked: 0n,
+      reserved: 0n,
+      leased: server.boot(BOOT).leases.get(limit),
+    });
+    expect(journal.limitUses.size).toBe(0);
   });
 
   test("a recall is answered at once, giving back what is not reserved", async () => {

@@ -5,19 +5,18 @@
 
 import { create } from "@bufbuild/protobuf";
 import type { Logger } from "pino";
-import { type Credits, formatCredits, minCredits, parseCredits } from "../../core/credits.ts";
+import { type Credits, parseCredits } from "../../core/credits.ts";
 import {
-  type LeaseState,
   ReportStatus,
   type ReportUsageRequest,
   ReportUsageRequestSchema,
 } from "../../proto/gen/tokenbill/node/v1/usage_report_service_pb.ts";
 import type { WalletBalance } from "../budget/budget.ts";
-import type { LeaseAnswer, LeaseLine, WalletLink } from "../budget/wallet_link.ts";
+import type { LeaseLine, WalletLink } from "../budget/wallet_link.ts";
 import type { Wallets } from "../budget/wallets.ts";
 import type { ReportClient } from "../control_plane.ts";
 import type { FileJournal } from "./file_journal.ts";
-import type { JournalRecord } from "./journal_records.ts";
+import { answersOf, requestLines, spentByVe } from "./report_lines.ts";
 import { backoffMs, type Delivered, ReportSender } from "./report_sender.ts";
 
 /** Something to say waits at most this long. */
@@ -28,7 +27,7 @@ export const LOW_REPORT_EVERY_MS = 100;
 export const KEEP_ALIVE_MS = 10_000;
 export const REPORT_RECORDS_MAX = 2_000;
 export const REPORT_BYTES_MAX = 1024 * 1024;
-/** VEs in one report beside those of its records; with them, below the 10,000 of the schema. */
+/** Accounts in one report beside those of its records; with them, below the 10,000 each of the schema. */
 export const REPORT_LEASES_MAX = 5_000;
 
 export interface ReporterOptions {
@@ -208,6 +207,7 @@ export class Reporter implements WalletLink {
     const records = await journal.read(this.#nextNo, limits);
     const lastNo = records.at(-1)?.recordNo ?? this.#nextNo - 1;
     const spent = spentByVe(records, this.#ackedNo);
+    journal.limitUses.addTo(spent, lastNo);
     const lines = wallets.cut(spent, final ? 0 : REPORT_LEASES_MAX);
     const request = create(ReportUsageRequestSchema, {
       nodeId,
@@ -215,7 +215,7 @@ export class Reporter implements WalletLink {
       seq: BigInt(this.#seq + 1),
       firstRecordNo: BigInt(records.length > 0 ? this.#nextNo : 0),
       records: records.map(({ bytes }) => bytes),
-      leases: lines.map(leaseRequest),
+      ...requestLines(lines),
       final: final && lastNo === journal.lastNo,
     });
     const more = lastNo < journal.durableNo || lines.length >= spent.size + REPORT_LEASES_MAX;
@@ -240,7 +240,7 @@ export class Reporter implements WalletLink {
     this.#ackedNo = Math.max(this.#ackedNo, cut.lastNo);
     journal.acknowledge(cut.lastNo);
     // An earlier attempt may be the one that was applied, and then the time runs from there.
-    wallets.answer(cut.lines, cut.spent, response.leases.map(leaseAnswer), repeated ? firstSentAt : sentAt, repeated);
+    wallets.answer(cut.lines, cut.spent, answersOf(response), repeated ? firstSentAt : sentAt, repeated);
     this.#flushes = this.#flushes.filter(({ recordNo, done }) => recordNo > this.#ackedNo || done() !== undefined);
     return true;
   }
@@ -265,40 +265,4 @@ export class Reporter implements WalletLink {
     this.stats.online = delivered;
     this.#options.wallets.setOnline(delivered);
   }
-}
-
-function spentByVe(records: readonly JournalRecord[], ackedNo: number): Map<string, Credits> {
-  const spent = new Map<string, Credits>();
-  for (const { recordNo, veId, credits } of records) {
-    if (recordNo > ackedNo && veId !== "") spent.set(veId, (spent.get(veId) ?? 0n) + credits);
-  }
-  return spent;
-}
-
-/** More than any wallet can hold, and less than the wire can carry. */
-const AMOUNT_MAX: Credits = parseCredits("9999999999999999999999999");
-
-function amount(credits: Credits): string {
-  return credits > 0n ? formatCredits(minCredits(credits, AMOUNT_MAX)) : "";
-}
-
-function leaseRequest({ veId, spent, reserved, want, release, need }: LeaseLine) {
-  return {
-    veId,
-    spent: amount(spent),
-    reserved: amount(reserved),
-    want: amount(want),
-    release: amount(release),
-    need: amount(need),
-  };
-}
-
-function leaseAnswer({ veId, granted, ttlMs, state, creditRemaining }: LeaseState): LeaseAnswer {
-  return {
-    veId,
-    granted: parseCredits(granted === "" ? "0" : granted),
-    ttlMs: Number(ttlMs),
-    state,
-    creditRemaining: parseCredits(creditRemaining === "" ? "0" : creditRemaining),
-  };
 }

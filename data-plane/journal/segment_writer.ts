@@ -4,11 +4,8 @@
  * overwritten by the next try.
  */
 
-import type * as nodeFs from "node:fs";
 import { join } from "node:path";
-
-/** The part of node:fs that is used; tests give one that fails. */
-export type JournalFs = Pick<typeof nodeFs, "openSync" | "writeSync" | "closeSync" | "fdatasync" | "fsync" | "unlink">;
+import type { JournalFs } from "./journal_disk.ts";
 
 /** A segment is closed once it is this long. */
 export const SEGMENT_BYTES = 16 * 1024 * 1024;

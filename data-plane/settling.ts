@@ -1,0 +1,127 @@
+/**
+ * The end of one request: the bill, once, to the budget, the limits and the journal. Where the upstream reported no usage
+ * the tokenizer counts first: the reservation is held meanwhile, and the last bytes of the answer wait, but not for long.
+ */
+
+import type { Admitted } from "./admitted.ts";
+import type { Core } from "./core.ts";
+import type { LimitHolds } from "./limits.ts";
+import type { Delivered } from "./relay.ts";
+import {
+  type Bill,
+  type Billed,
+  billEstimated,
+  billReported,
+  type Ending,
+  NOTHING_BILLED,
+  settlementOf,
+} from "./settlement.ts";
+import { readInput } from "./tokenizer/input.ts";
+import type { TextSample, TokenCounts } from "./tokenizer/tokens.ts";
+
+/** The last bytes of an answer wait this long for the tokenizer; then its bytes are counted instead of its tokens. */
+export const ESTIMATE_WAIT_MS = 1_000;
+
+const NO_TEXT: TextSample = { bytes: new Uint8Array(0), textBytes: 0, tokens: 0 };
+
+/** What ended, and what of it is billed. */
+export interface End {
+  readonly bill: Bill;
+  /** The upstream's name of the model that served. */
+  readonly model: string;
+  /** Null: nothing is billed. */
+  readonly delivered: Delivered | null;
+  /** The answer came whole. */
+  readonly whole: boolean;
+  /** What is held of the limits of the target; null: it has none. */
+  readonly limits: LimitHolds | null;
+  readonly ending: Ending;
+}
+
+export class Settling {
+  private readonly core: Core;
+  private readonly request: Admitted;
+  private readonly arriveUs: number;
+  private readonly end: End;
+  private readonly written: () => void;
+  private over = false;
+
+  /** `written` runs once the settlement is in the journal: then the last bytes may leave. */
+  constructor(core: Core, request: Admitted, arriveUs: number, end: End, written: () => void) {
+    this.core = core;
+    this.request = request;
+    this.arriveUs = arriveUs;
+    this.end = end;
+    this.written = written;
+  }
+
+  /** False: the tokenizer is asked, and `conclude` must be called when ESTIMATE_WAIT_MS are over. */
+  begin(failed: (error: unknown) => void): boolean {
+    const { bill, delivered, whole } = this.end;
+    const billed = billReported(bill, this.request, delivered, whole);
+    if (billed !== null) {
+      this.settle(billed);
+      return true;
+    }
+    const { tokens } = this.core.deps;
+    if (tokens === undefined) {
+      this.conclude();
+      return true;
+    }
+    const input = readInput(this.request.body.bytes);
+    const output = (this.request.endpoint.hasOutput && delivered!.text?.sample()) || NO_TEXT;
+    tokens.count({ model: this.end.model, input, output }, (counts) => {
+      try {
+        if (this.over) return;
+        if (counts === null) return this.conclude();
+        // What arrived without its text being kept can only be measured by its bytes.
+        const out = delivered!.text === null ? delivered!.outputTokens : counts.output;
+        this.estimated({ input: counts.input, output: out });
+      } catch (error) {
+        failed(error);
+      }
+    });
+    return false;
+  }
+
+  /** Nothing more is waited for. Safe to call at any time, also when all is done. */
+  conclude(): void {
+    if (!this.over) this.estimated(null);
+  }
+
+  /**
+   * Something went wrong. True: the bill is made by bytes, and `written` runs as ever. False: it was made already, or
+   * cannot be made at all, and what is held was given back.
+   */
+  rescue(): boolean {
+    if (this.over) return false;
+    try {
+      this.conclude();
+      return true;
+    } catch (error) {
+      this.core.deps.log.error({ err: error, id: this.request.id }, "a request could not be billed");
+      if (this.over) return false;
+      this.over = true;
+      this.core.deps.budget.settle(this.request.reservation, 0n);
+      this.end.limits?.release();
+      return false;
+    }
+  }
+
+  private estimated(counts: TokenCounts | null): void {
+    const { bill, delivered } = this.end;
+    this.settle(delivered === null ? NOTHING_BILLED : billEstimated(bill, this.request, delivered, counts));
+  }
+
+  private settle(billed: Billed): void {
+    this.over = true;
+    const { core, request, end } = this;
+    const { budget, journal, metrics } = core.deps;
+    const { outcome, status, durationUs } = end.ending;
+    budget.settle(request.reservation, billed.credits);
+    const uses = end.limits?.settle(billed.units, billed.credits);
+    metrics.request(request.endpoint.number, status, outcome, durationUs);
+    // If the write failed the journal keeps the record and says so itself; the client has paid for its answer.
+    journal.settle(settlementOf(request, this.arriveUs, end.bill, billed, end.ending, uses), this.written);
+  }
+}

@@ -1,0 +1,172 @@
+/**
+ * PURE. The text of an OpenAI request, for counting: messages, prompts, inputs, instructions and tools. Images, audio and
+ * files are not text and count by constants.
+ */
+
+import { decodeString, JsonScanError, scanObject, skipSpace, skipString, skipValue } from "../json_scan.ts";
+import { INPUT_SAMPLE_BYTES_MAX, Sampler, type TextSample } from "./tokens.ts";
+
+/** What surrounds a message, its role included; measured by OpenAI's cookbook ("How to count tokens with tiktoken"). */
+export const MESSAGE_TOKENS = 4;
+/** More for a message with a name, and for a call of a tool. */
+export const NAME_TOKENS = 1;
+export const TOOL_CALL_TOKENS = 3;
+/** Every answer is primed with so many. */
+export const PRIMING_TOKENS = 3;
+/** What surrounds all tools, each of them, and each of its properties beyond name, type and description. */
+export const TOOLS_TOKENS = 12;
+export const TOOL_TOKENS = 7;
+export const PROPERTY_TOKENS = 3;
+/** An image of 1024 x 1024 for gpt-4o, and one of low detail. */
+export const IMAGE_TOKENS = 765;
+export const IMAGE_LOW_TOKENS = 85;
+/** A page or two: nothing is known of what is in a file. */
+export const FILE_TOKENS = 765;
+/** Ten tokens a second, of MP3 at 128 kbit/s in base64. */
+export const AUDIO_BYTES_PER_TOKEN = 2048;
+
+const OBJECT = 0x7b;
+const OBJECT_END = 0x7d;
+const ARRAY = 0x5b;
+const ARRAY_END = 0x5d;
+const QUOTE = 0x22;
+const COMMA = 0x2c;
+
+/** Strings that are no text of the model's input. */
+const SILENT = new Set(["role", "type", "id", "tool_call_id", "call_id", "detail", "format", "mime_type", "status"]);
+/** Where text stands at the top level. */
+const PLACES = new Set(["messages", "prompt", "input", "instructions", "suffix"]);
+const TOOLS = new Set(["tools", "functions"]);
+
+export function readInput(body: Buffer): TextSample {
+  const reader = new Reader(body);
+  try {
+    scanObject(body, skipSpace(body, 0), 0, (member, keyEnd, value) => {
+      const key = decodeString(body, member, keyEnd);
+      if (PLACES.has(key)) reader.place(key, value);
+      else if (TOOLS.has(key)) reader.tools(value);
+    });
+  } catch (error) {
+    // The body was sound when it was admitted; a bad escape in a key is all that can be left.
+    if (!(error instanceof JsonScanError)) throw error;
+  }
+  return reader.sampler.sample();
+}
+
+class Reader {
+  readonly sampler = new Sampler(INPUT_SAMPLE_BYTES_MAX);
+  private readonly bytes: Buffer;
+
+  constructor(bytes: Buffer) {
+    this.bytes = bytes;
+  }
+
+  place(key: string, at: number): void {
+    const messages = key === "messages" && this.bytes[at] === ARRAY;
+    if (messages) this.sampler.tokens += PRIMING_TOKENS;
+    this.value(key, at);
+  }
+
+  /** Each tool with its name and description, and each property with its own, much as OpenAI writes them out. */
+  tools(at: number): void {
+    if (this.bytes[at] !== ARRAY) return;
+    this.sampler.tokens += TOOLS_TOKENS;
+    this.each(at, (element) => {
+      this.sampler.tokens += TOOL_TOKENS;
+      this.schema(element);
+    });
+  }
+
+  private value(key: string, at: number): void {
+    const { bytes } = this;
+    switch (bytes[at]) {
+      case QUOTE:
+        return this.string(key, at);
+      case OBJECT:
+        return this.object(key, at);
+      case ARRAY:
+        this.each(at, (element) => this.value(key, element));
+        return;
+      default:
+        // Prompts and inputs may come as tokens; other numbers are settings.
+        if ((key === "prompt" || key === "input") && bytes[at]! >= 0x30 && bytes[at]! <= 0x39) this.sampler.tokens++;
+    }
+  }
+
+  private object(key: string, at: number): void {
+    const { bytes } = this;
+    if (key === "messages") this.sampler.tokens += MESSAGE_TOKENS;
+    if (key === "image_url") return this.image(at);
+    if (key === "input_audio") return this.audio(at);
+    if (key === "tool_calls") this.sampler.tokens += TOOL_CALL_TOKENS;
+    if (key === "file") {
+      this.sampler.tokens += FILE_TOKENS;
+      return;
+    }
+    scanObject(bytes, at, 1, (member, keyEnd, value) => {
+      const name = decodeString(bytes, member, keyEnd);
+      if (name === "name" && key === "messages" && bytes[value] === QUOTE) this.sampler.tokens += NAME_TOKENS;
+      if (!SILENT.has(name)) this.value(name, value);
+    });
+  }
+
+  private string(key: string, at: number): void {
+    if (key === "image_url") this.sampler.tokens += IMAGE_TOKENS;
+    else if (key === "file_data" || key === "file_id" || key === "file_url") this.sampler.tokens += FILE_TOKENS;
+    else this.text(at);
+  }
+
+  private text(at: number): void {
+    const end = skipString(this.bytes, at);
+    this.sampler.add(this.bytes, at + 1, end - 1);
+    this.sampler.endString();
+  }
+
+  private image(at: number): void {
+    let low = false;
+    scanObject(this.bytes, at, 1, (member, keyEnd, value, end) => {
+      if (decodeString(this.bytes, member, keyEnd) !== "detail" || this.bytes[value] !== QUOTE) return;
+      low = decodeString(this.bytes, value, end) === "low";
+    });
+    this.sampler.tokens += low ? IMAGE_LOW_TOKENS : IMAGE_TOKENS;
+  }
+
+  private audio(at: number): void {
+    scanObject(this.bytes, at, 1, (member, keyEnd, value, end) => {
+      if (decodeString(this.bytes, member, keyEnd) === "data")
+        this.sampler.tokens += Math.ceil((end - value) / AUDIO_BYTES_PER_TOKEN);
+    });
+  }
+
+  /** A tool or a part of its schema: names, descriptions, types and the values that are allowed. */
+  private schema(at: number): void {
+    const { bytes, sampler } = this;
+    if (bytes[at] === ARRAY) return this.each(at, (element) => this.schema(element));
+    if (bytes[at] === QUOTE) return this.text(at);
+    if (bytes[at] !== OBJECT) return;
+    scanObject(bytes, at, 1, (member, keyEnd, value) => {
+      const key = decodeString(bytes, member, keyEnd);
+      if (key === "required" || (key === "type" && bytes[value] === QUOTE)) return;
+      if (key !== "properties" || bytes[value] !== OBJECT) return this.schema(value);
+      this.sampler.tokens += PROPERTY_TOKENS;
+      scanObject(bytes, value, 2, (name, nameEnd, property) => {
+        // The type is one token.
+        this.sampler.tokens += PROPERTY_TOKENS + 1;
+        sampler.add(bytes, name + 1, nameEnd - 1);
+        sampler.endString();
+        this.schema(property);
+      });
+    });
+  }
+
+  private each(at: number, onElement: (start: number) => void): void {
+    const { bytes } = this;
+    let pos = skipSpace(bytes, at + 1);
+    while (bytes[pos] !== ARRAY_END && bytes[pos] !== OBJECT_END) {
+      onElement(pos);
+      pos = skipSpace(bytes, skipValue(bytes, pos));
+      if (bytes[pos] !== COMMA) return;
+      pos = skipSpace(bytes, pos + 1);
+    }
+  }
+}

@@ -1,0 +1,129 @@
+/** What is sampled, how it is cut, and which encoding counts. */
+
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { encodingOf } from "./encodings.ts";
+import {
+  AUDIO_BYTES_PER_TOKEN,
+  FILE_TOKENS,
+  IMAGE_LOW_TOKENS,
+  IMAGE_TOKENS,
+  MESSAGE_TOKENS,
+  PRIMING_TOKENS,
+  readInput,
+} from "./input.ts";
+import { PART_CHARS_MAX, partsOf, textsOf } from "./text.ts";
+import { extrapolate, INPUT_SAMPLE_BYTES_MAX, Sampler } from "./tokens.ts";
+
+test.each([
+  ["gpt-4", "cl100k_base"],
+  ["gpt-4-0613", "cl100k_base"],
+  ["openai/gpt-4-turbo", "cl100k_base"],
+  ["ft:gpt-3.5-turbo:acme::id", "cl100k_base"],
+  ["gpt-35-turbo", "cl100k_base"],
+  ["text-embedding-3-large", "cl100k_base"],
+  ["gpt-4o-mini", "o200k_base"],
+  ["gpt-4.1", "o200k_base"],
+  ["gpt-5", "o200k_base"],
+  ["o3-mini", "o200k_base"],
+  ["llama-3.3-70b", "o200k_base"],
+  ["", "o200k_base"],
+])("%s counts with %s", (model, encoding) => {
+  expect(encodingOf(model)).toBe(encoding);
+});
+
+const read = (body: unknown) => readInput(Buffer.from(JSON.stringify(body)));
+const lines = (body: unknown): string[] => textsOf(read(body).bytes);
+
+describe("the text of a request", () => {
+  test("is what the model reads, and not its settings", () => {
+    const body = {
+      model: "gpt",
+      temperature: 0.5,
+      user: "somebody",
+      messages: [
+        { role: "system", content: 'Say "hi"\n' },
+        { role: "user", content: [{ type: "text", text: "你好" }] },
+      ],
+    };
+    expect(lines(body)).toEqual(['Say "hi"\n', "你好"]);
+    expect(read(body).tokens).toBe(PRIMING_TOKENS + 2 * MESSAGE_TOKENS);
+  });
+
+  test("images, audio and files count by constants, whatever their length", () => {
+    const of = (part: Record<string, unknown>): [number, string[]] => {
+      const body = { messages: [{ role: "user", content: [part] }] };
+      return [read(body).tokens - PRIMING_TOKENS - MESSAGE_TOKENS, lines(body)];
+    };
+    const data = "A".repeat(10 * AUDIO_BYTES_PER_TOKEN);
+    expect(of({ type: "image_url", image_url: { url: `data:image/png;base64,${data}` } })).toEqual([IMAGE_TOKENS, []]);
+    expect(of({ type: "image_url", image_url: { url: "https://x.example/a", detail: "low" } })).toEqual([
+      IMAGE_LOW_TOKENS,
+      [],
+    ]);
+    expect(of({ type: "input_image", image_url: "https://x.example/a" })).toEqual([IMAGE_TOKENS, []]);
+    expect(of({ type: "file", file: { file_data: data, filename: "a.pdf" } })).toEqual([FILE_TOKENS, []]);
+    expect(of({ type: "input_audio", input_audio: { data, format: "mp3" } })).toEqual([11, []]);
+  });
+
+  test("prompts and inputs are text or tokens", () => {
+    expect(lines({ prompt: ["a b", "c"], suffix: "d" })).toEqual(["a b", "c", "d"]);
+    expect(read({ input: [[1, 2, 3], [40]] }).tokens).toBe(4);
+    expect(
+      lines({ instructions: "Be short.", input: [{ role: "user", content: [{ type: "input_text", text: "x" }] }] }),
+    ).toEqual(["Be short.", "x"]);
+  });
+
+  test("only the first of a long one is kept, but all of it is measured", () => {
+    const sample = read({ messages: [{ role: "user", content: "x".repeat(300_000) }] });
+    expect([sample.bytes.length, sample.textBytes]).toEqual([INPUT_SAMPLE_BYTES_MAX, 300_001]);
+    expect(extrapolate(100, { ...sample, tokens: 7 })).toBe(7 + Math.round((100 * 300_001) / INPUT_SAMPLE_BYTES_MAX));
+  });
+});
+
+describe("samples", () => {
+  test("hold the first bytes of any pieces", () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.string({ unit: "binary", maxLength: 200 }), { maxLength: 30 }),
+        fc.integer({ min: 0, max: 2000 }),
+        (pieces, max) => {
+          const sampler = new Sampler(max);
+          const all = Buffer.from(pieces.join(""));
+          for (const piece of pieces.map((text) => Buffer.from(text))) sampler.add(piece, 0, piece.length);
+          expect(Buffer.from(sampler.sample().bytes)).toEqual(all.subarray(0, max));
+          expect(sampler.textBytes).toBe(all.length);
+        },
+      ),
+    );
+  });
+
+  test("come out of JSON as they went in", () => {
+    fc.assert(
+      fc.property(fc.string({ unit: "grapheme", minLength: 1, maxLength: 100 }), (text) => {
+        const sampler = new Sampler(10_000);
+        sampler.addText(text);
+        expect(textsOf(sampler.sample().bytes)).toEqual([text]);
+      }),
+    );
+  });
+
+  test("what is cut within an escape is still text", () => {
+    expect(textsOf(Buffer.from('a\\"b\\n\\ud83c\\udf89 c\\u00'))).toEqual(['a"b\n🎉 c\\u00']);
+  });
+});
+
+test("long texts are cut between words, and never within a character", () => {
+  fc.assert(
+    fc.property(fc.string({ unit: "grapheme", maxLength: 5000 }), (text) => {
+      const parts = partsOf(text);
+      expect(parts.join("")).toBe(text);
+      for (const part of parts) {
+        expect(part.length).toBeLessThanOrEqual(PART_CHARS_MAX);
+        expect(part.isWellFormed()).toBe(text.isWellFormed() || part.isWellFormed());
+      }
+    }),
+  );
+  const words = partsOf("some words ".repeat(500));
+  expect(words.slice(1).every((part) => /^ \S/.test(part))).toBe(true);
+});
