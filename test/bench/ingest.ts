@@ -6,6 +6,7 @@ import { type Client, createClient } from "@connectrpc/connect";
 import { formatCredits, parseCredits } from "../../core/credits.ts";
 import type { Database } from "../../control-plane/db/database.ts";
 import { openPostgres } from "../../control-plane/db/postgres.ts";
+import { DATABASE_POOL_DEFAULT } from "../../control-plane/settings.ts";
 import { base32 } from "../../data-plane/ids.ts";
 import {
   ReportStatus,
@@ -20,21 +21,41 @@ import { atEnd, cpuUs } from "./processes.ts";
 import { CREDITS_PER_1000, loadSqlWorld, PHYSICAL_MODELS, type SqlWorld } from "./sql_world.ts";
 import { digits, median, printAim, printHeading, printTable, spread } from "./stats.ts";
 
-const ROUNDS = 5;
-const VES = 1000;
-/** Which records a batch mixes: each has any of the VEs, and any of the models of its VE. */
-const SHAPES = [
-  { name: "100 VEs, 3 models each", ves: 100, models: 3 },
-  { name: "1,000 VEs, 3 models each", ves: VES, models: 3 },
-  // Hardly two records of a batch share a row of the rollup.
-  { name: "1,000 VEs, 10 models each", ves: VES, models: PHYSICAL_MODELS },
-] as const;
-type Shape = (typeof SHAPES)[number];
-const LMS_PER_VE = 10;
-const BOOTS = 4;
+const ROUNDS = 3;
+const VES = 10_000;
 const BATCH_RECORDS = 1000;
-/** Batches of each boot in one round. */
-const BATCHES = 8;
+/** Records of one round. */
+const ROUND_RECORDS = 16_000;
+
+/** What is reported: each record is of any of the VEs, and any of the models of its VE. */
+interface Shape {
+  readonly boots: number;
+  readonly ves: number;
+  readonly models: number;
+  /** Of one report. */
+  readonly records: number;
+}
+
+/** As of a second: the more nodes there are, the less each of them has to report. */
+function shapeOf(boots: number, ves: number): Shape {
+  return { boots, ves, models: 3, records: Math.min(BATCH_RECORDS, ROUND_RECORDS / boots) };
+}
+
+const SHAPES: readonly Shape[] = [
+  ...[VES, 1].flatMap((ves) => [1, 8, 64].map((boots) => shapeOf(boots, ves))),
+  { ...shapeOf(4, 1000), models: PHYSICAL_MODELS },
+  shapeOf(4, 100),
+];
+
+function nameOf({ boots, ves }: Shape): string {
+  return `${boots} ${boots === 1 ? "node" : "nodes"}, ${ves === 1 ? "one hot VE" : `${ves.toLocaleString("en-US")} hot VEs`}`;
+}
+
+/** Not all can be routed to, but all are priced. */
+const LMS_PER_VE = 1;
+const BOOTS_MAX = 64;
+/** The connections of the control plane, and of the bare insert. */
+const CONNECTIONS = DATABASE_POOL_DEFAULT;
 const RATIO_AIM = 0.5;
 const RATE = parseCredits(CREDITS_PER_1000) / 1000n;
 
@@ -109,11 +130,20 @@ function makeRow(world: SqlWorld, shape: Shape, recordNo: bigint, nowUs: bigint)
   return { ...row, body: toBinary(UsageRecordSchema, record) };
 }
 
+/** Reports of each boot in one round. */
+function batchesOf({ boots, records }: Shape): number {
+  return Math.max(1, Math.floor(ROUND_RECORDS / boots / records));
+}
+
+function recordsOf(shape: Shape): number {
+  return shape.boots * batchesOf(shape) * shape.records;
+}
+
 /** The batches of one boot for one round, made before the clock starts. */
 function makeBatches(world: SqlWorld, shape: Shape, boot: Boot): Row[][] {
   const nowUs = BigInt(Date.now()) * 1000n;
-  return Array.from({ length: BATCHES }, () =>
-    Array.from({ length: BATCH_RECORDS }, () => makeRow(world, shape, ++boot.recordNo, nowUs)),
+  return Array.from({ length: batchesOf(shape) }, () =>
+    Array.from({ length: shape.records }, () => makeRow(world, shape, ++boot.recordNo, nowUs)),
   );
 }
 
@@ -186,10 +216,10 @@ async function insertBare(db: Database, world: SqlWorld, boot: Boot, batches: re
   }
 }
 
-async function perSecond(run: () => Promise<unknown>): Promise<number> {
+async function perSecond(shape: Shape, run: () => Promise<unknown>): Promise<number> {
   const begin = performance.now();
   await run();
-  return (BOOTS * BATCHES * BATCH_RECORDS * 1000) / (performance.now() - begin);
+  return (recordsOf(shape) * 1000) / (performance.now() - begin);
 }
 
 /** Everything that was reported must be there, and paid for. */
@@ -215,9 +245,17 @@ interface Measured {
 function printResults(results: ReadonlyMap<Shape, Measured>): void {
   const ratiosOf = ({ ours, bare }: Measured) => ours.map((value, round) => value / bare[round]!);
   printTable(
-    ["records of a batch", "ReportUsage records/s", "bare insert records/s", "ratio", "control plane CPU µs/record"],
+    [
+      "reported by",
+      "records of a report",
+      "ReportUsage records/s",
+      "bare insert records/s",
+      "ratio",
+      "control plane CPU µs/record",
+    ],
     [...results].map(([shape, measured]) => [
-      shape.name,
+      nameOf(shape),
+      String(shape.records),
       spread(measured.ours),
       spread(measured.bare),
       spread(ratiosOf(measured)),
@@ -227,7 +265,7 @@ function printResults(results: ReadonlyMap<Shape, Measured>): void {
   console.log(`\nThe ledger agrees: every record is there once, and the settled Credits are their sum.`);
   for (const [shape, measured] of results) {
     printAim({
-      what: `records/s of the bare insert, ${shape.name}`,
+      what: `records/s of the bare insert, ${nameOf(shape)}`,
       value: median(ratiosOf(measured)),
       bound: RATIO_AIM,
       kind: "at least",
@@ -241,28 +279,29 @@ function printResults(results: ReadonlyMap<Shape, Measured>): void {
 async function run({ rounds = ROUNDS }: BenchOptions): Promise<void> {
   printHeading(
     "ingest",
-    `${BOOTS} boots at once on the same VEs, each with one report in flight: ${BATCH_RECORDS.toLocaleString("en-US")} records, as of a second, with leases asked for. The bare insert:\n` +
+    `Nodes that report at once on the same VEs, each with one report in flight, with leases asked for. The bare insert:\n` +
       `the same rows, batches, connections and driver, into the columns, indexes and partitions of usage_event, arrays by unnest,\n` +
-      `committed batch by batch. ${rounds} interleaved rounds of ${(BOOTS * BATCHES * BATCH_RECORDS).toLocaleString("en-US")} records each, medians (least-most), ratio within a round.`,
+      `committed batch by batch. ${rounds} interleaved rounds of ${ROUND_RECORDS.toLocaleString("en-US")} records each, medians (least-most), ratio within a round.`,
   );
   const first = await startControlPlane(undefined);
-  const db = openPostgres({ url: first.databaseUrl, poolMax: BOOTS, onNotice: () => {} });
+  const db = openPostgres({ url: first.databaseUrl, poolMax: CONNECTIONS, onNotice: () => {} });
   atEnd(() => db.close());
   const world = await loadSqlWorld(db, VES, LMS_PER_VE);
   await createBareTable(db);
-  const boots = Array.from({ length: BOOTS }, (): Boot => {
+  const boots = Array.from({ length: BOOTS_MAX }, (): Boot => {
     const client = createClient(UsageReportService, first.nodeTransport());
     return { id: `boot_${base32(randomBytes(16))}`, client, seq: 0n, recordNo: 0n };
   });
   const results = new Map<Shape, Measured>(SHAPES.map((shape) => [shape, { ours: [], bare: [], cpu: [] }]));
   for (let round = 0; round <= rounds; round++) {
     for (const [shape, measured] of results) {
-      const batches = boots.map((boot) => makeBatches(world, shape, boot));
+      const nodes = boots.slice(0, shape.boots);
+      const batches = nodes.map((boot) => makeBatches(world, shape, boot));
       const before = cpuUs(first.process.pid);
-      const applied = await perSecond(() => Promise.all(boots.map((boot, i) => report(boot, batches[i]!))));
-      const used = (cpuUs(first.process.pid) - before) / (BOOTS * BATCHES * BATCH_RECORDS);
-      const inserted = await perSecond(() =>
-        Promise.all(boots.map((boot, i) => insertBare(db, world, boot, batches[i]!))),
+      const applied = await perSecond(shape, () => Promise.all(nodes.map((boot, i) => report(boot, batches[i]!))));
+      const used = (cpuUs(first.process.pid) - before) / recordsOf(shape);
+      const inserted = await perSecond(shape, () =>
+        Promise.all(nodes.map((boot, i) => insertBare(db, world, boot, batches[i]!))),
       );
       // The first round warms up.
       if (round === 0) continue;

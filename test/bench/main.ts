@@ -10,7 +10,19 @@ import { spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { parseBenchArgs } from "./options.ts";
 
-const BENCHES = ["pipeline", "router", "proxy", "latency", "sse", "memory", "feed", "ingest"] as const;
+const BENCHES = [
+  "pipeline",
+  "admission",
+  "journal",
+  "router",
+  "proxy",
+  "latency",
+  "sse",
+  "memory",
+  "feed",
+  "ingest",
+  "recovery",
+] as const;
 
 let running: ReturnType<typeof spawn> | undefined;
 let interrupted = false;

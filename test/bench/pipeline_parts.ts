@@ -55,12 +55,13 @@ async function leasedWallets(): Promise<Wallets> {
 
 function grant(wallets: Wallets): void {
   const lines = wallets.cut(new Map(), WORLD.ves);
-  const answers = lines.map(({ veId }): LeaseAnswer => ({
-    veId,
+  const answers = lines.map(({ account }): LeaseAnswer => ({
+    account,
     granted: GRANTED,
     ttlMs: TTL_MS,
     state: WalletState.OK,
     creditRemaining: GRANTED,
+    resetAt: 0,
   }));
   wallets.answer(lines, new Map(), answers, performance.now(), false);
 }

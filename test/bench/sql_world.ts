@@ -20,7 +20,7 @@ export interface SqlWorld {
 }
 
 /** 26 letters that are valid in an id and grow with `n`: hexadecimal with its four digits that base32 lacks replaced. */
-function idText(n: number): string {
+export function idText(n: number): string {
   return n
     .toString(16)
     .padStart(26, "0")

@@ -1,17 +1,25 @@
 /** Numbers that are written twice, because core imports no generated code, must stay equal to the schema's. */
 
 import { expect, test } from "vitest";
+import { Period } from "../../core/periods.ts";
 import { Meter, METER_SLOTS, METERS_OF_KIND, PARENT_METER, UnitKind, UnitSource } from "../../core/meters.ts";
 import { ProviderFormat } from "../../control-plane/domain/catalogue.ts";
+import { LimitKind } from "../../control-plane/domain/limits.ts";
 import { ERROR_CODES } from "../../control-plane/domain/errors.ts";
 import { WalletState } from "../../control-plane/domain/wallet.ts";
+import { LimitKind as NodeLimitKind } from "../../data-plane/budget/accounts.ts";
 import { WalletState as NodeWalletState } from "../../data-plane/budget/wallet.ts";
 import { CHAT, COMPLETIONS, EMBEDDINGS } from "../../data-plane/endpoints.ts";
 import { AttemptResult, OnDisconnect, Outcome } from "../../data-plane/outcome.ts";
 import { FORMAT_OPENAI } from "../../data-plane/route_types.ts";
 import { ErrorReasonSchema } from "../../proto/gen/tokenbill/v1/error_pb.ts";
 import { MeterSchema, UnitKindSchema, UnitSourceSchema } from "../../proto/gen/tokenbill/v1/meter_pb.ts";
-import { OnDisconnectSchema, ProviderFormatSchema } from "../../proto/gen/tokenbill/v1/provider_pb.ts";
+import {
+  LimitKindSchema,
+  OnDisconnectSchema,
+  PeriodSchema,
+  ProviderFormatSchema,
+} from "../../proto/gen/tokenbill/v1/provider_pb.ts";
 import { AttemptResultSchema, EndpointSchema, OutcomeSchema } from "../../proto/gen/tokenbill/v1/usage_pb.ts";
 import { WalletStateSchema } from "../../proto/gen/tokenbill/v1/virtual_endpoint_pb.ts";
 
@@ -53,11 +61,14 @@ test("what the data plane reads from the feed", () => {
   const { UNKNOWN, ...states } = NodeWalletState;
   expect(states).toEqual(schemaNumbers(WalletStateSchema, "WALLET_STATE_"));
   expect(UNKNOWN).toBe(0);
+  expect(NodeLimitKind).toEqual(schemaNumbers(LimitKindSchema, "LIMIT_KIND_"));
 });
 
 test("what the control plane's domain decides with", () => {
   expect(ProviderFormat).toEqual(schemaNumbers(ProviderFormatSchema, "PROVIDER_FORMAT_"));
   expect(WalletState).toEqual(schemaNumbers(WalletStateSchema, "WALLET_STATE_"));
+  expect(LimitKind).toEqual(schemaNumbers(LimitKindSchema, "LIMIT_KIND_"));
+  expect(Period).toEqual(schemaNumbers(PeriodSchema, "PERIOD_"));
   const reasons = Object.keys(schemaNumbers(ErrorReasonSchema, "ERROR_REASON_")).map((name) => name.toLowerCase());
   expect([...ERROR_CODES].toSorted()).toEqual(reasons.toSorted());
 });

@@ -68,6 +68,8 @@ const DATA_PLANE_IO = [
   "data-plane/config_client.ts",
   "data-plane/config_table_file.ts",
   "data-plane/control_plane.ts",
+  "data-plane/tokenizer/token_worker.ts",
+  "data-plane/tokenizer/worker_counter.ts",
   "data-plane/main.ts",
   "data-plane/node.ts",
   "data-plane/workers.ts",

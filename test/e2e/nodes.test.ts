@@ -4,7 +4,9 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { AuthenticationError } from "openai";
 import type { TokenBill } from "../../clients/ts/src/index.ts";
 import { formatCredits, parseCredits } from "../../core/credits.ts";
-import { type DataPlaneNode, openShop, type Shop, System, until, untilServed } from "../support/system.ts";
+import { until } from "../support/part.ts";
+import { openShop, type Shop, untilServed } from "../support/shop.ts";
+import { type DataPlaneNode, System } from "../support/system.ts";
 import { startUpstream, type Upstream } from "../support/upstream.ts";
 
 const PICO_PER_TOKEN = 50_000_000n;

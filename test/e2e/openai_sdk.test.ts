@@ -11,7 +11,9 @@ import {
 } from "openai";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { AttemptResult, OnDisconnect, Outcome, type TokenBill } from "../../clients/ts/src/index.ts";
-import { openShop, type Shop, System, until, untilServed } from "../support/system.ts";
+import { until } from "../support/part.ts";
+import { openShop, type Shop, untilServed } from "../support/shop.ts";
+import { System } from "../support/system.ts";
 import { startUpstream, type Upstream } from "../support/upstream.ts";
 
 const messages = [{ role: "user" as const, content: "one two three" }];

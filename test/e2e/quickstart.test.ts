@@ -11,7 +11,8 @@ import { paginate, type TokenBill, WalletState } from "../../clients/ts/src/inde
 import { formatCredits, parseCredits } from "../../core/credits.ts";
 import { AllInOne, makeHome, removeHome } from "../support/all_in_one.ts";
 import { postgresUrl } from "../support/postgres.ts";
-import { openShop, type Shop, until, untilServed } from "../support/system.ts";
+import { until } from "../support/part.ts";
+import { openShop, type Shop, untilServed } from "../support/shop.ts";
 import { startUpstream, type Upstream } from "../support/upstream.ts";
 
 /** 0.05 Credits per 1000 tokens, computed apart from core. */

@@ -4,7 +4,8 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { mustRun, ROOT } from "../../scripts/run.ts";
-import { System, untilServed } from "../support/system.ts";
+import { untilServed } from "../support/shop.ts";
+import { System } from "../support/system.ts";
 import { startUpstream, type Upstream } from "../support/upstream.ts";
 
 let system: System;

@@ -7,7 +7,7 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { AllInOne, makeHome, removeHome, spawnAllInOne } from "../support/all_in_one.ts";
-import { type Part, until } from "../support/system.ts";
+import { type Part, until } from "../support/part.ts";
 
 let home: string;
 let started: Part[] = [];

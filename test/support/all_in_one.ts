@@ -4,7 +4,8 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createTokenBill, type TokenBill } from "../../clients/ts/src/index.ts";
-import { DataPlaneNode, Part } from "./system.ts";
+import { Part } from "./part.ts";
+import { DataPlaneNode } from "./system.ts";
 
 const READY = /^TokenBill is ready: control plane (http:\/\/\S+), data plane (http:\/\/\S+)\/v1, /m;
 
@@ -32,7 +33,9 @@ export function spawnAllInOne(options: AllInOneOptions): Part {
     ...(options.databaseUrl === undefined ? {} : { DATABASE_URL: options.databaseUrl }),
     ...options.env,
   };
-  return new Part("npm start", "start.ts", env, (log) => READY.exec(log)?.slice(1).join(" "));
+  return new Part("npm start", "start.ts", env, {
+    readyIn: (log) => READY.exec(log)?.slice(1).join(" "),
+  });
 }
 
 export class AllInOne {

@@ -74,7 +74,7 @@ export async function findBinaries(): Promise<PostgresBinaries> {
 }
 
 /** PostgreSQL refuses to run as root: then it runs as `postgres`, or as `nobody` where that user does not exist. */
-async function serverUser(): Promise<{ uid?: number; gid?: number }> {
+export async function serverUser(): Promise<{ uid?: number; gid?: number }> {
   if (process.getuid?.() !== 0) return {};
   for (const name of ["postgres", "nobody"]) {
     try {
@@ -90,7 +90,7 @@ async function serverUser(): Promise<{ uid?: number; gid?: number }> {
 }
 
 /** Memory-backed where there is room: durability is not what these tests measure. */
-async function dataRoot(): Promise<string> {
+export async function dataRoot(): Promise<string> {
   try {
     const memory = await statfs("/dev/shm");
     await access("/dev/shm", constants.W_OK);
@@ -101,7 +101,7 @@ async function dataRoot(): Promise<string> {
   return tmpdir();
 }
 
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((resolve, reject) => server.once("error", reject).listen(0, "127.0.0.1", resolve));
   const address = server.address();
@@ -111,7 +111,7 @@ async function freePort(): Promise<number> {
 }
 
 /** True once the server answers a query: it takes connections a little earlier, and refuses them. */
-async function answers(url: string): Promise<boolean> {
+export async function answers(url: string): Promise<boolean> {
   const sql = postgres(url, { max: 1, connect_timeout: 5, onnotice: () => undefined });
   try {
     await sql`select 1`;
