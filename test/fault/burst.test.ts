@@ -3,7 +3,9 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { BudgetMode, type TokenBill } from "../../clients/ts/src/index.ts";
 import { formatCredits, parseCredits } from "../../core/credits.ts";
-import { openShop, type Shop, System, until, untilServed } from "../support/system.ts";
+import { until } from "../support/part.ts";
+import { openShop, type Shop, untilServed } from "../support/shop.ts";
+import { System } from "../support/system.ts";
 import { startUpstream, type Upstream } from "../support/upstream.ts";
 
 const PICO_PER_TOKEN = 50_000_000n;

@@ -4,7 +4,9 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { Outcome, paginate, type RequestRecord, type TokenBill } from "../../clients/ts/src/index.ts";
 import { formatCredits, parseCredits } from "../../core/credits.ts";
 import { postgresUrl } from "../support/postgres.ts";
-import { type DataPlaneNode, openShop, type Shop, System, until, untilServed } from "../support/system.ts";
+import { until } from "../support/part.ts";
+import { openShop, type Shop, untilServed } from "../support/shop.ts";
+import { type DataPlaneNode, System } from "../support/system.ts";
 import { startUpstream, type Upstream } from "../support/upstream.ts";
 
 const PICO_PER_TOKEN = 50_000_000n;

@@ -81,9 +81,9 @@ export class ReportRelay {
     this.#options = { ...this.#options, ...options };
   }
 
-  /** Waits until no copy is on its way any more. */
+  /** Waits for all copies that are on their way now. */
   async settle(): Promise<void> {
-    while (this.#flying.size > 0) await Promise.allSettled(this.#flying);
+    await Promise.allSettled([...this.#flying]);
   }
 
   async close(): Promise<void> {

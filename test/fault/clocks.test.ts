@@ -1,0 +1,4 @@
+import { clocks } from "./clocks.ts";
+import { testShort } from "./short.ts";
+
+testShort(clocks);

@@ -1,0 +1,4 @@
+import { drain } from "./drain.ts";
+import { testShort } from "./short.ts";
+
+testShort(drain);

@@ -1,0 +1,4 @@
+import { journal } from "./journal.ts";
+import { testShort } from "./short.ts";
+
+testShort(journal);

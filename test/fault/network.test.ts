@@ -1,0 +1,4 @@
+import { network } from "./network.ts";
+import { testShort } from "./short.ts";
+
+testShort(network);

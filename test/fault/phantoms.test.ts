@@ -1,0 +1,4 @@
+import { phantoms } from "./phantoms.ts";
+import { testShort } from "./short.ts";
+
+testShort(phantoms);

@@ -1,0 +1,4 @@
+import { reports } from "./reports.ts";
+import { testShort } from "./short.ts";
+
+testShort(reports);
