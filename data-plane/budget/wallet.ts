@@ -93,6 +93,8 @@ export class Wallet {
   inFlight = false;
   /** Another node needs what is not reserved here. */
   recalled = false;
+  /** The next report asks for what the oldest request that was left out needs. */
+  oldestsTurn = true;
   /** More was asked for since the lease became low. */
   lowAsked = false;
 
@@ -114,11 +116,12 @@ export class Wallet {
 
   /**
    * What to ask for at the least, or null: the least that anyone waits for; but if the request that waits longest was left
-   * out before, what that one needs, or a stream of smaller ones would keep it from its share for ever.
+   * out before, every other time what that one needs: a stream of smaller ones would keep it from its share for ever, and
+   * they must not starve behind it either.
    */
   leastWaiting(): Credits | null {
     const [oldest] = this.waiters;
-    if (oldest?.short === true) return oldest.minimum;
+    if (oldest?.short === true && this.oldestsTurn) return oldest.minimum;
     let least = this.growNeed;
     for (const { minimum } of this.waiters) {
       if (least === null || minimum < least) least = minimum;
@@ -147,6 +150,7 @@ export class Wallet {
     const want = giveBack && least === null ? 0n : lease.want(now, this.amountWaiting());
     this.asked = least === null ? null : { minimum: least, used: lease.unacked - spent + lease.reserved };
     for (const waiter of this.waiters) waiter.asked = true;
+    this.oldestsTurn = this.waiters[0]?.short !== true || !this.oldestsTurn;
     this.recalled = false;
     this.toppedUp = false;
     this.growNeed = null;

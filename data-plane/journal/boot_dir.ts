@@ -176,13 +176,17 @@ export function takeOver(
   }
 }
 
-/** Shows that the owner lives, to those who cannot see its process. */
-export function touchClaim(dir: string, nowMs: number, disk = NODE_DISK): void {
+/** Shows that the owner lives, to those who cannot see its process. False: the directory or its claims are gone. */
+export function touchClaim(dir: string, nowMs: number, disk = NODE_DISK): boolean {
   try {
     const last = claimsOf(disk, dir).at(-1);
-    if (last !== undefined) disk.utimesSync(last.path, nowMs / 1000, nowMs / 1000);
-  } catch {
-    // A directory that cannot be touched cannot be written either, which the journal tells.
+    if (last === undefined) return false;
+    disk.utimesSync(last.path, nowMs / 1000, nowMs / 1000);
+    return true;
+  } catch (error) {
+    // A directory that cannot be touched for another reason cannot be written either, which the journal tells.
+    const { code } = error as NodeJS.ErrnoException;
+    return code !== "ENOENT" && code !== "ENOTDIR";
   }
 }
 

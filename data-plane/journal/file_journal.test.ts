@@ -2,6 +2,8 @@ import * as nodeFs from "node:fs";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import type { Logger } from "pino";
+import { createBootDir, thisProcess, touchClaim } from "./boot_dir.ts";
 import { FileJournal, type FileJournalOptions } from "./file_journal.ts";
 import { FrameType, scanSegment } from "./frame.ts";
 import { readRecordHead } from "./record.ts";
@@ -217,6 +219,32 @@ describe("a disk that fails", () => {
     expect(journal.durableNo).toBe(2);
     expect(segments()).toHaveLength(2);
     expect((await readAll(journal, 1)).map(({ id }) => id)).toEqual(["usg_1", "usg_2"]);
+  });
+
+  test("a directory that is gone stops admission, although open files can be written, until it is back", async () => {
+    const root = temporaryDir();
+    const bootDir = createBootDir(root.path, "boot_1", thisProcess("node_1"));
+    const errors: string[] = [];
+    const log = { ...SILENT, error: (message: string) => errors.push(message), warn() {} } as unknown as Logger;
+    const journal = make({ dir: bootDir, log });
+    const look = (): void => journal.sawDirectory(touchClaim(bootDir, Date.now()));
+    await fill(journal, 1);
+    look();
+    expect(journal.accepting).toBe(true);
+    const away = join(root.path, "away");
+    nodeFs.renameSync(bootDir, away);
+    for (let looks = 0; looks < 2; looks++) look();
+    await settle(journal, settlement(2));
+    expect(journal.accepting).toBe(false);
+    expect(errors).toEqual(["the journal's directory is gone; nothing is admitted until it is back"]);
+    nodeFs.renameSync(away, bootDir);
+    look();
+    expect(journal.accepting).toBe(true);
+    // The directory without its claim belongs to nobody, and is somebody else's soon.
+    nodeFs.rmSync(join(bootDir, "owner.0.json"));
+    look();
+    expect(journal.accepting).toBe(false);
+    root.remove();
   });
 
   test("too much that waits stops admission until it is reported", async () => {

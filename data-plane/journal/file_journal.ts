@@ -66,6 +66,7 @@ export class FileJournal implements Journal {
   #scheduled = false;
   #failing = false;
   #diskFull = false;
+  #gone = false;
   #syncTimer: NodeJS.Timeout | null = null;
   #retryTimer: NodeJS.Timeout | null = null;
   readonly #reader: SegmentReader;
@@ -83,7 +84,7 @@ export class FileJournal implements Journal {
   }
 
   get accepting(): boolean {
-    return !this.#failing && !this.#diskFull;
+    return !this.#failing && !this.#diskFull && !this.#gone;
   }
 
   /** Records that the ledger has not confirmed. */
@@ -140,6 +141,17 @@ export class FileJournal implements Journal {
     this.#callbacks.push(written);
     this.#options.onSettle?.(settlement);
     this.#seal(FrameType.SETTLE, at, end);
+  }
+
+  /**
+   * Somebody has looked whether the directory is still there. Open files can be written without it, but nobody would find
+   * them again: nothing is admitted until it is back.
+   */
+  sawDirectory(there: boolean): void {
+    if (there === !this.#gone) return;
+    this.#gone = !there;
+    if (there) this.#options.log.warn("the journal's directory is back");
+    else this.#options.log.error("the journal's directory is gone; nothing is admitted until it is back");
   }
 
   /** Writes what is waiting and brings it to the disk; resolves also if it cannot: see `durableNo`. */

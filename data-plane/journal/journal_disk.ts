@@ -38,7 +38,5 @@ export interface JournalDisk extends JournalFs, SegmentFs {
 export const NODE_DISK: JournalDisk = nodeFs;
 
 export function readSegment(fs: SegmentFs, path: string): Promise<Buffer> {
-  return new Promise((done, fail) =>
-    fs.readFile(path, (error, bytes) => (error === null ? done(bytes) : fail(error))),
-  );
+  return new Promise((done, fail) => fs.readFile(path, (error, bytes) => (error === null ? done(bytes) : fail(error))));
 }

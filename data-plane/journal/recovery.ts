@@ -40,7 +40,7 @@ import { OpenStreams } from "./open_streams.ts";
 import { readRecordKey } from "./record.ts";
 import { REPORT_BYTES_MAX, REPORT_RECORDS_MAX } from "./reporter.ts";
 import { ReportSender, type SenderOptions } from "./report_sender.ts";
-import { isSegmentName, SegmentWriter } from "./segment_writer.ts";
+import { isSegmentName, segmentName, SegmentWriter } from "./segment_writer.ts";
 
 /** Directories of boots that died later, such as of other workers, are found this often. */
 export const SCAN_EVERY_MS = 15_000;
@@ -73,6 +73,10 @@ interface Found {
   readonly numbers: Runs;
   readonly lastNo: number;
   readonly corrupt: number;
+  /** Its first segment is there: no record is missing because it was deleted. */
+  readonly whole: boolean;
+  /** Its end was cut off: the last write did not reach the disk, or is damaged. */
+  readonly torn: boolean;
 }
 
 function segmentsOf(disk: JournalDisk, dir: string): string[] {
@@ -90,7 +94,8 @@ export async function inspectJournal(dir: string, log: Logger, disk = NODE_DISK)
   const settled = new RecentIds(SETTLED_MAX);
   const ranges: RecordRange[] = [];
   const numbers = new Runs();
-  let [lastNo, corrupt] = [0, 0];
+  let [lastNo, corrupt, torn] = [0, 0, false];
+  await syncAll(disk, dir, segments);
   for (const [n, path] of segments.entries()) {
     const buffer = await readSegment(disk, path);
     const range = { path, firstNo: 0, lastNo: -1 };
@@ -110,12 +115,35 @@ export async function inspectJournal(dir: string, log: Logger, disk = NODE_DISK)
     ranges.push(range);
     lastNo = Math.max(lastNo, range.lastNo);
     corrupt += scan.corrupt.length;
+    torn ||= scan.goodBytes < buffer.length;
     for (const damage of scan.corrupt)
       log.error({ path, ...damage }, "a part of the journal is damaged and was skipped");
     cutTail(disk, path, scan.goodBytes, buffer.length, n === segments.length - 1, log);
   }
   const nextIndex = Number(/(\d+)\.log$/.exec(segments.at(-1) ?? "")?.[1] ?? 0) + 1;
-  return { ranges, nextIndex, streams, numbers, lastNo, corrupt };
+  const whole = segments.length === 0 || segments[0]!.endsWith(segmentName(1));
+  return { ranges, nextIndex, streams, numbers, lastNo, corrupt, whole, torn };
+}
+
+/** What is reported must be on the disk: a process that dies leaves it in the memory of its machine, which can die too. */
+async function syncAll(disk: JournalDisk, dir: string, segments: readonly string[]): Promise<void> {
+  for (const path of [...segments, dir]) {
+    const fd = disk.openSync(path, "r");
+    try {
+      await new Promise<void>((done, fail) => disk.fsync(fd, (error) => (error === null ? done() : fail(error))));
+    } finally {
+      disk.closeSync(fd);
+    }
+  }
+}
+
+/** How many of the ledger's records are not here although they should be, as far as that can be known. */
+function missingOf({ numbers, whole, corrupt, torn }: Found, reportedNo: number): number {
+  const first = numbers.first;
+  if (whole) return first > reportedNo ? reportedNo : first - 1 + numbers.missingUpTo(reportedNo);
+  // Those before the first one were deleted, unless they are what is damaged.
+  const damaged = corrupt > 0 || (torn && first === Number.POSITIVE_INFINITY);
+  return numbers.missingUpTo(reportedNo) + (damaged && first > 1 && reportedNo > 0 ? 1 : 0);
 }
 
 /** Ids that came lately: the last `max` at least, and at most twice as many. */
@@ -204,6 +232,11 @@ export class Runs {
     else this.#runs.push([recordNo, recordNo]);
   }
 
+  /** The least number; Infinity if there is none. */
+  get first(): number {
+    return this.#runs.reduce((least, [first]) => Math.min(least, first), Number.POSITIVE_INFINITY);
+  }
+
   /** How many numbers between the least one here and `upTo` are not here. */
   missingUpTo(upTo: number): number {
     let [missing, next] = [0, 0];
@@ -241,6 +274,8 @@ export class Recovery {
   readonly #sender: ReportSender;
   readonly #stopped = new AbortController();
   #running: Promise<void> = Promise.resolve();
+  /** Boots whose directories are ours and not brought in yet, with their nodes. */
+  readonly #taken = new Map<string, string>();
   /** Boots that were brought in. */
   recovered = 0;
 
@@ -274,12 +309,26 @@ export class Recovery {
       removeLeftovers(root, wallNow(), this.#host.disk);
       for (const bootId of listBoots(root, this.#host.disk)) {
         if (this.#stopped.signal.aborted) return;
-        const taken = takeOver(join(root, bootId), owner, wallNow(), this.#host);
-        if (taken !== null) await this.#recover(bootId, taken.nodeId);
+        // What could not be finished before is still ours.
+        const nodeId =
+          this.#taken.get(bootId) ?? takeOver(join(root, bootId), owner, wallNow(), this.#host)?.nodeId ?? null;
+        if (nodeId !== null) await this.#tryToRecover(bootId, nodeId);
       }
     } catch (error) {
       if (!this.#stopped.signal.aborted)
-        log.error({ err: error }, "a journal could not be recovered; it is tried again");
+        log.error({ err: error }, "the journals cannot be looked through; it is tried again");
+    }
+  }
+
+  /** What fails is tried again by the next scan, and does not keep the others waiting. */
+  async #tryToRecover(bootId: string, nodeId: string): Promise<void> {
+    this.#taken.set(bootId, nodeId);
+    try {
+      await this.#recover(bootId, nodeId);
+      this.#taken.delete(bootId);
+    } catch (error) {
+      if (!this.#stopped.signal.aborted)
+        this.#options.log.error({ err: error, bootId }, "a journal could not be recovered; it is tried again");
     }
   }
 
@@ -310,7 +359,7 @@ export class Recovery {
 
   /** Appends a record for each stream that was live, and has it on disk before anything is told. Returns all segments. */
   async #settleStreams(dir: string, found: Found, reportedNo: number): Promise<readonly RecordRange[]> {
-    const missing = found.numbers.missingUpTo(reportedNo);
+    const missing = missingOf(found, reportedNo);
     if (missing > 0 && found.streams.size > 0) {
       // The ledger may have these streams already, and nothing may be counted twice.
       this.#options.log.error(
