@@ -9,11 +9,16 @@ import { TimerWheel } from "./timers.ts";
 /** How often running streams note how far they are. */
 export const PROGRESS_MS = 1000;
 
+/** Below this the wall clock and the monotonic one agree. */
+const WALL_JITTER_MS = 1000;
+
 /** A shortage of connections is told of this often. */
 export const SHORTAGE_LOG_MS = 5000;
 
 /** A request under way. */
 export interface Live {
+  /** Its place among those under way, -1: none. */
+  liveAt: number;
   /** A second passed. */
   onProgressTick(): void;
   /** The node stops: end now. */
@@ -24,7 +29,11 @@ export class Core {
   readonly deps: PipelineDeps;
   readonly wheel: TimerWheel;
   readonly health: HealthSettings;
-  readonly live = new Set<Live>();
+  /**
+   * A list whose places are known, and no Set: the tables of a Set that much passes through are replaced again and again,
+   * and the dead ones, once old, keep requests that ended from being collected.
+   */
+  private readonly live: Live[] = [];
   readonly drains = new Drains();
   private waiting: (() => void)[] = [];
   private shortageAt = Number.NEGATIVE_INFINITY;
@@ -34,6 +43,18 @@ export class Core {
     this.deps = deps;
     this.wheel = new TimerWheel(() => deps.now());
     this.health = { ...HEALTH_DEFAULTS, ...deps.settings.health };
+  }
+
+  get liveCount(): number {
+    return this.live.length;
+  }
+
+  /** How far the wall clock is ahead of `now`, in microseconds; 0 while the two agree but for their jitter. */
+  wallLeadUs(): number {
+    const { wallNow, now } = this.deps;
+    if (wallNow === undefined) return 0;
+    const leadMs = wallNow() - now();
+    return Math.abs(leadMs) < WALL_JITTER_MS ? 0 : Math.round(leadMs * 1000);
   }
 
   nowUs(): number {
@@ -49,25 +70,32 @@ export class Core {
   }
 
   opened(live: Live): void {
-    this.live.add(live);
+    live.liveAt = this.live.push(live) - 1;
     if (this.progress !== null) return;
     this.progress = setInterval(() => this.tick(), PROGRESS_MS);
     this.progress.unref();
   }
 
   closed(live: Live): void {
-    this.live.delete(live);
-    if (this.live.size > 0) return;
+    const at = live.liveAt;
+    if (at < 0) return;
+    live.liveAt = -1;
+    const last = this.live.pop()!;
+    if (last !== live) {
+      this.live[at] = last;
+      last.liveAt = at;
+    }
+    if (this.live.length > 0) return;
     for (const resolve of this.waiting) resolve();
     this.waiting = [];
   }
 
   idle(): Promise<void> {
-    return this.live.size === 0 ? Promise.resolve() : new Promise((resolve) => this.waiting.push(resolve));
+    return this.live.length === 0 ? Promise.resolve() : new Promise((resolve) => this.waiting.push(resolve));
   }
 
   abortAll(): void {
-    for (const live of this.live) live.abort();
+    for (const live of this.live.slice()) if (live.liveAt >= 0) live.abort();
   }
 
   close(): void {
@@ -77,8 +105,9 @@ export class Core {
   }
 
   private tick(): void {
-    for (const live of this.live) live.onProgressTick();
-    if (this.live.size > 0 || this.progress === null) return;
+    // From behind, since one that ends is replaced by the last.
+    for (let at = this.live.length - 1; at >= 0; at--) this.live[at]?.onProgressTick();
+    if (this.live.length > 0 || this.progress === null) return;
     clearInterval(this.progress);
     this.progress = null;
   }

@@ -33,6 +33,12 @@ export interface PipelineDeps {
   readonly upstream: Upstream;
   /** Milliseconds since 1970; may have a fraction, and should, for durations in microseconds. */
   now(): number;
+  /**
+   * Milliseconds since 1970 by the wall clock, as it is now; absent: `now` is right. Durations and deadlines are measured by
+   * `now`, which does not jump; when a request arrived is written down by this one, since a node may start before its wall
+   * clock is set.
+   */
+  wallNow?(): number;
   /** In [0, 1). */
   random(): number;
   /** `newId("usg_")`: see ids.ts. */

@@ -56,7 +56,6 @@ function assemble({ settings, nodeId, nodeToken, worker, log }: NodeOptions) {
   const root = join(settings.home, "node", "journal");
   const owner = thisProcess(nodeId);
   const dir = createBootDir(root, bootId, owner);
-  const heartbeat = setInterval(() => touchClaim(dir, Date.now()), HEARTBEAT_MS);
   const metrics = new NodeMetrics();
   if (worker !== null) metrics.registry.setDefaultLabels({ worker: String(worker) });
 
@@ -68,6 +67,7 @@ function assemble({ settings, nodeId, nodeToken, worker, log }: NodeOptions) {
     newId,
     onSettle: (settlement) => metrics.settled(settlement),
   });
+  const heartbeat = setInterval(() => journal.sawDirectory(touchClaim(dir, Date.now())), HEARTBEAT_MS);
   const wallets = new Wallets(now, (ms, fn) => {
     const timer = setTimeout(fn, ms);
     return () => clearTimeout(timer);
@@ -100,6 +100,7 @@ function assemble({ settings, nodeId, nodeToken, worker, log }: NodeOptions) {
     upstream,
     // Durations in microseconds need the fraction, and the ledger wants the wall clock's day: both are in this one.
     now: () => performance.timeOrigin + performance.now(),
+    wallNow: Date.now,
     random,
     newId,
     settings: { veDomain, corsOrigins },

@@ -51,7 +51,7 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
   return {
     handle: (exchange) => handle(core, exchange),
     get live() {
-      return core.live.size;
+      return core.liveCount;
     },
     idle: () => core.idle(),
     abortAll: () => core.abortAll(),
@@ -114,6 +114,7 @@ class Entry implements BodySink, ExchangeSink, Live {
   private readonly arriveMs: number;
   private readonly key: RouteKey;
   private readonly endpoint: EndpointSpec;
+  liveAt = -1;
   private gone = false;
   /** While the budget is asked, its answer must be waited for: it may hold Credits. */
   private reserving = false;

@@ -134,6 +134,15 @@ describe("a limit that is reached", () => {
     expect(gateway.upstreams[0]!.seen).toHaveLength(1);
   });
 
+  test("is not the last resort: another target that cools down is tried", async () => {
+    await start({ free: 0n });
+    const [a, b] = ["pm_0", "pm_1"].map((id) => gateway.table.physicalModel(id)!);
+    a!.health.coolUntil = Number.MAX_SAFE_INTEGER - 1;
+    b!.health.coolUntil = Number.MAX_SAFE_INTEGER;
+    expect((await gateway.chat()).status).toBe(200);
+    expect(results()).toEqual([LIMIT_REACHED, SERVED]);
+  });
+
   test("does not use up attempts: what stands behind many of them is reached, and the record stays small", async () => {
     const count = LIMIT_ENTRIES_MAX + ATTEMPTS_MAX;
     const targets = Array.from({ length: count }, (_, n) => ({ tier: Math.max(0, n - count + 3), weight: 1 }));

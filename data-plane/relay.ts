@@ -298,15 +298,24 @@ class StreamRelay implements Relay {
   }
 
   private closeRange(): void {
-    if (this.to > this.from) this.ready.push(this.source.subarray(this.from, this.to));
+    if (this.to > this.from) this.ready.push(this.takeRange());
+  }
+
+  /** Views cost more than they look: what is forwarded whole, as most chunks are, goes as it is. */
+  private takeRange(): Buffer {
+    const { source, from, to } = this;
     this.source = NOTHING;
     this.from = this.to = 0;
+    return from === 0 && to === source.length ? source : source.subarray(from, to);
   }
 
   private flush(): void {
+    if (this.ready.length === 0) {
+      if (this.to > this.from) this.host.write(this.takeRange());
+      return;
+    }
     this.closeRange();
     const { ready } = this;
-    if (ready.length === 0) return;
     this.ready = [];
     this.host.write(ready.length === 1 ? ready[0]! : Buffer.concat(ready));
   }

@@ -1,6 +1,7 @@
 /** An admitted request: attempts, relay, meter, settle, journal, finish. It settles its reservation exactly once. */
 
 import { type Admitted, identityOf, outboundOf } from "./admitted.ts";
+import { Client } from "./client.ts";
 import type { Core, Live } from "./core.ts";
 import * as deadlines from "./deadlines.ts";
 import { DRAIN_MS_MAX, type Drain } from "./drains.ts";
@@ -12,26 +13,23 @@ import type { FailureKind } from "./health.ts";
 import { AttemptResult, OnDisconnect, Outcome, Phase } from "./outcome.ts";
 import { type LimitFailure, LimitHolds } from "./limits.ts";
 import { type Delivered, lastFrames, type Relay, relayFor, type RelayHost } from "./relay.ts";
-import { addAnswerHeaders, type Last, replyLast } from "./reply.ts";
 import { checkoutUrl, routable, type RoutePm } from "./route_types.ts";
 import { type Bill, NOBODY_SERVED, progressOf } from "./settlement.ts";
-import { ESTIMATE_WAIT_MS, Settling } from "./settling.ts";
-import { Deadline, type Timed } from "./timers.ts";
+import { ESTIMATE_WAIT_MS, Settling, type SettlingHost } from "./settling.ts";
+import type { Timed } from "./timers.ts";
+import { Timing } from "./timing.ts";
 import { Trail } from "./trail.ts";
 import type { CallErrorKind, Exchange, ExchangeSink, OutboundCall, OutboundSink } from "./transport.ts";
 import { AnswerHead, type AnswerHeaders, StatusBody } from "./upstream_head.ts";
 
-export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Live {
+export class Serving implements ExchangeSink, OutboundSink, RelayHost, SettlingHost, Timed, Live {
   private readonly core: Core;
-  private readonly exchange: Exchange;
+  private readonly client: Client;
   private readonly request: Admitted;
   private readonly trail: Trail;
-  private readonly deadline: Deadline = new Deadline(this);
-  private readonly arriveUs: number;
-  private readonly totalAt: number;
+  private readonly timing: Timing;
+  liveAt = -1;
   private phase: Phase = Phase.TRYING;
-  /** The client left; the answer is only read for its usage. */
-  private gone = false;
   private drain: Drain | null = null;
   private pm: RoutePm | null = null;
   private format: Format | null = null;
@@ -44,31 +42,24 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
   private refusal: StatusBody | null = null;
   private relay: Relay | null = null;
   private sent = false;
-  private paused = false;
-
-  private firstByteUs = 0;
-  private firstContentUs = 0;
   /** Output tokens at the last progress note. */
   private noted = -1;
-  /** What goes out last, once the settlement is journaled. */
-  private last: Last = null;
   private settling: Settling | null = null;
 
   constructor(core: Core, exchange: Exchange, request: Admitted) {
     this.core = core;
-    this.exchange = exchange;
+    this.client = new Client(exchange, request.headers);
     this.request = request;
-    this.arriveUs = Math.round(request.arriveMs * 1000);
-    this.totalAt = request.arriveMs + deadlines.totalMs(request.lm.spec.deadlines);
-    this.trail = new Trail(core, request.lm.spec.group, this.arriveUs);
+    this.timing = new Timing(core, this, request.arriveMs, deadlines.totalMs(request.lm.spec.deadlines));
+    this.trail = new Trail(core, request.lm.spec.group, this.timing.arriveUs);
   }
 
   begin(): void {
     try {
       this.core.opened(this);
-      this.exchange.setSink(this);
+      this.client.exchange.setSink(this);
       if (this.request.stream)
-        this.core.deps.journal.intent({ ...identityOf(this.request), arriveUnixUs: this.arriveUs });
+        this.core.deps.journal.intent({ ...identityOf(this.request), arriveUnixUs: this.timing.arriveUnixUs });
       this.attempt();
     } catch (error) {
       this.crash(error);
@@ -90,7 +81,7 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
     });
     if (this.limits.take(request)) return this.send(pm);
     // Until the answer comes, which is soon, only the deadline of the whole counts.
-    core.wheel.set(this.deadline, this.totalAt);
+    this.timing.untilTotal();
   }
 
   private limitsKnown(pm: RoutePm, failure: LimitFailure | null, retryMs: number): void {
@@ -116,9 +107,9 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
     this.growth = request.stream
       ? new Growth(core.deps.budget, request.reservation, pm.rates!, request.body.bytes.length, request.key.ve.strict)
       : null;
-    this.sent = this.paused = false;
-    this.firstByteUs = 0;
-    this.call = core.deps.upstream.send(outboundOf(request, format, pm, this.exchange), this);
+    this.sent = this.client.paused = false;
+    this.timing.firstByteUs = 0;
+    this.call = core.deps.upstream.send(outboundOf(request, format, pm, this.client.exchange), this);
     this.within(deadlines.connectMs(request.lm.spec.deadlines));
   }
 
@@ -149,8 +140,8 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
       if (this.relay !== relay || this.phase >= Phase.SETTLING) return;
       // Comments and roles are no progress: until there is content, the deadline of the first byte holds.
       if (!relay.committed && this.request.stream) return;
-      if (this.firstByteUs === 0) this.firstByteUs = this.sinceArrival();
-      this.within(this.paused ? deadlines.CLIENT_STALL_MS : deadlines.idleMs(this.request.lm.spec.deadlines));
+      if (this.timing.firstByteUs === 0) this.timing.firstByteUs = this.timing.sinceArrivalUs();
+      this.within(this.client.paused ? deadlines.CLIENT_STALL_MS : deadlines.idleMs(this.request.lm.spec.deadlines));
     } catch (error) {
       this.crash(error);
     }
@@ -212,35 +203,31 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
       this.trail.skipped(this.pm!, shortage);
       this.dropLimits();
     }
-    if (this.gone) this.settle(Outcome.CLIENT_GONE, NOBODY_SERVED, null, 0);
+    if (this.client.gone) this.settle(Outcome.CLIENT_GONE, NOBODY_SERVED, null, 0);
     else this.attempt();
   }
 
   // --- relay ----------------------------------------------------------------------------------------------------------
 
   commit(contentType: string, bytes: number | null): void {
+    const { core, timing } = this;
     this.pm!.health.succeed();
-    this.firstContentUs = this.sinceArrival();
-    if (this.firstByteUs === 0) this.firstByteUs = this.firstContentUs;
-    this.core.deps.metrics.firstContent(this.firstContentUs);
+    timing.firstContentUs = timing.sinceArrivalUs();
+    if (timing.firstByteUs === 0) timing.firstByteUs = timing.firstContentUs;
+    core.deps.metrics.firstContent(timing.firstContentUs);
     this.phase = Phase.RELAYING;
     // From here on the stream is billed even if the node dies in its first second.
     this.onProgressTick();
-    if (this.gone) return;
-    const { headers, stream } = this.request;
-    addAnswerHeaders(headers, stream, contentType, bytes, this.trail.tries + 1);
-    this.exchange.writeHead(this.head!.status, headers);
+    this.client.writeHead(this.head!.status, this.request.stream, contentType, bytes, this.trail.tries + 1);
   }
 
   write(bytes: Uint8Array): void {
-    if (this.gone || this.exchange.write(bytes)) return;
-    this.paused = true;
-    this.call?.pause();
+    if (!this.client.write(bytes)) this.call?.pause();
   }
 
   onDrain(): void {
-    if (!this.paused) return;
-    this.paused = false;
+    if (!this.client.paused) return;
+    this.client.paused = false;
     if (this.phase === Phase.RELAYING) this.within(deadlines.idleMs(this.request.lm.spec.deadlines));
     this.call?.resume();
   }
@@ -253,8 +240,8 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
 
   complete(final: Uint8Array | null): void {
     this.record(AttemptResult.SERVED);
-    this.last = final;
-    const outcome = this.gone ? Outcome.CLIENT_GONE : Outcome.COMPLETED;
+    this.client.last = final;
+    const outcome = this.client.gone ? Outcome.CLIENT_GONE : Outcome.COMPLETED;
     this.settle(outcome, this.bill, this.relay!.delivered(), this.head!.status, "", true);
   }
 
@@ -271,9 +258,9 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
     this.record(result);
     const { stream, body } = this.request;
     const choices = outcome === Outcome.BUDGET_CUT ? body.choices : 0;
-    this.last = stream ? lastFrames(relay, choices, this.format!.errorFrame(fields)) : "break";
-    const { status } = this.head!;
-    this.settle(this.gone ? Outcome.CLIENT_GONE : outcome, this.bill, relay.delivered(), status, fields.code ?? "");
+    this.client.last = stream ? lastFrames(relay, choices, this.format!.errorFrame(fields)) : "break";
+    const ended = this.client.gone ? Outcome.CLIENT_GONE : outcome;
+    this.settle(ended, this.bill, relay.delivered(), this.head!.status, fields.code ?? "");
   }
 
   onProgressTick(): void {
@@ -289,23 +276,17 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
 
   onGone(): void {
     this.guard(() => {
-      this.gone = true;
+      this.client.gone = true;
       if (this.phase >= Phase.SETTLING) return;
       // Nobody was called yet: there is nothing to wait for.
       if (this.bill === NOBODY_SERVED) return this.leave(null);
-      switch (this.pm!.provider.onDisconnect) {
-        case OnDisconnect.DRAIN:
-          this.drain = this.core.drains.begin(this.pm!.provider.id, this.core.deps.now());
-          if (this.drain === null) return this.leave(this.bill);
-          this.within(DRAIN_MS_MAX);
-          if (this.paused) this.call?.resume();
-          this.paused = false;
-          return;
-        case OnDisconnect.FREE:
-          return this.leave(null);
-        default:
-          return this.leave(this.bill);
-      }
+      const { id, onDisconnect } = this.pm!.provider;
+      if (onDisconnect === OnDisconnect.FREE) return this.leave(null);
+      if (onDisconnect === OnDisconnect.DRAIN) this.drain = this.core.drains.begin(id, this.core.deps.now());
+      if (this.drain === null) return this.leave(this.bill);
+      this.within(DRAIN_MS_MAX);
+      if (this.client.paused) this.call?.resume();
+      this.client.paused = false;
     });
   }
 
@@ -324,15 +305,15 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
     this.guard(() => {
       if (this.phase === Phase.FINISHED) return this.stopCall();
       if (this.phase === Phase.SETTLING) return this.settling!.conclude();
-      if (this.gone) return this.leave(this.bill);
-      const total = this.core.deps.now() >= this.totalAt;
+      if (this.client.gone) return this.leave(this.bill);
+      const total = this.timing.isOver;
       if (this.phase === Phase.TRYING) {
         if (total) return this.giveUp(errors.TOTAL_TIMEOUT);
         return this.failed(this.sent ? AttemptResult.FIRST_BYTE_TIMEOUT : AttemptResult.CONNECTION_ERROR, "failure");
       }
-      if (this.paused && !total) {
-        // The client stalls: as good as gone.
-        this.exchange.destroy();
+      if (this.client.paused && !total) {
+        // It stalls: as good as gone.
+        this.client.destroy();
         return this.onGone();
       }
       if (!total) this.pm!.health.fail("failure", 0, this.core.deps.now(), this.core.health);
@@ -343,7 +324,7 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
   abort(): void {
     this.guard(() => {
       if (this.phase >= Phase.SETTLING) return this.settling!.conclude();
-      if (this.gone) return this.leave(this.bill);
+      if (this.client.gone) return this.leave(this.bill);
       if (this.phase === Phase.TRYING) return this.giveUp(errors.JOURNAL_UNAVAILABLE);
       this.cut(Outcome.UPSTREAM_CUT, AttemptResult.BAD_ANSWER, errors.SHUTTING_DOWN);
     });
@@ -358,8 +339,8 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
   }
 
   private finishWithError(error: errors.ErrorAnswer, outcome: Outcome): void {
-    this.last = error;
-    this.settle(this.gone ? Outcome.CLIENT_GONE : outcome, NOBODY_SERVED, null, error.status, error.code);
+    this.client.last = error;
+    this.settle(this.client.gone ? Outcome.CLIENT_GONE : outcome, NOBODY_SERVED, null, error.status, error.code);
   }
 
   /** The bill. `delivered` null: nothing is billed. */
@@ -371,41 +352,31 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
     errorCode = "",
     whole = false,
   ): void {
-    const { core, request, firstByteUs, firstContentUs, limits } = this;
+    const { core, request, timing, trail, limits } = this;
     this.phase = Phase.SETTLING;
-    core.wheel.clear(this.deadline);
+    timing.stop();
     this.drain?.end();
-    const durationUs = this.sinceArrival();
-    const { attempts } = this.trail;
+    const model = this.pm?.upstreamName ?? "";
     const upstreamRequestId = this.head?.requestId() ?? "";
-    const ending = { outcome, status, errorCode, attempts, firstByteUs, firstContentUs, durationUs, upstreamRequestId };
-    const end = { bill, model: this.pm?.upstreamName ?? "", delivered, whole, limits, ending };
-    this.settling = new Settling(core, request, this.arriveUs, end, () => this.finish());
-    if (!this.settling.begin((error) => this.crash(error)))
-      core.wheel.set(this.deadline, core.deps.now() + ESTIMATE_WAIT_MS);
+    const end = { outcome, bill, model, delivered, whole, limits, status, errorCode, upstreamRequestId };
+    this.settling = new Settling(core, request, timing, trail.attempts, end, this);
+    if (!this.settling.begin()) timing.after(ESTIMATE_WAIT_MS);
   }
 
-  private finish(): void {
-    const { core, exchange } = this;
+  /** The settlement is in the journal: the last bytes may leave. */
+  onSettled(): void {
     this.phase = Phase.FINISHED;
-    core.wheel.clear(this.deadline);
-    if (this.call !== null) this.core.wheel.set(this.deadline, core.deps.now() + deadlines.AFTER_DONE_MS);
-    if (!this.gone) replyLast(exchange, this.request.headers, this.last);
-    core.closed(this);
+    this.timing.stop();
+    if (this.call !== null) this.timing.after(deadlines.AFTER_DONE_MS);
+    this.client.finish();
+    this.core.closed(this);
   }
 
   // --- small things -----------------------------------------------------------------------------------------------------
 
-  private sinceArrival(): number {
-    return Math.max(0, this.core.nowUs() - this.arriveUs);
-  }
-
-  /** The next thing must happen within so many milliseconds, and within the deadlines of the whole. */
+  /** As `Timing.within`, and before a drain ends. */
   private within(ms: number): void {
-    this.core.wheel.set(
-      this.deadline,
-      Math.min(this.core.deps.now() + ms, this.totalAt, this.drain?.until ?? this.totalAt),
-    );
+    this.timing.within(ms, this.drain?.until);
   }
 
   private record(result: AttemptResult): void {
@@ -414,7 +385,7 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
 
   /** While the bill is made the deadline is the tokenizer's. */
   private callOver(): void {
-    if (this.phase === Phase.FINISHED) this.core.wheel.clear(this.deadline);
+    if (this.phase === Phase.FINISHED) this.timing.stop();
   }
 
   private stopCall(): void {
@@ -431,13 +402,13 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, Timed, Li
     }
   }
 
-  private crash(error: unknown): void {
+  crash(error: unknown): void {
     this.core.deps.log.error({ err: error, id: this.request.id }, "request failed");
     this.stopCall();
-    this.core.wheel.clear(this.deadline);
+    this.timing.stop();
     if (this.phase >= Phase.SETTLING) {
       if (this.settling?.rescue() === true) return;
-      if (!this.gone) this.exchange.destroy();
+      this.client.destroy();
       return this.core.closed(this);
     }
     if (this.relay?.committed === true) this.cut(Outcome.UPSTREAM_CUT, AttemptResult.BAD_ANSWER, errors.STREAM_CUT);

@@ -5,17 +5,12 @@
 
 import type { Admitted } from "./admitted.ts";
 import type { Core } from "./core.ts";
+import type { AttemptEntry } from "./journal/journal.ts";
 import type { LimitHolds } from "./limits.ts";
+import type { Outcome } from "./outcome.ts";
 import type { Delivered } from "./relay.ts";
-import {
-  type Bill,
-  type Billed,
-  billEstimated,
-  billReported,
-  type Ending,
-  NOTHING_BILLED,
-  settlementOf,
-} from "./settlement.ts";
+import { type Bill, type Billed, billEstimated, billReported, NOTHING_BILLED, settlementOf } from "./settlement.ts";
+import type { Timing } from "./timing.ts";
 import { readInput } from "./tokenizer/input.ts";
 import type { TextSample, TokenCounts } from "./tokenizer/tokens.ts";
 
@@ -26,6 +21,7 @@ const NO_TEXT: TextSample = { bytes: new Uint8Array(0), textBytes: 0, tokens: 0 
 
 /** What ended, and what of it is billed. */
 export interface End {
+  readonly outcome: Outcome;
   readonly bill: Bill;
   /** The upstream's name of the model that served. */
   readonly model: string;
@@ -35,28 +31,50 @@ export interface End {
   readonly whole: boolean;
   /** What is held of the limits of the target; null: it has none. */
   readonly limits: LimitHolds | null;
-  readonly ending: Ending;
+  /** The status that the client saw, 0 if it saw none. */
+  readonly status: number;
+  readonly errorCode: string;
+  readonly upstreamRequestId: string;
+}
+
+/** Whose settlement it is. */
+export interface SettlingHost {
+  /** It is in the journal: the last bytes may leave. */
+  onSettled(): void;
+  /** Something went wrong outside of any call of the host's. */
+  crash(error: unknown): void;
 }
 
 export class Settling {
   private readonly core: Core;
   private readonly request: Admitted;
-  private readonly arriveUs: number;
+  private readonly timing: Timing;
+  private readonly attempts: readonly AttemptEntry[];
   private readonly end: End;
-  private readonly written: () => void;
+  private readonly host: SettlingHost;
+  /** It ended before it was billed. */
+  private readonly durationUs: number;
   private over = false;
 
-  /** `written` runs once the settlement is in the journal: then the last bytes may leave. */
-  constructor(core: Core, request: Admitted, arriveUs: number, end: End, written: () => void) {
+  constructor(
+    core: Core,
+    request: Admitted,
+    timing: Timing,
+    attempts: readonly AttemptEntry[],
+    end: End,
+    host: SettlingHost,
+  ) {
     this.core = core;
     this.request = request;
-    this.arriveUs = arriveUs;
+    this.timing = timing;
+    this.attempts = attempts;
+    this.durationUs = timing.sinceArrivalUs();
     this.end = end;
-    this.written = written;
+    this.host = host;
   }
 
   /** False: the tokenizer is asked, and `conclude` must be called when ESTIMATE_WAIT_MS are over. */
-  begin(failed: (error: unknown) => void): boolean {
+  begin(): boolean {
     const { bill, delivered, whole } = this.end;
     const billed = billReported(bill, this.request, delivered, whole);
     if (billed !== null) {
@@ -78,7 +96,7 @@ export class Settling {
         const out = delivered!.text === null ? delivered!.outputTokens : counts.output;
         this.estimated({ input: counts.input, output: out });
       } catch (error) {
-        failed(error);
+        this.host.crash(error);
       }
     });
     return false;
@@ -90,7 +108,7 @@ export class Settling {
   }
 
   /**
-   * Something went wrong. True: the bill is made by bytes, and `written` runs as ever. False: it was made already, or
+   * Something went wrong. True: the bill is made by bytes, and the host hears of it as ever. False: it was made already, or
    * cannot be made at all, and what is held was given back.
    */
   rescue(): boolean {
@@ -117,11 +135,14 @@ export class Settling {
     this.over = true;
     const { core, request, end } = this;
     const { budget, journal, metrics } = core.deps;
-    const { outcome, status, durationUs } = end.ending;
+    const { outcome, status, errorCode, upstreamRequestId } = end;
+    const { attempts, durationUs } = this;
+    const { arriveUnixUs, firstByteUs, firstContentUs } = this.timing;
     budget.settle(request.reservation, billed.credits);
     const uses = end.limits?.settle(billed.units, billed.credits);
     metrics.request(request.endpoint.number, status, outcome, durationUs);
     // If the write failed the journal keeps the record and says so itself; the client has paid for its answer.
-    journal.settle(settlementOf(request, this.arriveUs, end.bill, billed, end.ending, uses), this.written);
+    const ending = { outcome, status, errorCode, attempts, firstByteUs, firstContentUs, durationUs, upstreamRequestId };
+    journal.settle(settlementOf(request, arriveUnixUs, end.bill, billed, ending, uses), () => this.host.onSettled());
   }
 }

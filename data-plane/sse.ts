@@ -115,8 +115,13 @@ function nextBreak(buffer: Buffer, from: number, end: number): number {
   const lf = buffer.indexOf(LF, from);
   const stop = lf === -1 || lf > end ? end : lf;
   // The byte before LF is CR in streams that use it at all; a lone CR further back needs the search.
-  const cr = buffer.subarray(from, stop).indexOf(CR);
-  return cr === -1 ? stop : from + cr;
+  if (buffer.length - stop > SHORT_BYTES) {
+    const cr = buffer.subarray(from, stop).indexOf(CR);
+    return cr === -1 ? stop : from + cr;
+  }
+  // Little follows, and a view costs more than searching that too.
+  const cr = buffer.indexOf(CR, from);
+  return cr === -1 || cr > stop ? stop : cr;
 }
 
 function readLine(buffer: Buffer, start: number, end: number, out: SseEvent): void {
@@ -134,3 +139,4 @@ function readLine(buffer: Buffer, start: number, end: number, out: SseEvent): vo
 }
 
 const NEWLINE = Buffer.from("\n");
+const SHORT_BYTES = 64;

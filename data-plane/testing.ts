@@ -255,6 +255,7 @@ export interface GatewayOptions {
   readonly bodiesBytesMax?: number;
   readonly tokens?: TokenCounter;
   readonly now?: () => number;
+  readonly wallNow?: () => number;
 }
 
 export interface Gateway {
@@ -347,6 +348,7 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
     journal,
     upstream: outbound,
     now: options.now ?? (() => performance.timeOrigin + performance.now()),
+    ...(options.wallNow === undefined ? {} : { wallNow: options.wallNow }),
     random: options.random ?? Math.random,
     newId,
     settings: { veDomain: "", corsOrigins: [], ...options.settings },

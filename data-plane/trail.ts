@@ -97,6 +97,8 @@ export class Trail {
     this.limitedCount++;
     if (failure === "unavailable") this.onlyReached = false;
     this.limitRetryMs = Math.min(this.limitRetryMs, retryMs);
+    // If it was the last resort, another may be.
+    this.usedLastResort = false;
     this.record(pm, AttemptResult.LIMIT_REACHED, 0);
   }
 

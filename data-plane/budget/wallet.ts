@@ -57,6 +57,9 @@ export function shareOut<W extends Pick<Waiter, "amount" | "minimum">>(
   return shares;
 }
 
+/** A report asks for the one request that waits longest and was left out no more often than this. */
+const OLDEST_ASK_MS = 400;
+
 /** What a report asked for, to judge its answer by. */
 interface Asked {
   /** The least that somebody waited for. */
@@ -93,8 +96,8 @@ export class Wallet {
   inFlight = false;
   /** Another node needs what is not reserved here. */
   recalled = false;
-  /** The next report asks for what the oldest request that was left out needs. */
-  oldestsTurn = true;
+  /** From then on a report may ask for what the oldest request that was left out needs. */
+  oldestsTurnAt = 0;
   /** More was asked for since the lease became low. */
   lowAsked = false;
 
@@ -116,17 +119,20 @@ export class Wallet {
 
   /**
    * What to ask for at the least, or null: the least that anyone waits for; but if the request that waits longest was left
-   * out before, every other time what that one needs: a stream of smaller ones would keep it from its share for ever, and
-   * they must not starve behind it either.
+   * out before, now and then what that one needs: a stream of smaller ones would keep it from its share for ever. No more
+   * often, since that may mean waiting for a recall, while smaller ones could be served in many quick turns.
    */
-  leastWaiting(): Credits | null {
-    const [oldest] = this.waiters;
-    if (oldest?.short === true && this.oldestsTurn) return oldest.minimum;
+  leastWaiting(now: number): Credits | null {
+    if (this.isOldestsTurn(now)) return this.waiters[0]!.minimum;
     let least = this.growNeed;
     for (const { minimum } of this.waiters) {
       if (least === null || minimum < least) least = minimum;
     }
     return least;
+  }
+
+  private isOldestsTurn(now: number): boolean {
+    return this.waiters[0]?.short === true && now >= this.oldestsTurnAt;
   }
 
   /** What all who wait would like together. */
@@ -142,7 +148,8 @@ export class Wallet {
    */
   cutLine(spent: Credits, now: number): LeaseLine {
     const { lease } = this;
-    const least = this.leastWaiting();
+    const least = this.leastWaiting(now);
+    if (this.isOldestsTurn(now)) this.oldestsTurnAt = now + OLDEST_ASK_MS;
     const giveBack = this.recalled || (least === null && lease.isIdle(now));
     const release = giveBack ? lease.release(now) : 0n;
     const free = lease.free(now, false);
@@ -150,7 +157,6 @@ export class Wallet {
     const want = giveBack && least === null ? 0n : lease.want(now, this.amountWaiting());
     this.asked = least === null ? null : { minimum: least, used: lease.unacked - spent + lease.reserved };
     for (const waiter of this.waiters) waiter.asked = true;
-    this.oldestsTurn = this.waiters[0]?.short !== true || !this.oldestsTurn;
     this.recalled = false;
     this.toppedUp = false;
     this.growNeed = null;

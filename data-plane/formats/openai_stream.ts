@@ -14,14 +14,26 @@ const COLON = 0x3a;
 const QUOTE = 0x22;
 const LOWER_N = 0x6e;
 
-const USAGE_KEY = '"usage"';
-const ERROR_KEY = '"error"';
-const FINISH_KEY = '"finish_reason"';
-const DELTA_KEY = '"delta"';
-const TEXT_KEY = '"text"';
+/**
+ * Keys without their opening quote. JSON is full of quotes, and the engine searches for the first character of what it
+ * looks for: without the quote it stops at far fewer places.
+ */
+const USAGE_KEY = 'usage"';
+const ERROR_KEY = 'error"';
+const FINISH_KEY = 'finish_reason"';
+const DELTA_KEY = 'delta"';
+const TEXT_KEY = 'text"';
 const USAGE_NULL_END = Buffer.from(',"usage":null}');
 
 type Fields = Readonly<Record<string, unknown>>;
+
+/** Where a key stands, after its quote; -1: nowhere. */
+function indexOfKey(text: string, key: string, from: number): number {
+  for (let at = text.indexOf(key, from); at !== -1; at = text.indexOf(key, at + key.length)) {
+    if (text.charCodeAt(at - 1) === QUOTE) return at;
+  }
+  return -1;
+}
 
 /** The first byte of the value of the key at `at`, -1 if what stands there is no key. */
 function valueAfter(bytes: Buffer, at: number, key: string): number {
@@ -87,8 +99,8 @@ export class OpenAiStream implements StreamReader {
   private readFast(data: Buffer): FrameKind {
     // One latin1 string, whose positions are those of the bytes: searching it costs a third of searching the buffer.
     const text = data.toString("latin1");
-    if (text.includes(ERROR_KEY)) return this.readExactly(data);
-    const usage = text.indexOf(USAGE_KEY);
+    if (indexOfKey(text, ERROR_KEY, 0) !== -1) return this.readExactly(data);
+    const usage = indexOfKey(text, USAGE_KEY, 0);
     if (usage !== -1) {
       const value = valueAfter(data, usage, USAGE_KEY);
       if (value === -1 || data[value] !== LOWER_N) return this.readExactly(data);
@@ -98,7 +110,7 @@ export class OpenAiStream implements StreamReader {
     measure.content = false;
     const chat = this.endpoint.chat;
     const key = chat ? DELTA_KEY : TEXT_KEY;
-    for (let at = text.indexOf(key); at !== -1; at = text.indexOf(key, at + key.length)) {
+    for (let at = indexOfKey(text, key, 0); at !== -1; at = indexOfKey(text, key, at + key.length)) {
       const value = valueAfter(data, at, key);
       if (value === -1) continue;
       if (chat) {
@@ -184,7 +196,7 @@ export class OpenAiStream implements StreamReader {
 }
 
 function sawFinish(data: Buffer, text: string): boolean {
-  for (let at = text.indexOf(FINISH_KEY); at !== -1; at = text.indexOf(FINISH_KEY, at + FINISH_KEY.length)) {
+  for (let at = indexOfKey(text, FINISH_KEY, 0); at !== -1; at = indexOfKey(text, FINISH_KEY, at + FINISH_KEY.length)) {
     const value = valueAfter(data, at, FINISH_KEY);
     if (value !== -1 && data[value] === QUOTE && data[value + 1] !== QUOTE) return true;
   }

@@ -93,7 +93,8 @@ export class Sampler implements TextSource {
 
   private grow(least: number): void {
     const size = Math.min(this.max, Math.max(least, this.kept.length * 2, FIRST_BYTES));
-    const next = Buffer.allocUnsafeSlow(size);
+    // Of the shared pool while it is small: most streams need no more, and memory of its own costs a microsecond.
+    const next = Buffer.allocUnsafe(size);
     this.kept.copy(next, 0, 0, this.used);
     this.kept = next;
   }

@@ -125,6 +125,8 @@ export async function startControlPlane(core: number | undefined, again?: Contro
         httpVersion: "2",
         sessionManager,
         interceptors: [bearer(nodeToken)],
+        // As nodes do.
+        acceptCompression: [],
       });
     },
   };
