@@ -10,6 +10,22 @@ export const SECRET_PREFIX_CHARS = 12;
 
 export type RandomBytes = (count: number) => Uint8Array;
 
+const POOL_BYTES = 4096;
+
+/** Random bytes for ids, of which a report needs thousands: drawn many at a time, which costs little more than a few. */
+export function pooledRandom(random: RandomBytes): RandomBytes {
+  let pool: Uint8Array = new Uint8Array(0);
+  let used = 0;
+  return (count) => {
+    if (used + count > pool.length) {
+      pool = random(Math.max(POOL_BYTES, count));
+      used = 0;
+    }
+    used += count;
+    return pool.subarray(used - count, used);
+  };
+}
+
 /** RFC 4648 base32 in lower case, without padding. */
 export function base32(bytes: Uint8Array): string {
   let out = "";

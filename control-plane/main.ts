@@ -8,13 +8,14 @@ import type { Deps } from "./api/context.ts";
 import { collectProcessMetrics } from "./api/pages.ts";
 import { registerServices } from "./api/routes.ts";
 import { bootstrap, openSecrets } from "./bootstrap.ts";
+import { DatabaseClock } from "./clock.ts";
 import type { Database } from "./db/database.ts";
 import { DatabaseStartError } from "./db/errors.ts";
 import { migrate } from "./db/migrate.ts";
 import { openDatabase } from "./db/open.ts";
 import { Feed } from "./feed/feed.ts";
 import { HomeError, makeHome } from "./home.ts";
-import { newId } from "./ids.ts";
+import { newId, pooledRandom } from "./ids.ts";
 import { startMaintenance } from "./maintenance.ts";
 import { type ControlPlaneServer, listen } from "./server.ts";
 import { formatAddress } from "../core/listen_address.ts";
@@ -25,7 +26,7 @@ const EXIT_CONFIG = 78;
 const DRAIN_MS = 10_000;
 
 const random = (count: number): Uint8Array => new Uint8Array(randomBytes(count));
-const now = (): number => Date.now();
+const idRandom = pooledRandom(random);
 
 /** Ends the process with one line for each problem. */
 function refuse(lines: readonly string[]): never {
@@ -62,10 +63,14 @@ async function openStore(settings: Settings, log: Logger): Promise<Database> {
 
 async function start(server: ControlPlaneServer, settings: Settings, log: Logger): Promise<() => Promise<void>> {
   const db = await openStore(settings, log);
+  const clock = new DatabaseClock(db);
+  await clock.read();
+  const stopClock = clock.keepReading(log);
+  const now = (): number => clock.now();
   const options = { db, settings, random, now, log };
   const secrets = await openSecrets(options);
   await bootstrap(options);
-  const deps: Deps = { db, now, newId: (prefix) => newId(prefix, random), secrets, settings, log };
+  const deps: Deps = { db, now, newId: (prefix) => newId(prefix, idRandom), secrets, settings, log };
   const feed = await Feed.start(deps);
   const auditor = new Auditor(deps);
   const maintenance = startMaintenance(deps, auditor);
@@ -80,6 +85,7 @@ async function start(server: ControlPlaneServer, settings: Settings, log: Logger
     await auditor.close();
     await maintenance.close();
     await feed.close();
+    stopClock();
     await db.close();
   };
 }

@@ -1,7 +1,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { base32, newId, newSecret, secretPrefix } from "./ids.ts";
+import { base32, newId, newSecret, pooledRandom, secretPrefix } from "./ids.ts";
 import { createSecrets, digest, SecretsError } from "./secrets.ts";
 
 const KEY = new Uint8Array(32).fill(1);
@@ -69,6 +69,20 @@ describe("ids and secrets", () => {
     expect(newSecret("tbk_", randomBytes)).toMatch(/^tbk_[a-z2-7]{52}$/);
     expect(newId("x_", (count) => new Uint8Array(count).fill(255))).toBe("x_77777777777777777777777774");
     expect(secretPrefix("tbk_abcdefghijkl")).toBe("tbk_abcdefgh");
+  });
+
+  test("of a pool share no bytes, and are of the randomness given", () => {
+    let drawn = 0;
+    const random = pooledRandom((count) => {
+      drawn += 1;
+      return new Uint8Array(randomBytes(count));
+    });
+    const parts = [...Array.from({ length: 600 }, () => random(16)), random(5000), random(3)];
+    expect(parts.map(({ length }) => length)).toEqual([...Array.from({ length: 600 }, () => 16), 5000, 3]);
+    expect(new Set(parts.slice(0, 601).map((part) => Buffer.from(part).toString("hex"))).size).toBe(601);
+    expect(drawn).toBeLessThan(10);
+    for (const part of parts) part.fill(0);
+    expect(random(16)).not.toEqual(new Uint8Array(16));
   });
 
   test("the digest is SHA-256 of the UTF-8 text", () => {

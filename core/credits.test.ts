@@ -56,6 +56,33 @@ describe("parseCredits and formatCredits", () => {
     fc.assert(fc.property(amount, (credits) => parseCredits(formatCredits(credits)) === credits));
   });
 
+  test("any text means what its digits say, or is refused", () => {
+    const reference = (text: string): bigint | null => {
+      const match = /^(-?)(\d{1,26})(?:\.(\d{1,12}))?$/.exec(text);
+      if (match === null) return null;
+      const pico = BigInt(match[2]! + (match[3] ?? "").padEnd(12, "0"));
+      return match[1] === "-" ? -pico : pico;
+    };
+    const parsed = (text: string): bigint | null => {
+      try {
+        return parseCredits(text);
+      } catch {
+        return null;
+      }
+    };
+    const digits = (maxLength: number) => fc.string({ unit: fc.constantFrom(..."0123456789"), maxLength });
+    const decimal = fc
+      .tuple(fc.constantFrom("", "", "", "-"), digits(28), fc.constantFrom("", ".", "."), digits(14))
+      .map((parts) => parts.join(""));
+    const junk = fc.string({ unit: fc.constantFrom(..."0123456789.-/: e\u0663"), maxLength: 24 });
+    fc.assert(
+      fc.property(fc.oneof(decimal, junk), (text) => {
+        expect(parsed(text)).toBe(reference(text));
+      }),
+      { numRuns: 2000 },
+    );
+  });
+
   test("the text is canonical: no exponent, no trailing zero, no negative zero", () => {
     fc.assert(
       fc.property(amount, (credits) => {

@@ -19,8 +19,44 @@ export class CreditsFormatError extends Error {
   }
 }
 
+const DECIMALS_SCALE = 10 ** CREDIT_DECIMALS;
+/** This many digits are exact in a number. */
+const EXACT_DIGITS = 15;
+const POINT = 46;
+const ZERO = 48;
+
+/** The number that the digits from `start` to `end` are, at most EXACT_DIGITS of them; -1: they are no digits, or too many. */
+function digitsAt(text: string, start: number, end: number): number {
+  if (end <= start || end - start > EXACT_DIGITS) return -1;
+  let value = 0;
+  for (let i = start; i < end; i++) {
+    const digit = text.charCodeAt(i) - ZERO;
+    if (digit < 0 || digit > 9) return -1;
+    value = value * 10 + digit;
+  }
+  return value;
+}
+
+/** Parses what is common fast, without a sign and with few digits; -1n: it is something else. */
+function parseShort(text: string): Credits {
+  const { length } = text;
+  let point = 0;
+  while (point < length && text.charCodeAt(point) !== POINT) point++;
+  const whole = digitsAt(text, 0, point);
+  if (whole < 0) return -1n;
+  if (point === length) return BigInt(whole) * PICO_PER_CREDIT;
+  const decimals = length - point - 1;
+  if (decimals > CREDIT_DECIMALS) return -1n;
+  const fraction = digitsAt(text, point + 1, length);
+  if (fraction < 0) return -1n;
+  const pico = fraction * 10 ** (CREDIT_DECIMALS - decimals);
+  return whole === 0 ? BigInt(pico) : BigInt(whole) * PICO_PER_CREDIT + BigInt(pico);
+}
+
 /** Parses a decimal string. @throws CreditsFormatError when it is not one, or has more than 12 fractional digits. */
 export function parseCredits(text: string): Credits {
+  const short = parseShort(text);
+  if (short >= 0n) return short;
   const match = DECIMAL.exec(text);
   if (match === null) throw new CreditsFormatError(text);
   const [, sign, whole, fraction = ""] = match;
@@ -30,11 +66,15 @@ export function parseCredits(text: string): Credits {
 
 /** The canonical decimal string: no exponent, no trailing zeros, no `-0`. */
 export function formatCredits(credits: Credits): string {
-  const negative = credits < 0n;
-  const digits = (negative ? -credits : credits).toString().padStart(CREDIT_DECIMALS + 1, "0");
-  const whole = digits.slice(0, -CREDIT_DECIMALS);
-  const fraction = digits.slice(-CREDIT_DECIMALS).replace(/0+$/, "");
-  return (negative ? "-" : "") + whole + (fraction === "" ? "" : `.${fraction}`);
+  if (credits < 0n) return `-${formatCredits(-credits)}`;
+  const fraction = Number(credits % PICO_PER_CREDIT);
+  const whole = String(credits / PICO_PER_CREDIT);
+  if (fraction === 0) return whole;
+  // The digit before them keeps the zeros that they begin with.
+  const digits = String(DECIMALS_SCALE + fraction);
+  let end = digits.length;
+  while (digits.charCodeAt(end - 1) === ZERO) end--;
+  return `${whole}.${digits.slice(1, end)}`;
 }
 
 export function minCredits(a: Credits, b: Credits): Credits {

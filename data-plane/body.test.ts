@@ -132,7 +132,7 @@ describe("what is read", () => {
     expect(scan({ model: "m", stream: true, max_tokens: 5, max_completion_tokens: 9, n: 3, best_of: 4 })).toMatchObject(
       { stream: true, outputTokensMax: 9, answers: 4, choices: 3 },
     );
-    expect(scan({ model: "m", max_tokens: 0 }).outputTokensMax).toBe(1);
+    expect(() => scan({ model: "m", max_tokens: 0 })).toThrow("expected an integer of at least 1");
     expect(scan({ model: "m", max_output_tokens: 70, max_tokens: 9 }).outputTokensMax).toBe(70);
     expect(scan({ model: "m", stream: true, stream_options: { include_usage: true } }).usageAsked).toBe(true);
     expect(scan({ model: "m", stream: true, stream_options: { include_usage: false } }).usageAsked).toBe(false);
@@ -262,7 +262,7 @@ describe("splicing", () => {
         model: fc.string({ unit: "binary" }).map((text) => text.toWellFormed()),
         stream: fc.boolean(),
         stream_options: fc.record({ include_usage: fc.boolean(), x: fc.string() }, { requiredKeys: [] }),
-        max_tokens: fc.nat(100),
+        max_tokens: fc.integer({ min: 1, max: 100 }),
         messages: fc.array(fc.jsonValue({ maxDepth: 2 })),
       },
       { requiredKeys: ["model"] },

@@ -159,21 +159,15 @@ function readFields(
 ): ScannedBody {
   const n = readCount(bytes, ranges.n, "n", 1, ANSWERS_MAX) || 1;
   const bestOf = readCount(bytes, ranges.best_of, "best_of", 1, ANSWERS_MAX) || 1;
-  let max = 0;
-  let limited = false;
-  for (const name of LIMITS) {
-    const range = ranges[name];
-    if (!isSet(bytes, range)) continue;
-    limited = true;
-    max = Math.max(max, readCount(bytes, range, name, 0));
-  }
+  // Not 0: some servers take it for no limit at all, and nothing would be held for what they send then.
+  const max = Math.max(...LIMITS.map((name) => readCount(bytes, ranges[name], name, 1)));
   const stream = readBoolean(bytes, ranges.stream, "stream");
   return {
     bytes,
     model: readModel(bytes, ranges.model),
     stream,
     usageAsked: stream && readStreamOptions(bytes, ranges.stream_options)?.["include_usage"] === true,
-    outputTokensMax: max === 0 && limited ? 1 : max,
+    outputTokensMax: max,
     answers: Math.max(n, bestOf) * countPrompts(bytes, ranges.prompt),
     choices: n,
     ranges,

@@ -54,6 +54,18 @@ export class Growth {
     return true;
   }
 
+  /**
+   * How many output tokens an estimate may bill: all that the wallet covers, which is taken from it, and one slice in
+   * BALANCED. Frames that cross the line by more than that are the merchant's risk, not the wallet's.
+   */
+  billable(outputTokens: number): number {
+    const { budget, reservation, rates, strict } = this;
+    const missing = outputTokens - this.tokensAt(100n);
+    if (missing <= 0) return outputTokens;
+    budget.grow(reservation, BigInt(missing) * (strict ? rates.dearOutput : rates.output));
+    return Math.min(outputTokens, this.tokensAt(100n) + (strict ? 0 : SLICE_TOKENS));
+  }
+
   private coversStrictly(outputTokens: number): boolean {
     while (outputTokens >= this.lookAt) {
       if (!this.budget.grow(this.reservation, sliceCost(this.rates, true))) return false;

@@ -209,7 +209,6 @@ class StreamRelay implements Relay {
       return this.fail();
     }
     this.flush();
-    this.meter();
   }
 
   onEnd(): void {
@@ -260,6 +259,7 @@ class StreamRelay implements Relay {
         if (reader.pieces > 0) this.hasContent = true;
         if (!this.committed) this.begin();
         this.forward(buffer, start, end);
+        this.meter();
         return;
       default:
         if (this.committed) this.forward(buffer, start, end);
@@ -274,10 +274,10 @@ class StreamRelay implements Relay {
     this.held = [];
   }
 
-  /** Once a chunk, after it went out: what arrived is the client's. */
+  /** Frame by frame, since many may come at once. The one that crosses the line has arrived, and still goes out. */
   private meter(): void {
     const { textBytes, pieces } = this.reader;
-    if (this.stopped || pieces === this.meteredPieces) return;
+    if (pieces === this.meteredPieces) return;
     this.meteredPieces = pieces;
     this.host.metered(textBytes, pieces);
   }

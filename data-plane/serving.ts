@@ -352,13 +352,13 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, SettlingH
     errorCode = "",
     whole = false,
   ): void {
-    const { core, request, timing, trail, limits } = this;
+    const { core, request, timing, trail, limits, growth } = this;
     this.phase = Phase.SETTLING;
     timing.stop();
     this.drain?.end();
     const model = this.pm?.upstreamName ?? "";
     const upstreamRequestId = this.head?.requestId() ?? "";
-    const end = { outcome, bill, model, delivered, whole, limits, status, errorCode, upstreamRequestId };
+    const end = { outcome, bill, model, delivered, whole, limits, growth, status, errorCode, upstreamRequestId };
     this.settling = new Settling(core, request, timing, trail.attempts, end, this);
     if (!this.settling.begin()) timing.after(ESTIMATE_WAIT_MS);
   }

@@ -5,6 +5,7 @@ import { Meter, type UnitQuantity } from "../core/meters.ts";
 import { type CompiledPrice, priceUsage } from "../core/pricing.ts";
 import type { Admitted } from "./admitted.ts";
 import type { EndpointSpec } from "./formats/format.ts";
+import type { Growth } from "./growth.ts";
 import type { AttemptEntry, LimitUse, Progress, Settlement } from "./journal/journal.ts";
 import { BYTES_PER_TOKEN, estimateUnits, unitsFromUsage } from "./meter.ts";
 import type { Outcome } from "./outcome.ts";
@@ -66,15 +67,23 @@ function outputLimit({ body, clampTo }: Admitted): number {
  * are upstreams that send single letters. No text has more tokens than bytes, so that the input stays within what was
  * reserved for it. Without counts bytes decide, and each piece counts as a token at least.
  * @param counts tokens of input and output, null: not counted
+ * @param growth of a stream: it bills no more than the wallet and one slice cover
  */
-export function billEstimated(bill: Bill, request: Admitted, delivered: Delivered, counts: TokenCounts | null): Billed {
+export function billEstimated(
+  bill: Bill,
+  request: Admitted,
+  delivered: Delivered,
+  counts: TokenCounts | null,
+  growth: Growth | null,
+): Billed {
   if (bill.price === null) return NOTHING_BILLED;
   const { endpoint, body } = request;
   const bytes = body.bytes.length;
   const input = counts === null ? Math.ceil(bytes / BYTES_PER_TOKEN) : Math.min(counts.input, bytes);
   const least = delivered.hasContent ? 1 : 0;
   const output = counts === null ? delivered.outputTokens : Math.max(counts.output, least);
-  const units = estimateUnits(input, Math.min(output, outputLimit(request)), endpoint.hasOutput);
+  const limited = Math.min(output, outputLimit(request));
+  const units = estimateUnits(input, growth === null ? limited : growth.billable(limited), endpoint.hasOutput);
   return { units, credits: priceUsage(bill.price, units) };
 }
 
@@ -139,7 +148,7 @@ export function settlementOf(
 }
 
 export function progressOf(request: Admitted, bill: Bill, delivered: Delivered): Progress {
-  const billed = billReported(bill, request, delivered, false) ?? billEstimated(bill, request, delivered, null);
+  const billed = billReported(bill, request, delivered, false) ?? billEstimated(bill, request, delivered, null, null);
   const { units, credits } = billed;
   return { id: request.id, physicalModelId: bill.pmId, priceId: bill.price?.id ?? "", units, credits };
 }

@@ -5,6 +5,7 @@
 
 import type { Admitted } from "./admitted.ts";
 import type { Core } from "./core.ts";
+import type { Growth } from "./growth.ts";
 import type { AttemptEntry } from "./journal/journal.ts";
 import type { LimitHolds } from "./limits.ts";
 import type { Outcome } from "./outcome.ts";
@@ -31,6 +32,8 @@ export interface End {
   readonly whole: boolean;
   /** What is held of the limits of the target; null: it has none. */
   readonly limits: LimitHolds | null;
+  /** How the reservation of a stream grew; null: it is none. */
+  readonly growth: Growth | null;
   /** The status that the client saw, 0 if it saw none. */
   readonly status: number;
   readonly errorCode: string;
@@ -127,8 +130,8 @@ export class Settling {
   }
 
   private estimated(counts: TokenCounts | null): void {
-    const { bill, delivered } = this.end;
-    this.settle(delivered === null ? NOTHING_BILLED : billEstimated(bill, this.request, delivered, counts));
+    const { bill, delivered, growth } = this.end;
+    this.settle(delivered === null ? NOTHING_BILLED : billEstimated(bill, this.request, delivered, counts, growth));
   }
 
   private settle(billed: Billed): void {

@@ -101,9 +101,24 @@ function checkValues(value: unknown, path: string): void {
   }
 }
 
+/** Whether `checkValues` would find nothing. Most requests are fine, and large ones would spend their time on naming fields. */
+function areValuesFine(value: unknown): boolean {
+  if (typeof value === "string") return !value.includes("\0") && value.isWellFormed();
+  if (typeof value !== "object" || value === null || value instanceof Uint8Array) return true;
+  if (Array.isArray(value)) return value.every(areValuesFine);
+  const message = value as Record<string, unknown>;
+  const typeName = message["$typeName"];
+  // These are looked at closely, which is also to say which key is at fault.
+  if (typeName === undefined || typeName === "google.protobuf.Timestamp") return false;
+  for (const key of Object.keys(message)) {
+    if (key !== "$unknown" && !areValuesFine(message[key])) return false;
+  }
+  return true;
+}
+
 /** @throws DomainError invalid_field, naming the first field at fault and what to do */
 export function validate(schema: DescMessage, message: Message): void {
-  checkValues(message, "");
+  if (!areValuesFine(message)) checkValues(message, "");
   const result = validator.validate(schema, message);
   if (result.kind === "valid") return;
   if (result.kind === "invalid") throw toDomainError(result.violations[0]!);

@@ -183,6 +183,21 @@ describe.each(openTestDatabases())("audit on $name", ({ open }) => {
     expect((await deep()).breaks).toEqual([]);
   });
 
+  it("notices a wallet that is lost, by the hour, and what is posted for a VE that never was", async () => {
+    await addVe(world, "ve_lost", { credits: "0" });
+    const keep = "create table kept as select * from wallet where ve_id = 've_lost'";
+    const undo = "insert into wallet select * from kept; drop table kept";
+    expect(await broken(`${keep}; delete from wallet where ve_id = 've_lost'`, undo, quick)).toEqual([
+      INVARIANTS.wallets,
+    ]);
+    const posted = `insert into transfer (id, merchant_id, ve_id, debit_account, credit_account, credits, reference, posted_at)
+      values ('tr_stray', 'mer_a', 've_never', 'adjustment', 'wallet', 1, 'adj:tr_stray', now())`;
+    const removed = `alter table transfer disable trigger transfer_append_only; delete from transfer where id = 'tr_stray';
+      alter table transfer enable trigger transfer_append_only`;
+    expect(await broken(posted, removed)).toEqual([INVARIANTS.wallets]);
+    expect((await deep()).breaks).toEqual([]);
+  });
+
   it("goes on from where the last hourly audit left the ledger", async () => {
     await use("ve_2", 120);
     expect((await quick()).breaks).toEqual([]);

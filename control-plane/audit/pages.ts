@@ -14,7 +14,9 @@ import {
   nextWallets,
   readEvidence,
   readLedgerPage,
+  type NamesVes,
   readLimitFaults,
+  readWalletless,
   type WalletSize,
   writeCheckpoints,
 } from "../store/audit.ts";
@@ -276,6 +278,21 @@ export async function* limits({ db }: PageOptions): AsyncGenerator<Page> {
   }
 }
 
+/** Whether the wallets are all there: what belongs to one that is lost would be looked at by nobody. */
+function walletsOf(tables: readonly NamesVes[]) {
+  return async function* ({ db }: PageOptions): AsyncGenerator<Page> {
+    for (const table of tables) {
+      for (let after = ""; ;) {
+        const { veIds, last } = await readWalletless(db, table, after, PAGE_WALLETS_MAX);
+        if (last === null) break;
+        const fault = { invariant: INVARIANTS.wallets, expected: "a wallet", found: "none" };
+        yield { breaks: veIds.map((subject) => ({ ...fault, subject })), wallets: 0, events: 0 };
+        after = last;
+      }
+    }
+  };
+}
+
 /** What an audit goes through. Another kind of account gets its own generator in both lists. */
-export const QUICK_PAGES = [quickWallets, limits];
-export const DEEP_PAGES = [deepWallets, limits, references];
+export const QUICK_PAGES = [quickWallets, limits, walletsOf(["virtual_endpoint"])];
+export const DEEP_PAGES = [deepWallets, limits, references, walletsOf(["virtual_endpoint", "transfer", "usage_daily"])];

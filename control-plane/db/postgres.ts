@@ -107,7 +107,14 @@ export function openPostgres({ url, poolMax, onNotice }: PostgresOptions): Datab
     // Types are known by number and never fetched: one round trip less for each connection.
     fetch_types: false,
     types: customTypes() as unknown as Record<string, postgres.PostgresType>,
-    connection: { application_name: "tokenbill", TimeZone: "UTC", DateStyle: "ISO, YMD", IntervalStyle: "postgres" },
+    connection: {
+      application_name: "tokenbill",
+      TimeZone: "UTC",
+      DateStyle: "ISO, YMD",
+      IntervalStyle: "postgres",
+      // Tables grow by a thousand times while a connection lives; a plan kept from their first minutes scans them whole.
+      plan_cache_mode: "force_custom_plan",
+    },
     onnotice: (notice) => onNotice(notice["message"] ?? ""),
   });
   return new PostgresDatabase(sql as unknown as postgres.Sql);

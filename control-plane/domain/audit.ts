@@ -16,6 +16,7 @@ export const INVARIANTS = {
   balanced: "sum of debits = sum of credits",
   available: "available >= 0",
   limits: "leased = sum of limit leases",
+  wallets: "every VE has its wallet",
   duplicates: "usage events are unique",
   records: "every reported record is kept once",
   cause: "every transfer has its cause",
@@ -35,6 +36,7 @@ export const QUICK_INVARIANTS: readonly Invariant[] = [
   INVARIANTS.balanced,
   INVARIANTS.available,
   INVARIANTS.limits,
+  INVARIANTS.wallets,
 ];
 
 export const ALL_INVARIANTS: readonly Invariant[] = Object.values(INVARIANTS);

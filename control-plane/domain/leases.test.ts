@@ -9,7 +9,9 @@ const c = parseCredits;
 describe("decideGrant", () => {
   const cases: [
     name: string,
-    input: Partial<Record<"available" | "lease" | "want" | "need" | "recallable", string>> & { nodes?: number },
+    input: Partial<Record<"available" | "lease" | "want" | "need" | "burn" | "recallable", string>> & {
+      nodes?: number;
+    },
     credits: string,
     ttlMs: number,
     recall: boolean,
@@ -61,6 +63,25 @@ describe("decideGrant", () => {
       LEASE_TTL_AMPLE_MS,
       false,
     ],
+    [
+      "an ample lease is filled up before it is wanted",
+      { available: "5000", lease: "399.9", burn: "5" },
+      "50.1",
+      LEASE_TTL_AMPLE_MS,
+      false,
+    ],
+    ["but not while it lasts", { available: "5000", lease: "400", burn: "5" }, "0", LEASE_TTL_AMPLE_MS, false],
+    ["what is leased counts", { available: "4600", lease: "400", burn: "5" }, "0", LEASE_TTL_AMPLE_MS, false],
+    ["nor beyond the share", { available: "500", burn: "0.5", want: "300" }, "250", LEASE_TTL_AMPLE_MS, false],
+    [
+      "with several nodes it takes that many times as much",
+      { available: "50000", burn: "5", nodes: 10 },
+      "450",
+      LEASE_TTL_AMPLE_MS,
+      false,
+    ],
+    ["or it is not ample", { available: "49999", burn: "5", want: "1", nodes: 10 }, "1", LEASE_TTL_MS, false],
+    ["just not ample by its burn", { available: "4600", lease: "399", burn: "5" }, "0", LEASE_TTL_MS, false],
     ["a renewed lease is short when the wallet drained", { available: "4499", lease: "450" }, "0", LEASE_TTL_MS, false],
   ];
   it.each(cases)("%s", (_, given, credits, ttlMs, recall) => {
@@ -69,6 +90,7 @@ describe("decideGrant", () => {
       lease: c(given.lease ?? "0"),
       want: c(given.want ?? "0"),
       need: c(given.need ?? "0"),
+      burn: c(given.burn ?? "0"),
       nodes: given.nodes ?? 1,
       recallable: c(given.recallable ?? "0"),
     };

@@ -46,8 +46,9 @@ export interface Grant {
   readonly recall: boolean;
 }
 
-function isAmple({ available: free, lease, want, need, burn = 0n }: GrantInput): boolean {
-  if (burn > 0n) return free + lease >= AMPLE_WANTS * burn;
+/** Burn is of one node: each of those that share the wallet may burn as much. */
+function isAmple({ available: free, lease, want, need, burn = 0n, nodes }: GrantInput): boolean {
+  if (burn > 0n) return free + lease >= AMPLE_WANTS * burn * BigInt(nodes);
   const most = want > need ? want : need;
   if (most > 0n) return free >= AMPLE_WANTS * most;
   return lease > 0n && free >= AMPLE_LEASES * lease;
@@ -56,6 +57,21 @@ function isAmple({ available: free, lease, want, need, burn = 0n }: GrantInput):
 /** No grant is larger than this unless a request waits for more. */
 export function grantMax({ want, burn = 0n }: Pick<GrantInput, "want" | "burn">): Credits {
   return AMPLE_GRANT_WANTS * (want > burn ? want : burn);
+}
+
+export interface AmpleBounds {
+  readonly burn: Credits;
+  /** Free and leased together at most. */
+  readonly most: Credits;
+  /** Free at least. */
+  readonly least: Credits;
+  /** No more share the wallet. */
+  readonly nodesMax: bigint;
+}
+
+/** Whether it takes the exact number of nodes to tell if a wallet is ample. */
+export function isAmpleByNodes({ burn, most, least, nodesMax }: AmpleBounds): boolean {
+  return burn > 0n && most >= AMPLE_WANTS * burn && least < AMPLE_WANTS * burn * nodesMax;
 }
 
 /** What fills the lease of an ample wallet. */

@@ -140,7 +140,7 @@ export function planLimits(ground: LimitGround, report: LimitReport, nowMs: numb
     const present = rollOver(read, nowMs);
     return planLimit(read, present, all, {
       bootId: report.bootId,
-      use: sumUse(present, records.get(read.physicalModelId) ?? []),
+      use: sumUse(present, records.get(read.physicalModelId) ?? [], nowMs),
       ask: report.final ? { ...asked, release: held } : asked,
       granting: report.granting,
       recalled: false,

@@ -177,6 +177,14 @@ describe("planLimits", () => {
     expect(done.after).toMatchObject({ used: n("15"), leased: 0n });
   });
 
+  it("counts from the present when a clock that was ahead began the period", () => {
+    const early = rollOver(account(), MIDNIGHT);
+    const report = { bootId: "boot_a", records: [usage(5, NOON - 1)], asks: [], final: false, granting: true };
+    const [done] = planLimits({ accounts: [early], leases: [] }, report, NOON);
+    expect(done!.after).toEqual({ ...early, used: n("5") });
+    expect(planLimits({ accounts: [early], leases: [] }, report, MIDNIGHT)[0]!.after.used).toBe(0n);
+  });
+
   it("a lowered limit shows debt until leases come back", () => {
     const lowered = account({ amount: n("60"), used: n("50"), leased: n("40") });
     expect(asWallet(lowered).debt).toBe(n("30"));

@@ -119,9 +119,12 @@ export function byModel(records: readonly PricedUsage[]): Map<string, PricedUsag
   return map;
 }
 
-/** What these records of its Physical Model use of a limit. Those of another merchant use nothing. */
-export function sumUse(account: LimitAccount, records: readonly PricedUsage[]): LimitUse {
-  const fromUs = account.countsFromMs * 1000;
+/**
+ * What these records of its Physical Model use of a limit. Those of another merchant use nothing. When the count began in
+ * the future, by the clock of a replica that was ahead, everything counts: or nothing would until then.
+ */
+export function sumUse(account: LimitAccount, records: readonly PricedUsage[], nowMs: number): LimitUse {
+  const fromUs = nowMs < account.countsFromMs ? 0 : account.countsFromMs * 1000;
   let counted = 0n;
   let late = 0n;
   for (const record of records) {

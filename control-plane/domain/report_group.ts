@@ -4,7 +4,7 @@
  */
 
 import { type Credits, maxCredits } from "../../core/credits.ts";
-import { grantMax } from "./leases.ts";
+import { grantMax, isAmpleByNodes } from "./leases.ts";
 import {
   type BootRow,
   type Ground,
@@ -21,7 +21,7 @@ import {
   type VeLeases,
 } from "./report_plan.ts";
 import type { NewTransfer } from "./transfer.ts";
-import { available, type LockedWallet } from "./wallet.ts";
+import { available, type LockedWallet, type WalletRow } from "./wallet.ts";
 
 export interface GroupMember {
   readonly boot: BootRow;
@@ -50,13 +50,24 @@ interface Demand {
   readonly all: Credits;
   /** The largest grant. */
   readonly most: Credits;
+  readonly burns: readonly Credits[];
   readonly waiting: boolean;
+}
+
+const NO_DEMAND: Demand = { all: 0n, most: 0n, burns: [], waiting: false };
+
+function isShared(wallet: WalletRow, { all, most, burns, waiting }: Demand, nodesMax: bigint): boolean {
+  if (waiting) return true;
+  if (most === 0n) return false;
+  const free = available(wallet);
+  if (free < all + 2n * nodesMax * most) return true;
+  return burns.some((burn) => isAmpleByNodes({ burn, most: free + wallet.escrowed, least: free - all, nodesMax }));
 }
 
 /**
  * The VEs of which it matters how many boots share them and what these hold: a request waits, or the wallet is so small that
- * its fair share could bound a grant even though no more than `live` boots can share it. With many nodes on many VEs that
- * saves reading the most.
+ * its fair share could bound a grant, or it not be ample, though no more than `live` boots can share it. With many nodes on
+ * many VEs that saves reading the most.
  */
 export function sharedVes(
   members: readonly GroupMember[],
@@ -66,28 +77,26 @@ export function sharedVes(
   const demands = new Map<string, Demand>();
   for (const { report, scope } of members) {
     for (const [veId, spent] of scope.spend) {
-      const before = demands.get(veId);
-      demands.set(veId, {
-        all: (before?.all ?? 0n) + spent,
-        most: before?.most ?? 0n,
-        waiting: before?.waiting === true,
-      });
+      const before = demands.get(veId) ?? NO_DEMAND;
+      demands.set(veId, { ...before, all: before.all + spent });
     }
     for (const ask of report.asks) {
-      const before = demands.get(ask.veId);
+      const before = demands.get(ask.veId) ?? NO_DEMAND;
       const most = grantMax(ask);
+      const { burn = 0n } = ask;
       demands.set(ask.veId, {
-        all: (before?.all ?? 0n) + most,
-        most: maxCredits(before?.most ?? 0n, most),
-        waiting: before?.waiting === true || ask.need > 0n,
+        all: before.all + most,
+        most: maxCredits(before.most, most),
+        burns: burn > 0n ? [...before.burns, burn] : before.burns,
+        waiting: before.waiting || ask.need > 0n,
       });
     }
   }
   const nodes = BigInt(live + members.length);
   return [...demands]
-    .filter(([veId, { all, most, waiting }]) => {
+    .filter(([veId, demand]) => {
       const wallet = wallets.get(veId);
-      return wallet !== undefined && (waiting || (most > 0n && available(wallet) < all + 2n * nodes * most));
+      return wallet !== undefined && isShared(wallet, demand, nodes);
     })
     .map(([veId]) => veId);
 }
@@ -114,7 +123,9 @@ export function leasesOf(
       boots -= 1;
       if (known.has(veId)) credits -= lease.credits;
     }
-    leases.set(veId, { own: new Map(mine.map((lease) => [lease.bootId, lease])), others: { boots, credits } });
+    // Read by several statements: a boot may have fallen silent between them.
+    const others = { boots: Math.max(boots, 0), credits: maxCredits(credits, 0n) };
+    leases.set(veId, { own: new Map(mine.map((lease) => [lease.bootId, lease])), others });
   }
   return leases;
 }

@@ -300,7 +300,9 @@ export function planReport(boot: BootRow, report: Report, scope: Scope, ground: 
   const transfers = all.flatMap((plan) => transfersOf(plan, scope.useIds, report, newId));
   const lastRecordNo = boot.lastRecordNo + BigInt(report.records.length);
   const overrun = boot.leasesTaken ? all.filter((plan) => plan.settled.debt > 0n) : [];
-  const leasesTaken = boot.leasesTaken && (overrun.length > 0 || scope.spend.size === 0);
+  // What the leases covered may come back in many reports: until it spends from a new lease, debt is of the old ones.
+  const leasedAnew = all.some((plan) => plan.spent > 0n && (plan.before?.credits ?? 0n) > 0n);
+  const leasesTaken = boot.leasesTaken && (overrun.length > 0 || !leasedAnew);
   const answers = scope.answered.map((veId) => {
     const plan = plans.get(veId);
     return answerFor(veId, plan?.wallet, plan?.lease ?? 0n, plan?.grant.ttlMs ?? LEASE_TTL_MS, ground.terms.get(veId));

@@ -6,8 +6,10 @@ import { type CompiledPrice, compileDetailedPrice, compileSimplePrice } from "..
 import { UsageRecordSchema } from "../../proto/gen/tokenbill/node/v1/usage_report_service_pb.ts";
 import { PriceSchema } from "../../proto/gen/tokenbill/v1/provider_pb.ts";
 import { type IncomingRecord, RECORD_BYTES_MAX, type Usage } from "../domain/report.ts";
+import { readUsage } from "./record_reader.ts";
 
-function toUsage(body: Uint8Array): Usage {
+/** By the generated codec. @throws when it is no UsageRecord */
+export function decodeUsage(body: Uint8Array): Usage {
   const record = fromBinary(UsageRecordSchema, body);
   return {
     recordNo: record.recordNo,
@@ -32,7 +34,7 @@ function toUsage(body: Uint8Array): Usage {
 export function decodeRecord(body: Uint8Array): IncomingRecord {
   if (body.byteLength > RECORD_BYTES_MAX) return { body, usage: "too_large" };
   try {
-    return { body, usage: toUsage(body) };
+    return { body, usage: readUsage(body) ?? decodeUsage(body) };
   } catch {
     return { body, usage: "undecodable" };
   }

@@ -92,6 +92,36 @@ describe.each(openTestDatabases())("usage reports on $name", ({ open }) => {
     expect(transfers).toEqual([{ reference: `use:${node.boot}:2:${ve}`, credits: "3.500000000000" }]);
   });
 
+  it("takes a wallet for ample when it is for all nodes that share it, and those alone", async () => {
+    const ve = await newVe("1500");
+    const [one, two] = [newNode(), newNode()];
+    const burning = [{ veId: ve, want: "1", burn: "1" }];
+    // The other nodes of these tests are live as well, but spend from other wallets.
+    expect(leaseOf(await one.send([], burning), ve)).toMatchObject({ granted: "90", ttlMs: 900_000n });
+    expect(leaseOf(await two.send([], burning), ve)).toMatchObject({ granted: "1", ttlMs: 60_000n });
+    expect(leaseOf(await one.send([], burning), ve).ttlMs).toBe(60_000n);
+  });
+
+  it("takes boots by whatever name", async () => {
+    const [one, two] = [await newVe("100"), await newVe("100")];
+    const node = new TestNode(reporter(world.deps), 'boot\n1\n,{}"\\');
+    const asks = [one, two].map((veId) => ({ veId, want: "10" }));
+    await node.send([encode(record(1n, one, 1000, price)), encode(record(2n, two, 2000, price))], asks);
+    const again = await node.send([encode(record(3n, two, 3000, price))], [{ veId: one, release: "4" }]);
+    expect([one, two].map((ve) => leaseOf(again, ve).granted)).toEqual(["6", "7"]);
+    const leases = await db.query("select ve_id, boot_id, credits from lease where boot_id = $1 order by ve_id", [
+      node.boot,
+    ]);
+    expect(leases).toEqual(
+      [one, two].toSorted().map((ve) => ({
+        ve_id: ve,
+        boot_id: node.boot,
+        credits: ve === one ? "6.000000000000" : "7.000000000000",
+      })),
+    );
+    await node.send([], [], true);
+  });
+
   it("applies a report once, however often and in whatever order it comes", async () => {
     const ve = await newVe("100");
     const node = newNode();

@@ -36,7 +36,7 @@ import { countLive, deleteLeases, leasedVes, readHolders, readLeases, sumLive, w
 import { postTransfers } from "../store/ledger.ts";
 import { addDaily, insertEvents, quarantine, readVeTerms, touchKeys } from "../store/usage.ts";
 import { lockWalletsAndTerms, readWallets, writeWallets } from "../store/wallet.ts";
-import { KeyUses } from "./key_uses.ts";
+import { type KeyUse, KeyUses } from "./key_uses.ts";
 import { applyAllToLimits, type LimitOutcome, lockLimitsOfAll, NO_LIMITS, presentLimits } from "./limits.ts";
 
 export type { LeaseAnswer, LeaseAsk, Recall, Report, ReportAnswer } from "../domain/report_plan.ts";
@@ -119,17 +119,17 @@ async function scopesOf(tx: Tx, deps: Deps, opened: readonly Opened[]): Promise<
   return members;
 }
 
+/** `uses`: the uses of keys that may have to be written. */
 async function applyAll(
   tx: Tx,
   deps: Deps,
   opened: readonly Opened[],
-  keyUses: KeyUses,
+  uses: readonly KeyUse[],
   now: number,
 ): Promise<Applied[]> {
   const members = await scopesOf(tx, deps, opened);
   const bootIds = members.map(({ report }) => report.bootId);
   const priced = opened.flatMap(({ sorted }) => sorted.priced);
-  const uses = keyUses.due(lastUses(priced));
   // All sent at once. Events first: a hot wallet is then locked for the shortest time. The sums come behind the locks that
   // they need, and the database adds them up while the outcome of each VE is worked out here.
   const events = insertEvents(
@@ -190,6 +190,7 @@ export async function applyGroup(
   keyUses: KeyUses = new KeyUses(),
 ): Promise<(Applied | null)[]> {
   const now = deps.now();
+  let uses: readonly KeyUse[] = [];
   const answers = await deps.db.tx(async (tx) => {
     const boots = await lockBoots(
       tx,
@@ -201,11 +202,12 @@ export async function applyGroup(
       if (boot === undefined || boot.nodeId !== report.nodeId || openReport(boot, report) !== "apply") continue;
       opened.push({ boot, report, sorted });
     }
-    const applied = opened.length === 0 ? [] : await applyAll(tx, deps, opened, keyUses, now);
+    uses = keyUses.due(lastUses(opened.flatMap(({ sorted }) => sorted.priced)));
+    const applied = opened.length === 0 ? [] : await applyAll(tx, deps, opened, uses, now);
     const byBoot = new Map(opened.map(({ report }, i) => [report.bootId, applied[i]!]));
     return given.map(({ report }) => byBoot.get(report.bootId) ?? null);
   });
-  keyUses.note(given.flatMap(({ sorted }, i) => (answers[i] === null ? [] : lastUses(sorted.priced))));
+  keyUses.note(uses);
   return answers;
 }
 
@@ -228,13 +230,16 @@ export async function applyReport(
     const limits = await presentLimits(deps.db, report, sorted, now);
     return { status: "duplicate", lastSeq, lastRecordNo, leases, recalls: [], ...limits };
   }
-  return deps.db.tx(async (tx) => {
+  let uses: readonly KeyUse[] = [];
+  const answer = await deps.db.tx(async (tx): Promise<Applied> => {
+    uses = [];
     const boot = await lockOrMakeBoot(tx, report.bootId, report.nodeId, now);
     const { lastSeq, lastRecordNo } = boot;
     const place = openReport(boot, report);
     if (place === "gap") return { status: "gap", lastSeq, lastRecordNo, leases: [], recalls: [], ...NO_LIMITS };
     if (place === "apply") {
-      const [applied] = await applyAll(tx, deps, [{ boot, report, sorted }], keyUses, now);
+      uses = keyUses.due(lastUses(sorted.priced));
+      const [applied] = await applyAll(tx, deps, [{ boot, report, sorted }], uses, now);
       return applied!;
     }
     await touchBoot(tx, report.bootId, now);
@@ -242,6 +247,8 @@ export async function applyReport(
     const limits = await presentLimits(tx, report, sorted, now);
     return { status: "duplicate", lastSeq, lastRecordNo, leases, recalls: [], ...limits };
   });
+  keyUses.note(uses);
+  return answer;
 }
 
 /**

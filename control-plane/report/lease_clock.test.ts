@@ -127,14 +127,26 @@ describe.each(openTestDatabases())("the clock of leases on $name", ({ open }) =>
     expect(alarm!.detail).toEqual({ nodeId, credits: "3", ves: 1, examples: [{ veId: ve, credits: "3" }] });
   });
 
-  it("raises no alarm when what comes back late is covered, nor for debt after that", async () => {
+  it("raises no alarm while what comes back late is covered, but for a later part of it that is not", async () => {
     const { ve, node } = await holder();
     await passServiceTime(world, 31_000);
     await writeOffNode(world.deps, node.boot);
     await node.send([encode(record(1n, ve, 8000, price))]);
+    await node.send([]);
     await node.send([encode(record(2n, ve, 100_000, price))]);
     expect(await figures(ve)).toEqual(["108", "0", "8"]);
     expect(await alarmsOf("lease_overrun", `${node.boot}:2`)).toEqual([]);
-    expect(await alarmsOf("lease_overrun", `${node.boot}:3`)).toEqual([]);
+    expect(await alarmsOf("lease_overrun", `${node.boot}:4`)).toMatchObject([{ detail: { credits: "8" } }]);
+  });
+
+  it("raises no alarm for debt of a node that came back and spends from new leases", async () => {
+    const { ve, node } = await holder();
+    await passServiceTime(world, 31_000);
+    await writeOffNode(world.deps, node.boot);
+    await node.send([encode(record(1n, ve, 8000, price))], [{ veId: ve, want: "10" }]);
+    await node.send([encode(record(2n, ve, 2000, price))], [{ veId: ve, want: "10" }]);
+    await node.send([encode(record(3n, ve, 100_000, price))]);
+    expect(await figures(ve)).toEqual(["110", "0", "10"]);
+    for (const seq of [2, 3, 4]) expect(await alarmsOf("lease_overrun", `${node.boot}:${seq}`)).toEqual([]);
   });
 });

@@ -148,6 +148,32 @@ export async function readLedgerPage(
   return { sums: toSums(row!), last: row!.last };
 }
 
+/** Where VEs are named, and by what; each begins an index. */
+const NAMED_BY = { virtual_endpoint: "id", transfer: "ve_id", usage_daily: "ve_id" } as const;
+export type NamesVes = keyof typeof NAMED_BY;
+
+/**
+ * Among the next `limit` VEs after `after` that this table names: those without a wallet. It goes from VE to VE by the
+ * index, however many rows each has.
+ */
+export async function readWalletless(
+  tx: Tx,
+  table: NamesVes,
+  after: string,
+  limit: number,
+): Promise<{ veIds: string[]; last: string | null }> {
+  const next = (than: string): string =>
+    `select min(${NAMED_BY[table]}) from ${table} where ${NAMED_BY[table]} > ${than}`;
+  const rows = await tx.query<{ ve_id: string; whole: boolean }>(
+    `with recursive ids (ve_id) as ((${next("$1")}) union all
+       select (${next("ids.ve_id")}) from ids where ids.ve_id is not null)
+     select ids.ve_id, exists (select from wallet w where w.ve_id = ids.ve_id) as whole
+     from ids where ids.ve_id is not null limit $2`,
+    [after, limit],
+  );
+  return { veIds: rows.filter(({ whole }) => !whole).map((row) => row.ve_id), last: rows.at(-1)?.ve_id ?? null };
+}
+
 /** Limits of Physical Models after the key `after` whose leases do not add up, among the next `limit`. */
 export async function readLimitFaults(
   tx: Tx,

@@ -1,7 +1,7 @@
-/** Leases. Rows are guarded by the lock of their wallet. */
+/** Leases. Rows are guarded by the lock of their wallet. Nodes name their boots, and might do so with line breaks. */
 
 import { formatCredits, parseCredits } from "../../core/credits.ts";
-import { lines, numberLines, textLines } from "../db/columns.ts";
+import { dictionary, lines, numberLines, textLines } from "../db/columns.ts";
 import type { Tx } from "../db/database.ts";
 import { BOOT_LIVE_MS } from "../domain/leases.ts";
 import type { BootLeaseWrite } from "../domain/report_group.ts";
@@ -39,11 +39,13 @@ export interface LeaseKey {
 /** Those of these leases that there are. */
 export async function readLeases(tx: Tx, keys: readonly LeaseKey[]): Promise<Lease[]> {
   if (keys.length === 0) return [];
+  const boots = dictionary(keys, ({ bootId }) => bootId);
   const rows = await tx.query<LeaseColumns>(
     `select l.ve_id, l.boot_id, l.credits, l.ttl_ms, ${LIVE} as live
-     from unnest(${lines(1)}, ${lines(2)}) as d (ve_id, boot_id)
+     from (select ve_id, ($1::text[])[place] as boot_id
+         from unnest(${lines(2)}, ${lines(3, "int")}) as u (ve_id, place) where place is not null) as d
        join lease l on l.ve_id = d.ve_id and l.boot_id = d.boot_id join node_boot b on b.boot_id = l.boot_id`,
-    [textLines(keys, ({ veId }) => veId), textLines(keys, ({ bootId }) => bootId)],
+    [boots.texts, textLines(keys, ({ veId }) => veId), numberLines(keys, boots.placeOf)],
   );
   return rows.map(toLease);
 }
@@ -94,15 +96,17 @@ export async function leasedVes(tx: Tx, bootId: string): Promise<string[]> {
  */
 export async function writeLeases(tx: Tx, leases: readonly BootLeaseWrite[]): Promise<void> {
   if (leases.length === 0) return;
+  const boots = dictionary(leases, (lease) => lease.bootId);
   await tx.query(
     `insert into lease (ve_id, boot_id, credits, ttl_ms)
-     select d.ve_id, d.boot_id, d.credits, d.ttl_ms
-     from unnest(${lines(1)}, ${lines(2)}, ${lines(3, "numeric")}, ${lines(4, "bigint")}) as d (boot_id, ve_id, credits, ttl_ms)
+     select d.ve_id, ($1::text[])[d.place], d.credits, d.ttl_ms
+     from unnest(${lines(2, "int")}, ${lines(3)}, ${lines(4, "numeric")}, ${lines(5, "bigint")}) as d (place, ve_id, credits, ttl_ms)
      where d.ttl_ms is not null
      on conflict (ve_id, boot_id) do update
        set credits = excluded.credits, ttl_ms = greatest(lease.ttl_ms, excluded.ttl_ms)`,
     [
-      textLines(leases, (lease) => lease.bootId),
+      boots.texts,
+      numberLines(leases, boots.placeOf),
       textLines(leases, (lease) => lease.veId),
       numberLines(leases, (lease) => formatCredits(lease.credits)),
       numberLines(leases, (lease) => lease.ttlMs),

@@ -1,6 +1,7 @@
 /** The append-only ledger: Credits that moved between the accounts of one VE. */
 
 import { type Credits, formatCredits, parseCredits } from "../../core/credits.ts";
+import { dictionary, lines, numberLines, textLines } from "../db/columns.ts";
 import type { Tx } from "../db/database.ts";
 import type { NewTransfer } from "../domain/transfer.ts";
 
@@ -21,20 +22,24 @@ export interface TransferRow {
 /** Posts transfers in one statement. A reference that exists already fails the transaction. */
 export async function postTransfers(tx: Tx, now: number, transfers: readonly NewTransfer[]): Promise<void> {
   if (transfers.length === 0) return;
+  const reasons = dictionary(transfers, (transfer) => transfer.reason);
   await tx.query(
     `insert into transfer (id, merchant_id, ve_id, debit_account, credit_account, credits, reference, reason, posted_at)
-     select d.*, $9::timestamptz
-     from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::numeric[], $7::text[], $8::text[]) as d`,
+     select i, m, v, f, t, c, r, ($9::text[])[w], $1::timestamptz
+     from unnest(${lines(2)}, ${lines(3)}, ${lines(4)}, ${lines(5)}, ${lines(6)}, ${lines(7, "numeric")}, $8::text[],
+       ${lines(10, "int")}) as d (i, m, v, f, t, c, r, w) where c is not null`,
     [
-      transfers.map((transfer) => transfer.id),
-      transfers.map((transfer) => transfer.merchantId),
-      transfers.map((transfer) => transfer.veId),
-      transfers.map((transfer) => transfer.debit),
-      transfers.map((transfer) => transfer.credit),
-      transfers.map((transfer) => formatCredits(transfer.credits)),
-      transfers.map((transfer) => transfer.reference),
-      transfers.map((transfer) => transfer.reason),
       new Date(now),
+      textLines(transfers, (transfer) => transfer.id),
+      textLines(transfers, (transfer) => transfer.merchantId),
+      textLines(transfers, (transfer) => transfer.veId),
+      textLines(transfers, (transfer) => transfer.debit),
+      textLines(transfers, (transfer) => transfer.credit),
+      numberLines(transfers, (transfer) => formatCredits(transfer.credits)),
+      // Nodes name their boots, and might do so with line breaks.
+      transfers.map((transfer) => transfer.reference),
+      reasons.texts,
+      numberLines(transfers, reasons.placeOf),
     ],
   );
 }

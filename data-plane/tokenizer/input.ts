@@ -26,7 +26,6 @@ export const FILE_TOKENS = 765;
 export const AUDIO_BYTES_PER_TOKEN = 2048;
 
 const OBJECT = 0x7b;
-const OBJECT_END = 0x7d;
 const ARRAY = 0x5b;
 const ARRAY_END = 0x5d;
 const QUOTE = 0x22;
@@ -73,11 +72,13 @@ class Reader {
     this.sampler.tokens += TOOLS_TOKENS;
     this.each(at, (element) => {
       this.sampler.tokens += TOOL_TOKENS;
-      this.schema(element);
+      return this.schema(element);
     });
   }
 
-  private value(key: string, at: number): void {
+  // All of these return where the value ends, so that nothing is read once more for each level that it stands in.
+
+  private value(key: string, at: number): number {
     const { bytes } = this;
     switch (bytes[at]) {
       case QUOTE:
@@ -85,88 +86,106 @@ class Reader {
       case OBJECT:
         return this.object(key, at);
       case ARRAY:
-        this.each(at, (element) => this.value(key, element));
-        return;
+        return this.each(at, (element) => this.value(key, element));
       default:
         // Prompts and inputs may come as tokens; other numbers are settings.
         if ((key === "prompt" || key === "input") && bytes[at]! >= 0x30 && bytes[at]! <= 0x39) this.sampler.tokens++;
+        return skipValue(bytes, at);
     }
   }
 
-  private object(key: string, at: number): void {
-    const { bytes } = this;
-    if (key === "messages") this.sampler.tokens += MESSAGE_TOKENS;
+  private object(key: string, at: number): number {
+    const { bytes, sampler } = this;
+    if (key === "messages") sampler.tokens += MESSAGE_TOKENS;
     if (key === "image_url") return this.image(at);
     if (key === "input_audio") return this.audio(at);
-    if (key === "tool_calls") this.sampler.tokens += TOOL_CALL_TOKENS;
+    if (key === "tool_calls") sampler.tokens += TOOL_CALL_TOKENS;
     if (key === "file") {
-      this.sampler.tokens += FILE_TOKENS;
-      return;
+      sampler.tokens += FILE_TOKENS;
+      return skipValue(bytes, at);
     }
-    scanObject(bytes, at, 1, (member, keyEnd, value) => {
+    return this.members(at, (member, keyEnd, value) => {
       const name = decodeString(bytes, member, keyEnd);
-      if (name === "name" && key === "messages" && bytes[value] === QUOTE) this.sampler.tokens += NAME_TOKENS;
-      if (!SILENT.has(name)) this.value(name, value);
+      if (name === "name" && key === "messages" && bytes[value] === QUOTE) sampler.tokens += NAME_TOKENS;
+      return SILENT.has(name) ? skipValue(bytes, value) : this.value(name, value);
     });
   }
 
-  private string(key: string, at: number): void {
+  private string(key: string, at: number): number {
     if (key === "image_url") this.sampler.tokens += IMAGE_TOKENS;
     else if (key === "file_data" || key === "file_id" || key === "file_url") this.sampler.tokens += FILE_TOKENS;
-    else this.text(at);
+    else return this.text(at);
+    return skipString(this.bytes, at);
   }
 
-  private text(at: number): void {
+  private text(at: number): number {
     const end = skipString(this.bytes, at);
     this.sampler.add(this.bytes, at + 1, end - 1);
     this.sampler.endString();
+    return end;
   }
 
-  private image(at: number): void {
+  private image(at: number): number {
     let low = false;
-    scanObject(this.bytes, at, 1, (member, keyEnd, value, end) => {
+    const end = scanObject(this.bytes, at, 1, (member, keyEnd, value, valueEnd) => {
       if (decodeString(this.bytes, member, keyEnd) !== "detail" || this.bytes[value] !== QUOTE) return;
-      low = decodeString(this.bytes, value, end) === "low";
+      low = decodeString(this.bytes, value, valueEnd) === "low";
     });
     this.sampler.tokens += low ? IMAGE_LOW_TOKENS : IMAGE_TOKENS;
+    return end;
   }
 
-  private audio(at: number): void {
-    scanObject(this.bytes, at, 1, (member, keyEnd, value, end) => {
+  private audio(at: number): number {
+    return scanObject(this.bytes, at, 1, (member, keyEnd, value, end) => {
       if (decodeString(this.bytes, member, keyEnd) === "data")
         this.sampler.tokens += Math.ceil((end - value) / AUDIO_BYTES_PER_TOKEN);
     });
   }
 
   /** A tool or a part of its schema: names, descriptions, types and the values that are allowed. */
-  private schema(at: number): void {
+  private schema(at: number): number {
     const { bytes, sampler } = this;
     if (bytes[at] === ARRAY) return this.each(at, (element) => this.schema(element));
     if (bytes[at] === QUOTE) return this.text(at);
-    if (bytes[at] !== OBJECT) return;
-    scanObject(bytes, at, 1, (member, keyEnd, value) => {
+    if (bytes[at] !== OBJECT) return skipValue(bytes, at);
+    return this.members(at, (member, keyEnd, value) => {
       const key = decodeString(bytes, member, keyEnd);
-      if (key === "required" || (key === "type" && bytes[value] === QUOTE)) return;
+      if (key === "required" || (key === "type" && bytes[value] === QUOTE)) return skipValue(bytes, value);
       if (key !== "properties" || bytes[value] !== OBJECT) return this.schema(value);
-      this.sampler.tokens += PROPERTY_TOKENS;
-      scanObject(bytes, value, 2, (name, nameEnd, property) => {
+      sampler.tokens += PROPERTY_TOKENS;
+      return this.members(value, (name, nameEnd, property) => {
         // The type is one token.
-        this.sampler.tokens += PROPERTY_TOKENS + 1;
+        sampler.tokens += PROPERTY_TOKENS + 1;
         sampler.add(bytes, name + 1, nameEnd - 1);
         sampler.endString();
-        this.schema(property);
+        return this.schema(property);
       });
     });
   }
 
-  private each(at: number, onElement: (start: number) => void): void {
+  /** `onElement` returns where its element ends. */
+  private each(at: number, onElement: (start: number) => number): number {
     const { bytes } = this;
     let pos = skipSpace(bytes, at + 1);
-    while (bytes[pos] !== ARRAY_END && bytes[pos] !== OBJECT_END) {
-      onElement(pos);
-      pos = skipSpace(bytes, skipValue(bytes, pos));
-      if (bytes[pos] !== COMMA) return;
+    while (bytes[pos] !== ARRAY_END) {
+      pos = skipSpace(bytes, onElement(pos));
+      if (bytes[pos] !== COMMA) break;
       pos = skipSpace(bytes, pos + 1);
     }
+    return pos + 1;
+  }
+
+  /** `onMember` returns where the value of its member ends. */
+  private members(at: number, onMember: (member: number, keyEnd: number, value: number) => number): number {
+    const { bytes } = this;
+    let pos = skipSpace(bytes, at + 1);
+    while (bytes[pos] === QUOTE) {
+      const keyEnd = skipString(bytes, pos);
+      const value = skipSpace(bytes, skipSpace(bytes, keyEnd) + 1);
+      pos = skipSpace(bytes, onMember(pos, keyEnd, value));
+      if (bytes[pos] !== COMMA) break;
+      pos = skipSpace(bytes, pos + 1);
+    }
+    return pos + 1;
   }
 }

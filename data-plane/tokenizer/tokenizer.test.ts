@@ -127,3 +127,25 @@ test("long texts are cut between words, and never within a character", () => {
   const words = partsOf("some words ".repeat(500));
   expect(words.slice(1).every((part) => /^ \S/.test(part))).toBe(true);
 });
+
+test.each([
+  ["arrays", "messages", "[1,", "1", "]"],
+  ["objects", "messages", '{"a":', '"b"', "}"],
+  ["schemas", "tools", '[{"properties":{"a":', '{"type":"string"}', "}}]"],
+])("%s within each other are read once, however deep they stand", (_, place, opening, inner, closing) => {
+  const reads = (depth: number): number => {
+    let count = 0;
+    const text = `{"${place}":[${opening.repeat(depth)}${inner}${closing.repeat(depth)}]}`;
+    const counting = new Proxy(Buffer.from(text), {
+      get(target, name) {
+        if (typeof name === "string" && /^\d+$/.test(name)) count++;
+        const value: unknown = Reflect.get(target, name, target);
+        return typeof value === "function" ? (value as () => unknown).bind(target) : value;
+      },
+    });
+    readInput(counting);
+    return count;
+  };
+  // Three times as deep: nine times as many where each level is read again from each one around it.
+  expect(reads(75)).toBeLessThan(4 * reads(25));
+});

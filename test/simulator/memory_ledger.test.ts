@@ -71,7 +71,7 @@ const report = fc.record({
   arrival,
   // One VE more than there are: it cannot be billed.
   tokens: fc.array(fc.tuple(fc.integer({ min: 0, max: VES }), fc.integer({ min: 0, max: 40_000 })), { maxLength: 4 }),
-  asks: fc.uniqueArray(fc.tuple(ve, credits, credits, credits, fc.constantFrom(0, 0, 1, 5)), {
+  asks: fc.uniqueArray(fc.tuple(ve, credits, credits, credits, fc.constantFrom(0, 0, 1, 5, 30, 45)), {
     selector: ([of]) => of,
     maxLength: VES,
   }),
