@@ -138,7 +138,7 @@ function withLease({ own, others }: VeLeases, bootId: string, lease: Lease | nul
   return { own: next, others };
 }
 
-/** Members are of different boots. */
+/** Members are of different boots, none of which was silent: what the ground says of who shares a wallet holds for all. */
 export function planGroup(members: readonly GroupMember[], ground: Ground, newId: NewId): GroupPlan {
   const present = { ...ground, wallets: new Map(ground.wallets), leases: new Map(ground.leases) };
   const wallets = new Map<string, LockedWallet>();

@@ -46,10 +46,11 @@ export async function lockOrMakeBoot(tx: Tx, bootId: string, nodeId: string, now
   return (await lockBoot(tx, bootId))!;
 }
 
-/** Locks the boots that reported before until the end of the transaction, in id order; the others are missing. */
+/** Locks the boots that reported lately until the end of the transaction, in id order; the others are missing. */
 export async function lockBoots(tx: Tx, bootIds: readonly string[]): Promise<Map<string, BootRow>> {
   const rows = await tx.query<BootColumns & { boot_id: string }>(
-    `select boot_id, ${COLUMNS} from node_boot where boot_id = any($1::text[]) order by boot_id for update`,
+    `select boot_id, ${COLUMNS} from node_boot
+     where boot_id = any($1::text[]) and ${SERVICE_MS} - last_report_ms <= ${BOOT_LIVE_MS} order by boot_id for update`,
     [bootIds],
   );
   return new Map(rows.map((row) => [row.boot_id, toRow(row)]));

@@ -11,6 +11,9 @@ import type { ReportClient } from "../control_plane.ts";
 export const REPORT_TIMEOUT_MS = 10_000;
 /** When somebody waits, a report that is not answered after this long is sent once more beside it. */
 export const IMPATIENT_MS = 150;
+/** After that, as often as this, and so many calls in all. */
+const CALL_AGAIN_MS = 500;
+const CALLS_MAX = 5;
 export const BACKOFF_MIN_MS = 100;
 export const BACKOFF_MAX_MS = 5_000;
 
@@ -84,36 +87,44 @@ export class ReportSender {
   }
 
   /**
-   * One call; and once more the same when somebody waits and the answer does not come. The control plane may hold an
-   * answer back while it asks other nodes for Credits, and these may wait for this node's next report in turn: the second
-   * call is a repetition to it, which it answers at once.
+   * One call; and the same again, a few times, when somebody waits and the answer does not come: it may be lost, or the
+   * control plane holds it back while it asks other nodes for Credits, and these may wait for this node's next report in
+   * turn. To the control plane the later calls are repetitions, which it answers at once.
    */
   async #attempt(request: ReportUsageRequest, signal: AbortSignal): Promise<Omit<Delivered, "firstSentAt">> {
     const { client, now } = this.#options;
     const done = new AbortController();
     const options = { timeoutMs: REPORT_TIMEOUT_MS, signal: AbortSignal.any([signal, done.signal]) };
-    const call = async (): Promise<Omit<Delivered, "firstSentAt">> => {
-      const sentAt = now();
-      return { response: await client.reportUsage(request, options), sentAt };
-    };
-    const calls = [call()];
-    const impatient = Promise.withResolvers<void>();
+    const answer = Promise.withResolvers<Omit<Delivered, "firstSentAt">>();
+    let [made, failed] = [0, 0];
+    let firstError: unknown;
     let timer: NodeJS.Timeout | undefined;
+    const call = (): void => {
+      made++;
+      const sentAt = now();
+      client.reportUsage(request, options).then(
+        (response) => answer.resolve({ response, sentAt }),
+        (error: unknown) => {
+          firstError ??= error;
+          if (++failed === made) answer.reject(firstError);
+        },
+      );
+    };
+    const again = (): void => {
+      if (made >= CALLS_MAX) return;
+      call();
+      timer = setTimeout(again, CALL_AGAIN_MS);
+    };
+    call();
     this.#hurry = () => {
-      timer ??= setTimeout(impatient.resolve, Math.max(0, this.#attemptAt + IMPATIENT_MS - now()));
+      timer ??= setTimeout(again, Math.max(0, this.#attemptAt + IMPATIENT_MS - now()));
     };
     try {
-      const first = await Promise.race([calls[0]!, impatient.promise]);
-      if (first !== undefined) return first;
-      calls.push(call());
-      return await Promise.any(calls);
-    } catch (error) {
-      throw error instanceof AggregateError ? error.errors[0] : error;
+      return await answer.promise;
     } finally {
       clearTimeout(timer);
       this.#hurry = null;
       done.abort();
-      for (const each of calls) each.catch(() => undefined);
     }
   }
 

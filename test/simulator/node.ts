@@ -263,7 +263,8 @@ export class SimNode {
   /** SIGSTOP for so long. */
   freeze(ms: number): void {
     if (this.boot === null) return;
-    this.boot.actor.frozenUntil = this.#world.scheduler.now + ms;
+    // What is frozen already stays so.
+    this.boot.actor.frozenUntil = Math.max(this.boot.actor.frozenUntil, this.#world.scheduler.now + ms);
     this.steadySince = this.boot.actor.frozenUntil;
   }
 
