@@ -2,8 +2,9 @@
 
 import type { PipelineDeps } from "./deps.ts";
 import { Drains } from "./drains.ts";
-import { HEALTH_DEFAULTS, type HealthSettings } from "./health.ts";
+import { HEALTH_DEFAULTS } from "./health.ts";
 import type { RoutePm } from "./route_types.ts";
+import { TargetHealth } from "./target_health.ts";
 import { TimerWheel } from "./timers.ts";
 
 /** How often running streams note how far they are. */
@@ -28,7 +29,7 @@ export interface Live {
 export class Core {
   readonly deps: PipelineDeps;
   readonly wheel: TimerWheel;
-  readonly health: HealthSettings;
+  readonly health: TargetHealth;
   /**
    * A list whose places are known, and no Set: the tables of a Set that much passes through are replaced again and again,
    * and the dead ones, once old, keep requests that ended from being collected.
@@ -42,7 +43,7 @@ export class Core {
   constructor(deps: PipelineDeps) {
     this.deps = deps;
     this.wheel = new TimerWheel(() => deps.now());
-    this.health = { ...HEALTH_DEFAULTS, ...deps.settings.health };
+    this.health = new TargetHealth({ ...HEALTH_DEFAULTS, ...deps.settings.health });
   }
 
   get liveCount(): number {

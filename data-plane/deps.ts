@@ -4,6 +4,7 @@ import type { Logger } from "pino";
 import type { Budget } from "./budget/budget.ts";
 import type { HealthSettings } from "./health.ts";
 import type { Journal } from "./journal/journal.ts";
+import type { Rates } from "./rates/rates.ts";
 import type { RouteTable } from "./route_table.ts";
 import type { TokenCounter } from "./tokenizer/tokens.ts";
 import type { Upstream } from "./transport.ts";
@@ -30,6 +31,8 @@ export interface PipelineDeps {
   readonly table: RouteTable;
   readonly budget: Budget;
   readonly journal: Journal;
+  /** Absent: rate limits are not kept. */
+  readonly rates?: Rates;
   readonly upstream: Upstream;
   /** Milliseconds since 1970; may have a fraction, and should, for durations in microseconds. */
   now(): number;

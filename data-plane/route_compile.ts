@@ -10,9 +10,18 @@ import {
   pricesKind,
 } from "../core/pricing.ts";
 import type { ProviderConfig } from "../proto/gen/tokenbill/node/v1/config_pb.ts";
-import type { Deadlines, Target } from "../proto/gen/tokenbill/v1/logical_model_pb.ts";
+import type { Deadlines, Routing, Target } from "../proto/gen/tokenbill/v1/logical_model_pb.ts";
+import type { RateLimits as RateLimitsConfig } from "../proto/gen/tokenbill/v1/rate_limit_pb.ts";
 import { type Price, ProviderFormat } from "../proto/gen/tokenbill/v1/provider_pb.ts";
-import type { AdmissionRates, RouteDeadlines, RoutePm, RouteTier } from "./route_types.ts";
+import type { RateLimits } from "./rates/rates.ts";
+import {
+  type AdmissionRates,
+  type RouteDeadlines,
+  type RoutePm,
+  type RouteRouting,
+  type RouteTier,
+  StickySource,
+} from "./route_types.ts";
 
 /** A resource that this node cannot use; the message is reported to the control plane. */
 export class RejectError extends Error {
@@ -169,7 +178,54 @@ export function sortTargets(targets: readonly Target[]): Target[] {
 }
 
 export function groupKey(sorted: readonly Target[]): string {
-  return sorted.map(({ physicalModelId, tier, weight }) => `${tier}:${weight}:${physicalModelId}`).join(";");
+  return sorted
+    .map(({ physicalModelId, tier, weight, deadlines }) => {
+      const own = deadlines === undefined ? "" : `,${deadlinesKey(compileDeadlines(deadlines))}`;
+      return `${tier}:${weight}:${physicalModelId}${own}`;
+    })
+    .join(";");
+}
+
+export function deadlinesKey({ connectMs, firstByteMs, firstContentMs, idleMs, totalMs }: RouteDeadlines): string {
+  return `${connectMs},${firstByteMs},${firstContentMs},${idleMs},${totalMs}`;
+}
+
+/** `pms[i]` is what `sorted[i]` leads to. Null: no target has deadlines of its own. */
+export function compileTargetDeadlines(
+  sorted: readonly Target[],
+  pms: readonly RoutePm[],
+): ReadonlyMap<RoutePm, RouteDeadlines> | null {
+  const own = new Map<RoutePm, RouteDeadlines>();
+  sorted.forEach(({ deadlines }, i) => {
+    if (deadlines !== undefined) own.set(pms[i]!, compileDeadlines(deadlines));
+  });
+  return own.size === 0 ? null : own;
+}
+
+export function compileRouting(config: Routing | undefined): RouteRouting {
+  if (config === undefined) return ROUTING_UNSET;
+  const { hedgeAfterMs, sticky } = config;
+  if (hedgeAfterMs < 0) throw new RejectError("hedge_after_ms is negative");
+  if (sticky === undefined || sticky.sources.length === 0) return { hedgeAfterMs, sticky: null };
+  const known = sticky.sources.filter((source) => source > 0 && source <= StickySource.HEADER);
+  // A source that this node does not know is passed over: requests stick by the others, or are drawn.
+  return { hedgeAfterMs, sticky: { sources: known, header: sticky.header.toLowerCase() } };
+}
+
+const ROUTING_UNSET: RouteRouting = { hedgeAfterMs: 0, sticky: null };
+
+export function routingKey({ hedgeAfterMs, sticky }: RouteRouting): string {
+  return sticky === null ? `${hedgeAfterMs}` : `${hedgeAfterMs}:${sticky.sources.join(".")}:${sticky.header}`;
+}
+
+/** Null: there is no limit. */
+export function compileRateLimits(config: RateLimitsConfig | undefined): RateLimits | null {
+  if (config === undefined) return null;
+  const { requestsPerMinute, tokensPerMinute, concurrentRequests } = config;
+  const limits = { requestsPerMinute, tokensPerMinute: Number(tokensPerMinute), concurrentRequests };
+  if (requestsPerMinute < 0 || limits.tokensPerMinute < 0 || concurrentRequests < 0)
+    throw new RejectError("a rate limit is negative");
+  return requestsPerMinute + limits.tokensPerMinute + concurrentRequests === 0 ? null : limits;
 }
 
 export function compileLowBalance(text: string): bigint {
@@ -188,13 +244,14 @@ export function exhaustedStatus(status: number): number {
   return status >= 400 && status <= 599 ? status : EXHAUSTED_STATUS_DEFAULT;
 }
 
-const DEADLINES_UNSET: RouteDeadlines = { connectMs: 0, firstByteMs: 0, idleMs: 0, totalMs: 0 };
+const DEADLINES_UNSET: RouteDeadlines = { connectMs: 0, firstByteMs: 0, firstContentMs: 0, idleMs: 0, totalMs: 0 };
 
 export function compileDeadlines(config: Deadlines | undefined): RouteDeadlines {
   if (config === undefined) return DEADLINES_UNSET;
-  const { connectMs, firstByteMs, idleMs, totalMs } = config;
-  if (connectMs < 0 || firstByteMs < 0 || idleMs < 0 || totalMs < 0) throw new RejectError("a deadline is negative");
-  return { connectMs, firstByteMs, idleMs, totalMs };
+  const { connectMs, firstByteMs, firstContentMs, idleMs, totalMs } = config;
+  if (connectMs < 0 || firstByteMs < 0 || firstContentMs < 0 || idleMs < 0 || totalMs < 0)
+    throw new RejectError("a deadline is negative");
+  return { connectMs, firstByteMs, firstContentMs, idleMs, totalMs };
 }
 
 /** `pms[i]` is what `sorted[i]` leads to. */

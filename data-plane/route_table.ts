@@ -120,8 +120,8 @@ export class RouteTable {
   }
 
   /** Health outlives a snapshot. */
-  private healthOf(pmId: string): Health | undefined {
-    return this.tables.pms.get(pmId)?.health;
+  private healthOf(id: string): Health | undefined {
+    return (this.tables.pms.get(id) ?? this.tables.providers.get(id))?.health;
   }
 
   private finishSnapshot(revision: bigint): ApplyResult {

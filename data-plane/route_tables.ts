@@ -11,6 +11,7 @@ import type {
 import type { Target } from "../proto/gen/tokenbill/v1/logical_model_pb.ts";
 import { BudgetMode } from "../proto/gen/tokenbill/v1/virtual_endpoint_pb.ts";
 import { Health } from "./health.ts";
+import { stickyHash } from "./router.ts";
 import {
   admissionRates,
   checkFormat,
@@ -20,11 +21,16 @@ import {
   compileHeaders,
   compileLowBalance,
   compilePrice,
+  compileRateLimits,
+  compileRouting,
+  compileTargetDeadlines,
   compileTiers,
   compileUnitKind,
+  deadlinesKey,
   exhaustedStatus,
   groupKey,
   RejectError,
+  routingKey,
   sortTargets,
 } from "./route_compile.ts";
 import type {
@@ -34,6 +40,7 @@ import type {
   RouteLm,
   RoutePm,
   RouteProvider,
+  RouteRouting,
   RouteSpec,
   RouteVe,
 } from "./route_types.ts";
@@ -53,11 +60,12 @@ export class Tables {
   readonly groups = new Map<string, RouteGroup>();
   private readonly specs = new Map<string, RouteSpec>();
   private readonly checkoutPrefixes = new Map<string, string>();
-  private readonly healthOf: (pmId: string) => Health | undefined;
+  private readonly healthOf: (id: string) => Health | undefined;
   /** Logical Models whose new version is still to come within a delta. */
   private aside = new Map<string, RouteLm>();
 
-  constructor(healthOf: (pmId: string) => Health | undefined) {
+  /** `healthOf`: what is known of a Physical Model or Provider already. */
+  constructor(healthOf: (id: string) => Health | undefined) {
     this.healthOf = healthOf;
   }
 
@@ -140,6 +148,7 @@ export class Tables {
     if (config.upstreamName === "") throw new RejectError("it has no upstream_name");
     const price = compilePrice(config.price);
     const unitLimit = compileUnitKind(config.unitLimitUnit);
+    const rateLimits = compileRateLimits(config.rateLimits);
     const pm = this.pm(config.id);
     const provider = this.provider(config.providerId);
     if (pm.provider !== provider) {
@@ -160,10 +169,12 @@ export class Tables {
     pm.unitLimit = unitLimit;
     pm.creditLimited = config.creditLimited;
     pm.limited = unitLimit !== 0 || config.creditLimited;
+    pm.rateLimits = rateLimits;
   }
 
   private upsertVe(config: VirtualEndpointConfig): void {
     const lowBalance = compileLowBalance(config.lowBalanceCredits);
+    const rateLimits = compileRateLimits(config.rateLimits);
     const ve = this.ve(config.id);
     const url = config.checkoutUrl;
     const endsWithId = url.endsWith(config.id);
@@ -175,16 +186,19 @@ export class Tables {
     ve.checkoutEndsWithId = endsWithId;
     ve.checkoutPrefix = this.sharedPrefix(endsWithId ? url.slice(0, -config.id.length) : url, endsWithId);
     ve.lowBalance = lowBalance;
+    ve.rateLimits = rateLimits;
+    ve.explainHeaders = config.explainHeaders;
   }
 
   private upsertKey(config: AccessKeyConfig): void {
     if (config.digest.length !== DIGEST_BYTES) throw new RejectError(`its digest is not ${DIGEST_BYTES} bytes long`);
     if (config.veId === "") throw new RejectError("it names no VE");
     const digest = Buffer.from(config.digest.buffer, config.digest.byteOffset, DIGEST_BYTES).toString("base64");
+    const rateLimits = compileRateLimits(config.rateLimits);
     const holder = this.digests.get(digest);
     if (holder !== undefined && holder.id !== config.id) throw new RejectError("another key has the same digest");
     this.removeKey(config.id);
-    const key: RouteKey = { id: config.id, ve: this.ve(config.veId), digest };
+    const key: RouteKey = { id: config.id, ve: this.ve(config.veId), digest, rateLimits };
     key.ve.refs++;
     this.keys.set(key.id, key);
     this.digests.set(digest, key);
@@ -195,6 +209,7 @@ export class Tables {
     if (config.veId === "") throw new RejectError("it names no VE");
     const targets = sortTargets(config.targets);
     const deadlines = compileDeadlines(config.deadlines);
+    const routing = compileRouting(config.routing);
     const ve = this.ve(config.veId);
     const holder = find(ve, config.name);
     if (holder !== undefined && holder.id !== config.id)
@@ -203,7 +218,7 @@ export class Tables {
     const lm: RouteLm = {
       id: config.id,
       ve,
-      spec: this.spec(config.name, targets, deadlines),
+      spec: this.spec(config.name, targets, deadlines, routing),
       createUnixS: Number(config.createUnixS),
     };
     lm.spec.refs++;
@@ -260,13 +275,12 @@ export class Tables {
     }
   }
 
-  private spec(name: string, sorted: readonly Target[], deadlines: RouteDeadlines): RouteSpec {
-    const { connectMs, firstByteMs, idleMs, totalMs } = deadlines;
+  private spec(name: string, sorted: readonly Target[], deadlines: RouteDeadlines, routing: RouteRouting): RouteSpec {
     const targets = groupKey(sorted);
-    const key = `${connectMs},${firstByteMs},${idleMs},${totalMs};${targets}\n${name}`;
+    const key = `${deadlinesKey(deadlines)};${routingKey(routing)};${targets}\n${name}`;
     let spec = this.specs.get(key);
     if (spec === undefined) {
-      spec = { key, name, group: this.group(targets, sorted), deadlines, refs: 0 };
+      spec = { key, name, group: this.group(targets, sorted), deadlines, routing, refs: 0 };
       spec.group.refs++;
       this.specs.set(key, spec);
     }
@@ -278,14 +292,14 @@ export class Tables {
     if (group !== undefined) return group;
     const pms = sorted.map((target) => this.pm(target.physicalModelId));
     for (const pm of pms) pm.refs++;
-    group = { key, tiers: compileTiers(sorted, pms), pms, refs: 0 };
+    group = { key, tiers: compileTiers(sorted, pms), pms, deadlines: compileTargetDeadlines(sorted, pms), refs: 0 };
     this.groups.set(key, group);
     return group;
   }
 
   private provider(id: string): RouteProvider {
     let provider = this.providers.get(id);
-    if (provider === undefined) this.providers.set(id, (provider = emptyProvider(id)));
+    if (provider === undefined) this.providers.set(id, (provider = emptyProvider(id, this.healthOf(id))));
     return provider;
   }
 
@@ -304,6 +318,8 @@ export class Tables {
         unitLimit: 0,
         creditLimited: false,
         limited: false,
+        rateLimits: null,
+        seed: stickyHash(id),
         health: this.healthOf(id) ?? new Health(),
         refs: 0,
       };
@@ -325,6 +341,8 @@ export class Tables {
         checkoutPrefix: "",
         checkoutEndsWithId: false,
         lowBalance: 0n,
+        rateLimits: null,
+        explainHeaders: false,
         lms: [],
         specs: [],
         refs: 0,
@@ -358,7 +376,7 @@ export class Tables {
   }
 }
 
-function emptyProvider(id: string): RouteProvider {
+function emptyProvider(id: string, health?: Health): RouteProvider {
   return {
     id,
     present: false,
@@ -370,6 +388,7 @@ function emptyProvider(id: string): RouteProvider {
     apiKey: "",
     onDisconnect: 0,
     headers: [],
+    health: health ?? new Health(),
     refs: 0,
   };
 }

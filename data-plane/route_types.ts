@@ -3,6 +3,7 @@
 import type { UnitKind } from "../core/meters.ts";
 import type { CompiledPrice } from "../core/pricing.ts";
 import type { Health } from "./health.ts";
+import type { RateLimits } from "./rates/rates.ts";
 
 /** Numbers equal `tokenbill.v1.ProviderFormat`. */
 export const FORMAT_OPENAI = 1;
@@ -23,6 +24,7 @@ export interface RouteProvider {
   onDisconnect: number;
   /** Flat: lower-case name, value, … */
   headers: readonly string[];
+  readonly health: Health;
   /** How many Physical Models lead here. */
   refs: number;
 }
@@ -51,6 +53,10 @@ export interface RoutePm {
   creditLimited: boolean;
   /** It has a limit of either kind. */
   limited: boolean;
+  /** Null: as fast as it likes. */
+  rateLimits: RateLimits | null;
+  /** Of its id, for sticky routing. */
+  readonly seed: number;
   readonly health: Health;
   /** How many target groups lead here. */
   refs: number;
@@ -83,6 +89,8 @@ export interface RouteGroup {
   readonly tiers: readonly RouteTier[];
   /** Every Physical Model once. */
   readonly pms: readonly RoutePm[];
+  /** Of targets that have deadlines of their own; null: none has. */
+  readonly deadlines: ReadonlyMap<RoutePm, RouteDeadlines> | null;
   refs: number;
 }
 
@@ -90,8 +98,25 @@ export interface RouteGroup {
 export interface RouteDeadlines {
   readonly connectMs: number;
   readonly firstByteMs: number;
+  readonly firstContentMs: number;
   readonly idleMs: number;
   readonly totalMs: number;
+}
+
+/** Where the key of a sticky request is looked for; numbers equal `tokenbill.v1.StickySource`. */
+export const StickySource = { USER: 1, PROMPT_CACHE_KEY: 2, HEADER: 3 } as const;
+
+export interface RouteSticky {
+  readonly sources: readonly number[];
+  /** Lower case; "" if no source is a header. */
+  readonly header: string;
+}
+
+export interface RouteRouting {
+  /** 0: no hedging. */
+  readonly hedgeAfterMs: number;
+  /** Null: requests do not stick. */
+  readonly sticky: RouteSticky | null;
 }
 
 /** What equal Logical Models of different VEs share. */
@@ -100,6 +125,7 @@ export interface RouteSpec {
   readonly name: string;
   readonly group: RouteGroup;
   readonly deadlines: RouteDeadlines;
+  readonly routing: RouteRouting;
   refs: number;
 }
 
@@ -124,6 +150,10 @@ export interface RouteVe {
   checkoutEndsWithId: boolean;
   /** Picocredits. */
   lowBalance: bigint;
+  /** Null: as fast as they like. */
+  rateLimits: RateLimits | null;
+  /** Answers explain themselves in `x-tokenbill-*` headers. */
+  explainHeaders: boolean;
   /** Few: a list that is searched. Many: a map by name. */
   lms: RouteLm[] | Map<string, RouteLm>;
   /** `lms[i].spec` while `lms` is a list: specs are shared and thus in the processor's cache, Logical Models are not. */
@@ -141,4 +171,6 @@ export interface RouteKey {
   readonly ve: RouteVe;
   /** Standard base64 of the SHA-256 of the secret. */
   readonly digest: string;
+  /** Null: as fast as it likes. */
+  readonly rateLimits: RateLimits | null;
 }

@@ -8,6 +8,13 @@ import { routable } from "./route_types.ts";
 
 export type Random = () => number;
 
+/** A 32-bit hash of a sticky key, never 0 (which means that a request does not stick). FNV-1a over UTF-16 units. */
+export function stickyHash(text: string): number {
+  let hash = 0x811c9dc5;
+  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193);
+  return hash >>> 0 || 1;
+}
+
 /** The tier that a choice came from is needed for the record of the attempt. */
 export function tierOf(group: RouteGroup, pm: RoutePm): number {
   for (const tier of group.tiers) {

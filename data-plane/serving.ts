@@ -179,7 +179,7 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, SettlingH
     const verdict = this.format!.classify(head.status, body);
     if (!verdict.clientFault)
       return this.failed(AttemptResult.STATUS, verdict.health, head.retryAfterMs(this.core.deps.now()));
-    this.pm!.health.succeed();
+    this.core.health.succeed(this.pm!, this.core.deps.now(), this.request.stream, 0);
     this.record(AttemptResult.CLIENT_ERROR);
     this.finishWithError(this.format!.refusal(head.status, body, this.pm!.provider), Outcome.CLIENT_ERROR);
   }
@@ -211,7 +211,7 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, SettlingH
 
   commit(contentType: string, bytes: number | null): void {
     const { core, timing } = this;
-    this.pm!.health.succeed();
+    core.health.succeed(this.pm!, core.deps.now(), this.request.stream, 0);
     timing.firstContentUs = timing.sinceArrivalUs();
     if (timing.firstByteUs === 0) timing.firstByteUs = timing.firstContentUs;
     core.deps.metrics.firstContent(timing.firstContentUs);
@@ -246,7 +246,7 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, SettlingH
   }
 
   broken(): void {
-    this.pm!.health.fail("failure", 0, this.core.deps.now(), this.core.health);
+    this.core.health.fail(this.pm!, "failure", 0, this.core.deps.now());
     this.cut(Outcome.UPSTREAM_CUT, AttemptResult.BAD_ANSWER, errors.STREAM_CUT);
   }
 
@@ -294,7 +294,7 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, SettlingH
   private leave(bill: Bill | null): void {
     const delivered = this.relay?.delivered() ?? null;
     this.relay?.stop();
-    if (this.phase === Phase.TRYING) this.pm!.health.release();
+    if (this.phase === Phase.TRYING) this.core.health.release(this.pm!);
     this.stopCall();
     this.record(AttemptResult.CLIENT_GONE);
     // An upstream that has accepted the request (there is a relay) reads the input, and bills it, content or not.
@@ -316,7 +316,7 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, SettlingH
         this.client.destroy();
         return this.onGone();
       }
-      if (!total) this.pm!.health.fail("failure", 0, this.core.deps.now(), this.core.health);
+      if (!total) this.core.health.fail(this.pm!, "failure", 0, this.core.deps.now());
       this.cut(Outcome.TIMEOUT, total ? AttemptResult.TOTAL_TIMEOUT : AttemptResult.BAD_ANSWER, errors.STREAM_TIMEOUT);
     });
   }
@@ -332,7 +332,7 @@ export class Serving implements ExchangeSink, OutboundSink, RelayHost, SettlingH
 
   /** Time is up, for the request or for the node: no more attempts. */
   private giveUp(error: errors.ErrorAnswer): void {
-    this.pm!.health.release();
+    this.core.health.release(this.pm!);
     this.stopCall();
     this.record(AttemptResult.TOTAL_TIMEOUT);
     this.finishWithError(error, Outcome.UPSTREAM_ERROR);

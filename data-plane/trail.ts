@@ -50,7 +50,7 @@ export class Trail {
       choose(this.group, this.tried, this.core.deps.random, now) ?? this.takeLastResort(now) ?? this.takeResend();
     if (pm === null) return null;
     this.startUs = this.core.nowUs();
-    pm.health.begin(now);
+    this.core.health.begin(pm, now);
     return pm;
   }
 
@@ -71,19 +71,20 @@ export class Trail {
   /** `resendable`: the connection broke after it stood and before an answer, as kept connections do. */
   failed(pm: RoutePm, kind: FailureKind, retryAfterMs: number, resendable: boolean): void {
     const { deps, health } = this.core;
-    pm.health.fail(kind, retryAfterMs, deps.now(), health);
+    health.fail(pm, kind, retryAfterMs, deps.now());
     // Ours to mend, not the client's and not the upstream's: it must be seen.
     if (kind === "account")
       deps.log.warn({ pm: pm.id, provider: pm.provider.id }, "an upstream refuses our account or model");
     (this.tried ??= []).push(pm);
     if (resendable && !this.resent) this.resend = pm;
-    if (kind === "rate_limit") this.retryAfterMs = Math.min(this.retryAfterMs, retryAfterMs || health.rateLimitMs);
+    if (kind === "rate_limit")
+      this.retryAfterMs = Math.min(this.retryAfterMs, retryAfterMs || health.settings.rateLimitMs);
     else this.onlyRateLimits = false;
   }
 
   /** This node had no connection to spare: nothing was tried, and the target's health stays as it was. */
   skipped(pm: RoutePm, detail: string): void {
-    pm.health.release();
+    this.core.health.release(pm);
     (this.tried ??= []).push(pm);
     this.onlyRateLimits = false;
     this.shortages++;
@@ -92,7 +93,7 @@ export class Trail {
 
   /** At a limit, as far as this node can tell: nothing was tried. */
   limited(pm: RoutePm, failure: LimitFailure, retryMs: number): void {
-    pm.health.release();
+    this.core.health.release(pm);
     (this.tried ??= []).push(pm);
     this.limitedCount++;
     if (failure === "unavailable") this.onlyReached = false;

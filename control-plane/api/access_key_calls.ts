@@ -11,7 +11,7 @@ import {
   RevokeAccessKeyResponseSchema,
   type VirtualEndpointService,
 } from "../../proto/gen/tokenbill/v1/virtual_endpoint_service_pb.ts";
-import { invalidField, limitReached } from "../domain/errors.ts";
+import { DomainError, invalidField, limitReached } from "../domain/errors.ts";
 import { secretPrefix } from "../ids.ts";
 import { digest } from "../secrets.ts";
 import * as keys from "../store/access_key.ts";
@@ -29,7 +29,7 @@ export const ACCESS_KEYS_PER_VE_MAX = 1000;
 
 type AccessKeyCalls = Pick<
   ServiceImpl<typeof VirtualEndpointService>,
-  "createAccessKey" | "listAccessKeys" | "revokeAccessKey"
+  "createAccessKey" | "listAccessKeys" | "updateAccessKey" | "revokeAccessKey"
 >;
 
 function toAccessKey(row: keys.AccessKeyRow): AccessKey {
@@ -98,6 +98,10 @@ export function accessKeyCalls(deps: Deps): AccessKeyCalls {
         accessKeys: page.items.map(toAccessKey),
         nextPageToken: page.nextPageToken,
       });
+    },
+
+    async updateAccessKey() {
+      throw new DomainError("not_available", "UpdateAccessKey comes with the next change");
     },
 
     async revokeAccessKey(request, ctx) {

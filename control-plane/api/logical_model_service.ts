@@ -21,7 +21,7 @@ import {
 } from "../../proto/gen/tokenbill/v1/logical_model_service_pb.ts";
 import type { Tx } from "../db/database.ts";
 import { checkRoutable, checkTargets } from "../domain/catalogue.ts";
-import { limitReached } from "../domain/errors.ts";
+import { DomainError, limitReached } from "../domain/errors.ts";
 import { addTombstones, nextRevision } from "../store/feed_state.ts";
 import * as logicalModels from "../store/logical_model.ts";
 import { keepTargetModels } from "../store/physical_model.ts";
@@ -184,6 +184,10 @@ export function logicalModelService(deps: Deps): ServiceImpl<typeof LogicalModel
         await addTombstones(tx, await nextRevision(tx), [row.id]);
       });
       return create(DeleteLogicalModelResponseSchema);
+    },
+
+    async dryRun() {
+      throw new DomainError("not_available", "DryRun comes with the next change");
     },
 
     ...reads(deps),

@@ -2,18 +2,18 @@
 // @generated from file tokenbill/v1/logical_model.proto (package tokenbill.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
-import type { Message } from "@bufbuild/protobuf";
+import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
 /**
  * Describes the file tokenbill/v1/logical_model.proto.
  */
 export const file_tokenbill_v1_logical_model: GenFile = /*@__PURE__*/
-  fileDesc("CiB0b2tlbmJpbGwvdjEvbG9naWNhbF9tb2RlbC5wcm90bxIMdG9rZW5iaWxsLnYxImQKBlRhcmdldBIkChFwaHlzaWNhbF9tb2RlbF9pZBgBIAEoCUIJukgGcgQQARhAEhcKBHRpZXIYAiABKAVCCbpIBhoEGA8oABIbCgZ3ZWlnaHQYAyABKAVCC7pICBoGGMCEPSgAIpEBCglEZWFkbGluZXMSIAoKY29ubmVjdF9tcxgBIAEoBUIMukgJGgcYgN3bASgAEiMKDWZpcnN0X2J5dGVfbXMYAiABKAVCDLpICRoHGIDd2wEoABIdCgdpZGxlX21zGAMgASgFQgy6SAkaBxiA3dsBKAASHgoIdG90YWxfbXMYBCABKAVCDLpICRoHGIDd2wEoACL6AQoMTG9naWNhbE1vZGVsEgoKAmlkGAEgASgJEg0KBXZlX2lkGAIgASgJEgwKBG5hbWUYAyABKAkSJQoHdGFyZ2V0cxgEIAMoCzIULnRva2VuYmlsbC52MS5UYXJnZXQSKgoJZGVhZGxpbmVzGAUgASgLMhcudG9rZW5iaWxsLnYxLkRlYWRsaW5lcxIvCgtjcmVhdGVfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLdXBkYXRlX3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBGV0YWcYCCABKAliBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_timestamp]);
+  fileDesc("CiB0b2tlbmJpbGwvdjEvbG9naWNhbF9tb2RlbC5wcm90bxIMdG9rZW5iaWxsLnYxIpABCgZUYXJnZXQSJAoRcGh5c2ljYWxfbW9kZWxfaWQYASABKAlCCbpIBnIEEAEYQBIXCgR0aWVyGAIgASgFQgm6SAYaBBgPKAASGwoGd2VpZ2h0GAMgASgFQgu6SAgaBhjAhD0oABIqCglkZWFkbGluZXMYBCABKAsyFy50b2tlbmJpbGwudjEuRGVhZGxpbmVzIrkBCglEZWFkbGluZXMSIAoKY29ubmVjdF9tcxgBIAEoBUIMukgJGgcYgN3bASgAEiMKDWZpcnN0X2J5dGVfbXMYAiABKAVCDLpICRoHGIDd2wEoABIdCgdpZGxlX21zGAMgASgFQgy6SAkaBxiA3dsBKAASHgoIdG90YWxfbXMYBCABKAVCDLpICRoHGIDd2wEoABImChBmaXJzdF9jb250ZW50X21zGAUgASgFQgy6SAkaBxiA3dsBKAAikgEKDVN0aWNreVJvdXRpbmcSQgoHc291cmNlcxgBIAMoDjIaLnRva2VuYmlsbC52MS5TdGlja3lTb3VyY2VCFbpIEpIBDwgBEAMYASIHggEEEAEgABI9CgZoZWFkZXIYAiABKAlCLbpIKnIoMiZeJHxeWyEjJCUmJyorXC0uXl9gfH4wLTlBLVphLXpdezEsNjR9JCJcCgdSb3V0aW5nEiQKDmhlZGdlX2FmdGVyX21zGAEgASgFQgy6SAkaBxiA3dsBKAASKwoGc3RpY2t5GAIgASgLMhsudG9rZW5iaWxsLnYxLlN0aWNreVJvdXRpbmciogIKDExvZ2ljYWxNb2RlbBIKCgJpZBgBIAEoCRINCgV2ZV9pZBgCIAEoCRIMCgRuYW1lGAMgASgJEiUKB3RhcmdldHMYBCADKAsyFC50b2tlbmJpbGwudjEuVGFyZ2V0EioKCWRlYWRsaW5lcxgFIAEoCzIXLnRva2VuYmlsbC52MS5EZWFkbGluZXMSLwoLY3JlYXRlX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRldGFnGAggASgJEiYKB3JvdXRpbmcYCSABKAsyFS50b2tlbmJpbGwudjEuUm91dGluZyqDAQoMU3RpY2t5U291cmNlEh0KGVNUSUNLWV9TT1VSQ0VfVU5TUEVDSUZJRUQQABIWChJTVElDS1lfU09VUkNFX1VTRVIQARIiCh5TVElDS1lfU09VUkNFX1BST01QVF9DQUNIRV9LRVkQAhIYChRTVElDS1lfU09VUkNFX0hFQURFUhADYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_timestamp]);
 
 /**
  * Target is one Physical Model that a Logical Model can be served by.
@@ -41,6 +41,13 @@ export type Target = Message<"tokenbill.v1.Target"> & {
    * @generated from field: int32 weight = 3;
    */
   weight: number;
+
+  /**
+   * Deadlines of this target alone. A field that is 0 is as the Logical Model says; `total_ms` must be 0.
+   *
+   * @generated from field: tokenbill.v1.Deadlines deadlines = 4;
+   */
+  deadlines?: Deadlines | undefined;
 };
 
 /**
@@ -64,7 +71,7 @@ export type Deadlines = Message<"tokenbill.v1.Deadlines"> & {
   connectMs: number;
 
   /**
-   * From sending to the first byte of the answer, per attempt. Default 60,000 for streams, 600,000 otherwise.
+   * From sending to the head of the answer, per attempt. Default 60,000 for streams, 600,000 otherwise.
    *
    * @generated from field: int32 first_byte_ms = 2;
    */
@@ -83,6 +90,14 @@ export type Deadlines = Message<"tokenbill.v1.Deadlines"> & {
    * @generated from field: int32 total_ms = 4;
    */
   totalMs: number;
+
+  /**
+   * From sending to the first content of the answer, per attempt; comments and roles are no content. Of an answer that is
+   * not streamed: to its end. Default 60,000 for streams, 600,000 otherwise.
+   *
+   * @generated from field: int32 first_content_ms = 5;
+   */
+  firstContentMs: number;
 };
 
 /**
@@ -91,6 +106,65 @@ export type Deadlines = Message<"tokenbill.v1.Deadlines"> & {
  */
 export const DeadlinesSchema: GenMessage<Deadlines> = /*@__PURE__*/
   messageDesc(file_tokenbill_v1_logical_model, 1);
+
+/**
+ * StickyRouting leads requests with the same key to the same target of a tier, so that the upstream's prompt cache is hit.
+ * The targets' weights still hold over many keys. A target that is not well, or at a limit, is passed over like any other.
+ *
+ * @generated from message tokenbill.v1.StickyRouting
+ */
+export type StickyRouting = Message<"tokenbill.v1.StickyRouting"> & {
+  /**
+   * Where the key is looked for, in this order; the first that a request has counts. A request that has none is drawn by
+   * weight.
+   *
+   * @generated from field: repeated tokenbill.v1.StickySource sources = 1;
+   */
+  sources: StickySource[];
+
+  /**
+   * The header's name, for STICKY_SOURCE_HEADER.
+   *
+   * @generated from field: string header = 2;
+   */
+  header: string;
+};
+
+/**
+ * Describes the message tokenbill.v1.StickyRouting.
+ * Use `create(StickyRoutingSchema)` to create a new message.
+ */
+export const StickyRoutingSchema: GenMessage<StickyRouting> = /*@__PURE__*/
+  messageDesc(file_tokenbill_v1_logical_model, 2);
+
+/**
+ * Routing says how the target of a request is chosen, beyond tiers and weights.
+ *
+ * @generated from message tokenbill.v1.Routing
+ */
+export type Routing = Message<"tokenbill.v1.Routing"> & {
+  /**
+   * If a target has not sent the head of an answer after so many milliseconds, the next one is asked too. The first that
+   * has content serves, the other call is cancelled; both are billed by what they delivered. 0: off.
+   *
+   * @generated from field: int32 hedge_after_ms = 1;
+   */
+  hedgeAfterMs: number;
+
+  /**
+   * Leads requests with the same key to the same target. Absent: off.
+   *
+   * @generated from field: tokenbill.v1.StickyRouting sticky = 2;
+   */
+  sticky?: StickyRouting | undefined;
+};
+
+/**
+ * Describes the message tokenbill.v1.Routing.
+ * Use `create(RoutingSchema)` to create a new message.
+ */
+export const RoutingSchema: GenMessage<Routing> = /*@__PURE__*/
+  messageDesc(file_tokenbill_v1_logical_model, 3);
 
 /**
  * LogicalModel is a model name that clients send, and where it leads.
@@ -153,6 +227,13 @@ export type LogicalModel = Message<"tokenbill.v1.LogicalModel"> & {
    * @generated from field: string etag = 8;
    */
   etag: string;
+
+  /**
+   * How the target of a request is chosen, beyond tiers and weights.
+   *
+   * @generated from field: tokenbill.v1.Routing routing = 9;
+   */
+  routing?: Routing | undefined;
 };
 
 /**
@@ -160,5 +241,53 @@ export type LogicalModel = Message<"tokenbill.v1.LogicalModel"> & {
  * Use `create(LogicalModelSchema)` to create a new message.
  */
 export const LogicalModelSchema: GenMessage<LogicalModel> = /*@__PURE__*/
-  messageDesc(file_tokenbill_v1_logical_model, 2);
+  messageDesc(file_tokenbill_v1_logical_model, 4);
+
+/**
+ * StickySource is where the key comes from that a request sticks to a target by.
+ *
+ * @generated from enum tokenbill.v1.StickySource
+ */
+export const StickySource = {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: STICKY_SOURCE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * The field `user` of the body.
+   *
+   * @generated from enum value: STICKY_SOURCE_USER = 1;
+   */
+  USER: 1,
+
+  /**
+   * The field `prompt_cache_key` of the body.
+   *
+   * @generated from enum value: STICKY_SOURCE_PROMPT_CACHE_KEY = 2;
+   */
+  PROMPT_CACHE_KEY: 2,
+
+  /**
+   * The request header that `header` names.
+   *
+   * @generated from enum value: STICKY_SOURCE_HEADER = 3;
+   */
+  HEADER: 3,
+} as const;
+
+/**
+ * StickySource is where the key comes from that a request sticks to a target by.
+ *
+ * @generated from enum tokenbill.v1.StickySource
+ */
+export type StickySource = (typeof StickySource)[keyof typeof StickySource] | UnknownEnum;
+
+/**
+ * Describes the enum tokenbill.v1.StickySource.
+ */
+export const StickySourceSchema: GenEnum<StickySource> = /*@__PURE__*/
+  enumDesc(file_tokenbill_v1_logical_model, 0);
 

@@ -2,18 +2,22 @@
 // @generated from file tokenbill/v1/logical_model_service.proto (package tokenbill.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
-import type { Deadlines, LogicalModel, Target } from "./logical_model_pb.ts";
+import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Deadlines, LogicalModel, Routing, Target } from "./logical_model_pb.ts";
 import { file_tokenbill_v1_logical_model } from "./logical_model_pb.ts";
-import type { Message } from "@bufbuild/protobuf";
+import type { Wallet } from "./virtual_endpoint_pb.ts";
+import { file_tokenbill_v1_virtual_endpoint } from "./virtual_endpoint_pb.ts";
+import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
 /**
  * Describes the file tokenbill/v1/logical_model_service.proto.
  */
 export const file_tokenbill_v1_logical_model_service: GenFile = /*@__PURE__*/
-  fileDesc("Cih0b2tlbmJpbGwvdjEvbG9naWNhbF9tb2RlbF9zZXJ2aWNlLnByb3RvEgx0b2tlbmJpbGwudjEi8gEKGUNyZWF0ZUxvZ2ljYWxNb2RlbFJlcXVlc3QSHAoKcmVxdWVzdF9pZBgBIAEoCUIIukgFcgMYgAESGAoFdmVfaWQYAiABKAlCCbpIBnIEEAEYQBI+CgRuYW1lGAMgASgJQjC6SC1yKxABGIACMiReW15ccHtDY31dKlteXHB7Q2N9XHB7Wn1dW15ccHtDY31dKiQSMQoHdGFyZ2V0cxgEIAMoCzIULnRva2VuYmlsbC52MS5UYXJnZXRCCrpIB5IBBAgBEEASKgoJZGVhZGxpbmVzGAUgASgLMhcudG9rZW5iaWxsLnYxLkRlYWRsaW5lcyJPChpDcmVhdGVMb2dpY2FsTW9kZWxSZXNwb25zZRIxCg1sb2dpY2FsX21vZGVsGAEgASgLMhoudG9rZW5iaWxsLnYxLkxvZ2ljYWxNb2RlbCIvChZHZXRMb2dpY2FsTW9kZWxSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGEAiTAoXR2V0TG9naWNhbE1vZGVsUmVzcG9uc2USMQoNbG9naWNhbF9tb2RlbBgBIAEoCzIaLnRva2VuYmlsbC52MS5Mb2dpY2FsTW9kZWwibgoYTGlzdExvZ2ljYWxNb2RlbHNSZXF1ZXN0EhgKBXZlX2lkGAEgASgJQgm6SAZyBBABGEASGgoJcGFnZV9zaXplGAIgASgFQge6SAQaAigAEhwKCnBhZ2VfdG9rZW4YAyABKAlCCLpIBXIDGIAIImgKGUxpc3RMb2dpY2FsTW9kZWxzUmVzcG9uc2USMgoObG9naWNhbF9tb2RlbHMYASADKAsyGi50b2tlbmJpbGwudjEuTG9naWNhbE1vZGVsEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSI/CgpUYXJnZXRMaXN0EjEKB3RhcmdldHMYASADKAsyFC50b2tlbmJpbGwudjEuVGFyZ2V0Qgq6SAeSAQQIARBAIu4BChlVcGRhdGVMb2dpY2FsTW9kZWxSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGEASFQoEZXRhZxgCIAEoCUIHukgEcgIYQBJDCgRuYW1lGAMgASgJQjC6SC1yKxABGIACMiReW15ccHtDY31dKlteXHB7Q2N9XHB7Wn1dW15ccHtDY31dKiRIAIgBARIpCgd0YXJnZXRzGAQgASgLMhgudG9rZW5iaWxsLnYxLlRhcmdldExpc3QSKgoJZGVhZGxpbmVzGAUgASgLMhcudG9rZW5iaWxsLnYxLkRlYWRsaW5lc0IHCgVfbmFtZSJPChpVcGRhdGVMb2dpY2FsTW9kZWxSZXNwb25zZRIxCg1sb2dpY2FsX21vZGVsGAEgASgLMhoudG9rZW5iaWxsLnYxLkxvZ2ljYWxNb2RlbCJJChlEZWxldGVMb2dpY2FsTW9kZWxSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGEASFQoEZXRhZxgCIAEoCUIHukgEcgIYQCIcChpEZWxldGVMb2dpY2FsTW9kZWxSZXNwb25zZTKgBAoTTG9naWNhbE1vZGVsU2VydmljZRJnChJDcmVhdGVMb2dpY2FsTW9kZWwSJy50b2tlbmJpbGwudjEuQ3JlYXRlTG9naWNhbE1vZGVsUmVxdWVzdBooLnRva2VuYmlsbC52MS5DcmVhdGVMb2dpY2FsTW9kZWxSZXNwb25zZRJjCg9HZXRMb2dpY2FsTW9kZWwSJC50b2tlbmJpbGwudjEuR2V0TG9naWNhbE1vZGVsUmVxdWVzdBolLnRva2VuYmlsbC52MS5HZXRMb2dpY2FsTW9kZWxSZXNwb25zZSIDkAIBEmkKEUxpc3RMb2dpY2FsTW9kZWxzEiYudG9rZW5iaWxsLnYxLkxpc3RMb2dpY2FsTW9kZWxzUmVxdWVzdBonLnRva2VuYmlsbC52MS5MaXN0TG9naWNhbE1vZGVsc1Jlc3BvbnNlIgOQAgESZwoSVXBkYXRlTG9naWNhbE1vZGVsEicudG9rZW5iaWxsLnYxLlVwZGF0ZUxvZ2ljYWxNb2RlbFJlcXVlc3QaKC50b2tlbmJpbGwudjEuVXBkYXRlTG9naWNhbE1vZGVsUmVzcG9uc2USZwoSRGVsZXRlTG9naWNhbE1vZGVsEicudG9rZW5iaWxsLnYxLkRlbGV0ZUxvZ2ljYWxNb2RlbFJlcXVlc3QaKC50b2tlbmJpbGwudjEuRGVsZXRlTG9naWNhbE1vZGVsUmVzcG9uc2ViBnByb3RvMw", [file_buf_validate_validate, file_tokenbill_v1_logical_model]);
+  fileDesc("Cih0b2tlbmJpbGwvdjEvbG9naWNhbF9tb2RlbF9zZXJ2aWNlLnByb3RvEgx0b2tlbmJpbGwudjEimgIKGUNyZWF0ZUxvZ2ljYWxNb2RlbFJlcXVlc3QSHAoKcmVxdWVzdF9pZBgBIAEoCUIIukgFcgMYgAESGAoFdmVfaWQYAiABKAlCCbpIBnIEEAEYQBI+CgRuYW1lGAMgASgJQjC6SC1yKxABGIACMiReW15ccHtDY31dKlteXHB7Q2N9XHB7Wn1dW15ccHtDY31dKiQSMQoHdGFyZ2V0cxgEIAMoCzIULnRva2VuYmlsbC52MS5UYXJnZXRCCrpIB5IBBAgBEEASKgoJZGVhZGxpbmVzGAUgASgLMhcudG9rZW5iaWxsLnYxLkRlYWRsaW5lcxImCgdyb3V0aW5nGAYgASgLMhUudG9rZW5iaWxsLnYxLlJvdXRpbmciTwoaQ3JlYXRlTG9naWNhbE1vZGVsUmVzcG9uc2USMQoNbG9naWNhbF9tb2RlbBgBIAEoCzIaLnRva2VuYmlsbC52MS5Mb2dpY2FsTW9kZWwiLwoWR2V0TG9naWNhbE1vZGVsUmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhAIkwKF0dldExvZ2ljYWxNb2RlbFJlc3BvbnNlEjEKDWxvZ2ljYWxfbW9kZWwYASABKAsyGi50b2tlbmJpbGwudjEuTG9naWNhbE1vZGVsIm4KGExpc3RMb2dpY2FsTW9kZWxzUmVxdWVzdBIYCgV2ZV9pZBgBIAEoCUIJukgGcgQQARhAEhoKCXBhZ2Vfc2l6ZRgCIAEoBUIHukgEGgIoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiACCJoChlMaXN0TG9naWNhbE1vZGVsc1Jlc3BvbnNlEjIKDmxvZ2ljYWxfbW9kZWxzGAEgAygLMhoudG9rZW5iaWxsLnYxLkxvZ2ljYWxNb2RlbBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiPwoKVGFyZ2V0TGlzdBIxCgd0YXJnZXRzGAEgAygLMhQudG9rZW5iaWxsLnYxLlRhcmdldEIKukgHkgEECAEQQCKWAgoZVXBkYXRlTG9naWNhbE1vZGVsUmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhAEhUKBGV0YWcYAiABKAlCB7pIBHICGEASQwoEbmFtZRgDIAEoCUIwukgtcisQARiAAjIkXlteXHB7Q2N9XSpbXlxwe0NjfVxwe1p9XVteXHB7Q2N9XSokSACIAQESKQoHdGFyZ2V0cxgEIAEoCzIYLnRva2VuYmlsbC52MS5UYXJnZXRMaXN0EioKCWRlYWRsaW5lcxgFIAEoCzIXLnRva2VuYmlsbC52MS5EZWFkbGluZXMSJgoHcm91dGluZxgGIAEoCzIVLnRva2VuYmlsbC52MS5Sb3V0aW5nQgcKBV9uYW1lIk8KGlVwZGF0ZUxvZ2ljYWxNb2RlbFJlc3BvbnNlEjEKDWxvZ2ljYWxfbW9kZWwYASABKAsyGi50b2tlbmJpbGwudjEuTG9naWNhbE1vZGVsIkkKGURlbGV0ZUxvZ2ljYWxNb2RlbFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYQBIVCgRldGFnGAIgASgJQge6SARyAhhAIhwKGkRlbGV0ZUxvZ2ljYWxNb2RlbFJlc3BvbnNlImIKDURyeVJ1blJlcXVlc3QSGAoFdmVfaWQYASABKAlCCbpIBnIEEAEYQBIZCgVtb2RlbBgCIAEoCUIKukgHcgUQARiAAhIcCgpzdGlja3lfa2V5GAMgASgJQgi6SAVyAxiABCJ4CglFeGNsdXNpb24SLQoGcmVhc29uGAEgASgOMh0udG9rZW5iaWxsLnYxLkV4Y2x1c2lvblJlYXNvbhIsCghlbmRfdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGZGV0YWlsGAMgASgJIrQBCgxEcnlSdW5UYXJnZXQSGQoRcGh5c2ljYWxfbW9kZWxfaWQYASABKAkSEwoLcHJvdmlkZXJfaWQYAiABKAkSDAoEdGllchgDIAEoBRIOCgZ3ZWlnaHQYBCABKAUSFAoMaGVhbHRoX3NoYXJlGAUgASgBEhMKC3Byb2JhYmlsaXR5GAYgASgBEisKCmV4Y2x1c2lvbnMYByADKAsyFy50b2tlbmJpbGwudjEuRXhjbHVzaW9uIqgBCg5EcnlSdW5SZXNwb25zZRIYChBsb2dpY2FsX21vZGVsX2lkGAEgASgJEisKB3RhcmdldHMYAiADKAsyGi50b2tlbmJpbGwudjEuRHJ5UnVuVGFyZ2V0EhIKCmVycm9yX2NvZGUYAyABKAkSFQoNZXJyb3JfbWVzc2FnZRgEIAEoCRIkCgZ3YWxsZXQYBSABKAsyFC50b2tlbmJpbGwudjEuV2FsbGV0KtIDCg9FeGNsdXNpb25SZWFzb24SIAocRVhDTFVTSU9OX1JFQVNPTl9VTlNQRUNJRklFRBAAEiMKH0VYQ0xVU0lPTl9SRUFTT05fTU9ERUxfRElTQUJMRUQQARImCiJFWENMVVNJT05fUkVBU09OX1BST1ZJREVSX0RJU0FCTEVEEAISHQoZRVhDTFVTSU9OX1JFQVNPTl9OT19QUklDRRADEigKJEVYQ0xVU0lPTl9SRUFTT05fRk9STUFUX05PVF9ST1VUQUJMRRAEEiIKHkVYQ0xVU0lPTl9SRUFTT05fTU9ERUxfQ09PTElORxAFEiUKIUVYQ0xVU0lPTl9SRUFTT05fUFJPVklERVJfQ09PTElORxAGEicKI0VYQ0xVU0lPTl9SRUFTT05fVU5JVF9MSU1JVF9SRUFDSEVEEAcSKQolRVhDTFVTSU9OX1JFQVNPTl9DUkVESVRfTElNSVRfUkVBQ0hFRBAIEiEKHUVYQ0xVU0lPTl9SRUFTT05fUkFURV9MSU1JVEVEEAkSIQodRVhDTFVTSU9OX1JFQVNPTl9FQVJMSUVSX1RJRVIQChIiCh5FWENMVVNJT05fUkVBU09OX0ZBTExCQUNLX09OTFkQCzLqBAoTTG9naWNhbE1vZGVsU2VydmljZRJnChJDcmVhdGVMb2dpY2FsTW9kZWwSJy50b2tlbmJpbGwudjEuQ3JlYXRlTG9naWNhbE1vZGVsUmVxdWVzdBooLnRva2VuYmlsbC52MS5DcmVhdGVMb2dpY2FsTW9kZWxSZXNwb25zZRJjCg9HZXRMb2dpY2FsTW9kZWwSJC50b2tlbmJpbGwudjEuR2V0TG9naWNhbE1vZGVsUmVxdWVzdBolLnRva2VuYmlsbC52MS5HZXRMb2dpY2FsTW9kZWxSZXNwb25zZSIDkAIBEmkKEUxpc3RMb2dpY2FsTW9kZWxzEiYudG9rZW5iaWxsLnYxLkxpc3RMb2dpY2FsTW9kZWxzUmVxdWVzdBonLnRva2VuYmlsbC52MS5MaXN0TG9naWNhbE1vZGVsc1Jlc3BvbnNlIgOQAgESZwoSVXBkYXRlTG9naWNhbE1vZGVsEicudG9rZW5iaWxsLnYxLlVwZGF0ZUxvZ2ljYWxNb2RlbFJlcXVlc3QaKC50b2tlbmJpbGwudjEuVXBkYXRlTG9naWNhbE1vZGVsUmVzcG9uc2USZwoSRGVsZXRlTG9naWNhbE1vZGVsEicudG9rZW5iaWxsLnYxLkRlbGV0ZUxvZ2ljYWxNb2RlbFJlcXVlc3QaKC50b2tlbmJpbGwudjEuRGVsZXRlTG9naWNhbE1vZGVsUmVzcG9uc2USSAoGRHJ5UnVuEhsudG9rZW5iaWxsLnYxLkRyeVJ1blJlcXVlc3QaHC50b2tlbmJpbGwudjEuRHJ5UnVuUmVzcG9uc2UiA5ACAWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_timestamp, file_tokenbill_v1_logical_model, file_tokenbill_v1_virtual_endpoint]);
 
 /**
  * CreateLogicalModelRequest describes the Logical Model to add.
@@ -55,6 +59,13 @@ export type CreateLogicalModelRequest = Message<"tokenbill.v1.CreateLogicalModel
    * @generated from field: tokenbill.v1.Deadlines deadlines = 5;
    */
   deadlines?: Deadlines | undefined;
+
+  /**
+   * How the target of a request is chosen, beyond tiers and weights.
+   *
+   * @generated from field: tokenbill.v1.Routing routing = 6;
+   */
+  routing?: Routing | undefined;
 };
 
 /**
@@ -251,6 +262,13 @@ export type UpdateLogicalModelRequest = Message<"tokenbill.v1.UpdateLogicalModel
    * @generated from field: tokenbill.v1.Deadlines deadlines = 5;
    */
   deadlines?: Deadlines | undefined;
+
+  /**
+   * New routing settings, replacing the old ones whole.
+   *
+   * @generated from field: tokenbill.v1.Routing routing = 6;
+   */
+  routing?: Routing | undefined;
 };
 
 /**
@@ -325,6 +343,292 @@ export const DeleteLogicalModelResponseSchema: GenMessage<DeleteLogicalModelResp
   messageDesc(file_tokenbill_v1_logical_model_service, 10);
 
 /**
+ * DryRunRequest names a VE and a model, and what of a request matters for its way.
+ *
+ * @generated from message tokenbill.v1.DryRunRequest
+ */
+export type DryRunRequest = Message<"tokenbill.v1.DryRunRequest"> & {
+  /**
+   * The VE.
+   *
+   * @generated from field: string ve_id = 1;
+   */
+  veId: string;
+
+  /**
+   * The model name as clients send it.
+   *
+   * @generated from field: string model = 2;
+   */
+  model: string;
+
+  /**
+   * The key that a request with sticky routing would have, if any.
+   *
+   * @generated from field: string sticky_key = 3;
+   */
+  stickyKey: string;
+};
+
+/**
+ * Describes the message tokenbill.v1.DryRunRequest.
+ * Use `create(DryRunRequestSchema)` to create a new message.
+ */
+export const DryRunRequestSchema: GenMessage<DryRunRequest> = /*@__PURE__*/
+  messageDesc(file_tokenbill_v1_logical_model_service, 11);
+
+/**
+ * Exclusion is one reason why a target would not be asked first.
+ *
+ * @generated from message tokenbill.v1.Exclusion
+ */
+export type Exclusion = Message<"tokenbill.v1.Exclusion"> & {
+  /**
+   * The reason.
+   *
+   * @generated from field: tokenbill.v1.ExclusionReason reason = 1;
+   */
+  reason: ExclusionReason;
+
+  /**
+   * When it is over, if that is known.
+   *
+   * @generated from field: google.protobuf.Timestamp end_time = 2;
+   */
+  endTime?: Timestamp | undefined;
+
+  /**
+   * In words.
+   *
+   * @generated from field: string detail = 3;
+   */
+  detail: string;
+};
+
+/**
+ * Describes the message tokenbill.v1.Exclusion.
+ * Use `create(ExclusionSchema)` to create a new message.
+ */
+export const ExclusionSchema: GenMessage<Exclusion> = /*@__PURE__*/
+  messageDesc(file_tokenbill_v1_logical_model_service, 12);
+
+/**
+ * DryRunTarget is one target as it stands.
+ *
+ * @generated from message tokenbill.v1.DryRunTarget
+ */
+export type DryRunTarget = Message<"tokenbill.v1.DryRunTarget"> & {
+  /**
+   * The Physical Model.
+   *
+   * @generated from field: string physical_model_id = 1;
+   */
+  physicalModelId: string;
+
+  /**
+   * Its Provider.
+   *
+   * @generated from field: string provider_id = 2;
+   */
+  providerId: string;
+
+  /**
+   * The priority tier.
+   *
+   * @generated from field: int32 tier = 3;
+   */
+  tier: number;
+
+  /**
+   * The weight as set.
+   *
+   * @generated from field: int32 weight = 4;
+   */
+  weight: number;
+
+  /**
+   * The part of its weight that counts now, from 0 to 1: less than 1 while it fails or is slow compared with its siblings.
+   *
+   * @generated from field: double health_share = 5;
+   */
+  healthShare: number;
+
+  /**
+   * The probability that it is asked first, from 0 to 1.
+   *
+   * @generated from field: double probability = 6;
+   */
+  probability: number;
+
+  /**
+   * Why it would not be asked first; empty if it may be.
+   *
+   * @generated from field: repeated tokenbill.v1.Exclusion exclusions = 7;
+   */
+  exclusions: Exclusion[];
+};
+
+/**
+ * Describes the message tokenbill.v1.DryRunTarget.
+ * Use `create(DryRunTargetSchema)` to create a new message.
+ */
+export const DryRunTargetSchema: GenMessage<DryRunTarget> = /*@__PURE__*/
+  messageDesc(file_tokenbill_v1_logical_model_service, 13);
+
+/**
+ * DryRunResponse tells what a request would meet.
+ *
+ * @generated from message tokenbill.v1.DryRunResponse
+ */
+export type DryRunResponse = Message<"tokenbill.v1.DryRunResponse"> & {
+  /**
+   * The Logical Model.
+   *
+   * @generated from field: string logical_model_id = 1;
+   */
+  logicalModelId: string;
+
+  /**
+   * The targets, by tier and weight.
+   *
+   * @generated from field: repeated tokenbill.v1.DryRunTarget targets = 2;
+   */
+  targets: DryRunTarget[];
+
+  /**
+   * The code of the error that a request would get now, such as `insufficient_quota`; empty if it would be served.
+   *
+   * @generated from field: string error_code = 3;
+   */
+  errorCode: string;
+
+  /**
+   * The same in words.
+   *
+   * @generated from field: string error_message = 4;
+   */
+  errorMessage: string;
+
+  /**
+   * The wallet.
+   *
+   * @generated from field: tokenbill.v1.Wallet wallet = 5;
+   */
+  wallet?: Wallet | undefined;
+};
+
+/**
+ * Describes the message tokenbill.v1.DryRunResponse.
+ * Use `create(DryRunResponseSchema)` to create a new message.
+ */
+export const DryRunResponseSchema: GenMessage<DryRunResponse> = /*@__PURE__*/
+  messageDesc(file_tokenbill_v1_logical_model_service, 14);
+
+/**
+ * ExclusionReason says why a target would not be asked first, or not at all.
+ *
+ * @generated from enum tokenbill.v1.ExclusionReason
+ */
+export const ExclusionReason = {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: EXCLUSION_REASON_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * The Physical Model is disabled.
+   *
+   * @generated from enum value: EXCLUSION_REASON_MODEL_DISABLED = 1;
+   */
+  MODEL_DISABLED: 1,
+
+  /**
+   * The Provider is disabled.
+   *
+   * @generated from enum value: EXCLUSION_REASON_PROVIDER_DISABLED = 2;
+   */
+  PROVIDER_DISABLED: 2,
+
+  /**
+   * The Physical Model has no price.
+   *
+   * @generated from enum value: EXCLUSION_REASON_NO_PRICE = 3;
+   */
+  NO_PRICE: 3,
+
+  /**
+   * The Provider's format is not routed to yet.
+   *
+   * @generated from enum value: EXCLUSION_REASON_FORMAT_NOT_ROUTABLE = 4;
+   */
+  FORMAT_NOT_ROUTABLE: 4,
+
+  /**
+   * The Physical Model failed lately and cools down.
+   *
+   * @generated from enum value: EXCLUSION_REASON_MODEL_COOLING = 5;
+   */
+  MODEL_COOLING: 5,
+
+  /**
+   * The Provider as a whole failed lately and cools down.
+   *
+   * @generated from enum value: EXCLUSION_REASON_PROVIDER_COOLING = 6;
+   */
+  PROVIDER_COOLING: 6,
+
+  /**
+   * Its Unit Limit is reached.
+   *
+   * @generated from enum value: EXCLUSION_REASON_UNIT_LIMIT_REACHED = 7;
+   */
+  UNIT_LIMIT_REACHED: 7,
+
+  /**
+   * Its Credit Limit is reached.
+   *
+   * @generated from enum value: EXCLUSION_REASON_CREDIT_LIMIT_REACHED = 8;
+   */
+  CREDIT_LIMIT_REACHED: 8,
+
+  /**
+   * One of its rate limits is reached.
+   *
+   * @generated from enum value: EXCLUSION_REASON_RATE_LIMITED = 9;
+   */
+  RATE_LIMITED: 9,
+
+  /**
+   * An earlier tier has a target that can be asked.
+   *
+   * @generated from enum value: EXCLUSION_REASON_EARLIER_TIER = 10;
+   */
+  EARLIER_TIER: 10,
+
+  /**
+   * Its weight is 0: only as fallback.
+   *
+   * @generated from enum value: EXCLUSION_REASON_FALLBACK_ONLY = 11;
+   */
+  FALLBACK_ONLY: 11,
+} as const;
+
+/**
+ * ExclusionReason says why a target would not be asked first, or not at all.
+ *
+ * @generated from enum tokenbill.v1.ExclusionReason
+ */
+export type ExclusionReason = (typeof ExclusionReason)[keyof typeof ExclusionReason] | UnknownEnum;
+
+/**
+ * Describes the enum tokenbill.v1.ExclusionReason.
+ */
+export const ExclusionReasonSchema: GenEnum<ExclusionReason> = /*@__PURE__*/
+  enumDesc(file_tokenbill_v1_logical_model_service, 0);
+
+/**
  * LogicalModelService manages the model names of a VE.
  *
  * @generated from service tokenbill.v1.LogicalModelService
@@ -379,6 +683,17 @@ export const LogicalModelService: GenService<{
     methodKind: "unary";
     input: typeof DeleteLogicalModelRequestSchema;
     output: typeof DeleteLogicalModelResponseSchema;
+  },
+  /**
+   * DryRun tells what a request for this VE and model would meet now: its targets, the probability of each to be asked
+   * first, and why others are passed over. Nothing is called. What nodes see reaches this answer within about a second.
+   *
+   * @generated from rpc tokenbill.v1.LogicalModelService.DryRun
+   */
+  dryRun: {
+    methodKind: "unary";
+    input: typeof DryRunRequestSchema;
+    output: typeof DryRunResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_tokenbill_v1_logical_model_service, 0);

@@ -9,13 +9,15 @@ import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Period } from "./provider_pb.ts";
 import { file_tokenbill_v1_provider } from "./provider_pb.ts";
+import type { RateLimits } from "./rate_limit_pb.ts";
+import { file_tokenbill_v1_rate_limit } from "./rate_limit_pb.ts";
 import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
 /**
  * Describes the file tokenbill/v1/virtual_endpoint.proto.
  */
 export const file_tokenbill_v1_virtual_endpoint: GenFile = /*@__PURE__*/
-  fileDesc("CiN0b2tlbmJpbGwvdjEvdmlydHVhbF9lbmRwb2ludC5wcm90bxIMdG9rZW5iaWxsLnYxIpQBCgZXYWxsZXQSFQoNY3JlZGl0X2J1ZGdldBgBIAEoCRIYChBjcmVkaXRfcmVtYWluaW5nGAIgASgJEg8KB3NldHRsZWQYAyABKAkSEAoIZXNjcm93ZWQYBCABKAkSDAoEZGVidBgFIAEoCRIoCgVzdGF0ZRgGIAEoDjIZLnRva2VuYmlsbC52MS5XYWxsZXRTdGF0ZSKFAQoLQnVkZ2V0UmVzZXQSPgoHY3JlZGl0cxgBIAEoCUItukgqcigyJl4oMHxbMS05XVswLTldezAsMTd9KShcLlswLTldezEsMTJ9KT8kEjYKDHJlc2V0X3BlcmlvZBgCIAEoDjIULnRva2VuYmlsbC52MS5QZXJpb2RCCrpIB4IBBBABIAAi7wQKD1ZpcnR1YWxFbmRwb2ludBIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEhAKCHRlbXBsYXRlGAMgASgIEhYKDnZlX3RlbXBsYXRlX2lkGAQgASgJEhAKCGRpc2FibGVkGAUgASgIEi0KC2J1ZGdldF9tb2RlGAYgASgOMhgudG9rZW5iaWxsLnYxLkJ1ZGdldE1vZGUSGAoQZXhoYXVzdGVkX3N0YXR1cxgHIAEoBRIbChNsb3dfYmFsYW5jZV9jcmVkaXRzGAggASgJEh0KFW9mZmxpbmVfZ3JhY2VfY3JlZGl0cxgJIAEoCRI5CgZsYWJlbHMYCiADKAsyKS50b2tlbmJpbGwudjEuVmlydHVhbEVuZHBvaW50LkxhYmVsc0VudHJ5EiQKBndhbGxldBgLIAEoCzIULnRva2VuYmlsbC52MS5XYWxsZXQSFAoMY2hlY2tvdXRfdXJsGAwgASgJEi8KC2NyZWF0ZV90aW1lGA0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgOIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEZXRhZxgPIAEoCRIvCgxidWRnZXRfcmVzZXQYECABKAsyGS50b2tlbmJpbGwudjEuQnVkZ2V0UmVzZXQSOgoWbmV4dF9idWRnZXRfcmVzZXRfdGltZRgRIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASLZAQoJQWNjZXNzS2V5EgoKAmlkGAEgASgJEg0KBXZlX2lkGAIgASgJEgwKBG5hbWUYAyABKAkSDgoGcHJlZml4GAQgASgJEi8KC2NyZWF0ZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCg1sYXN0X3VzZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtyZXZva2VfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAqWwoKQnVkZ2V0TW9kZRIbChdCVURHRVRfTU9ERV9VTlNQRUNJRklFRBAAEhgKFEJVREdFVF9NT0RFX0JBTEFOQ0VEEAESFgoSQlVER0VUX01PREVfU1RSSUNUEAIqcgoLV2FsbGV0U3RhdGUSHAoYV0FMTEVUX1NUQVRFX1VOU1BFQ0lGSUVEEAASEwoPV0FMTEVUX1NUQVRFX09LEAESFAoQV0FMTEVUX1NUQVRFX0xPVxACEhoKFldBTExFVF9TVEFURV9FWEhBVVNURUQQA2IGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_timestamp, file_tokenbill_v1_provider]);
+  fileDesc("CiN0b2tlbmJpbGwvdjEvdmlydHVhbF9lbmRwb2ludC5wcm90bxIMdG9rZW5iaWxsLnYxIpQBCgZXYWxsZXQSFQoNY3JlZGl0X2J1ZGdldBgBIAEoCRIYChBjcmVkaXRfcmVtYWluaW5nGAIgASgJEg8KB3NldHRsZWQYAyABKAkSEAoIZXNjcm93ZWQYBCABKAkSDAoEZGVidBgFIAEoCRIoCgVzdGF0ZRgGIAEoDjIZLnRva2VuYmlsbC52MS5XYWxsZXRTdGF0ZSKFAQoLQnVkZ2V0UmVzZXQSPgoHY3JlZGl0cxgBIAEoCUItukgqcigyJl4oMHxbMS05XVswLTldezAsMTd9KShcLlswLTldezEsMTJ9KT8kEjYKDHJlc2V0X3BlcmlvZBgCIAEoDjIULnRva2VuYmlsbC52MS5QZXJpb2RCCrpIB4IBBBABIAAitwUKD1ZpcnR1YWxFbmRwb2ludBIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEhAKCHRlbXBsYXRlGAMgASgIEhYKDnZlX3RlbXBsYXRlX2lkGAQgASgJEhAKCGRpc2FibGVkGAUgASgIEi0KC2J1ZGdldF9tb2RlGAYgASgOMhgudG9rZW5iaWxsLnYxLkJ1ZGdldE1vZGUSGAoQZXhoYXVzdGVkX3N0YXR1cxgHIAEoBRIbChNsb3dfYmFsYW5jZV9jcmVkaXRzGAggASgJEh0KFW9mZmxpbmVfZ3JhY2VfY3JlZGl0cxgJIAEoCRI5CgZsYWJlbHMYCiADKAsyKS50b2tlbmJpbGwudjEuVmlydHVhbEVuZHBvaW50LkxhYmVsc0VudHJ5EiQKBndhbGxldBgLIAEoCzIULnRva2VuYmlsbC52MS5XYWxsZXQSFAoMY2hlY2tvdXRfdXJsGAwgASgJEi8KC2NyZWF0ZV90aW1lGA0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgOIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEZXRhZxgPIAEoCRIvCgxidWRnZXRfcmVzZXQYECABKAsyGS50b2tlbmJpbGwudjEuQnVkZ2V0UmVzZXQSOgoWbmV4dF9idWRnZXRfcmVzZXRfdGltZRgRIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLQoLcmF0ZV9saW1pdHMYEiABKAsyGC50b2tlbmJpbGwudjEuUmF0ZUxpbWl0cxIXCg9leHBsYWluX2hlYWRlcnMYEyABKAgaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKIAgoJQWNjZXNzS2V5EgoKAmlkGAEgASgJEg0KBXZlX2lkGAIgASgJEgwKBG5hbWUYAyABKAkSDgoGcHJlZml4GAQgASgJEi8KC2NyZWF0ZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCg1sYXN0X3VzZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtyZXZva2VfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLQoLcmF0ZV9saW1pdHMYCCABKAsyGC50b2tlbmJpbGwudjEuUmF0ZUxpbWl0cypbCgpCdWRnZXRNb2RlEhsKF0JVREdFVF9NT0RFX1VOU1BFQ0lGSUVEEAASGAoUQlVER0VUX01PREVfQkFMQU5DRUQQARIWChJCVURHRVRfTU9ERV9TVFJJQ1QQAipyCgtXYWxsZXRTdGF0ZRIcChhXQUxMRVRfU1RBVEVfVU5TUEVDSUZJRUQQABITCg9XQUxMRVRfU1RBVEVfT0sQARIUChBXQUxMRVRfU1RBVEVfTE9XEAISGgoWV0FMTEVUX1NUQVRFX0VYSEFVU1RFRBADYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_timestamp, file_tokenbill_v1_provider, file_tokenbill_v1_rate_limit]);
 
 /**
  * Wallet is the money of one VE. All amounts are Credits, exact decimals.
@@ -225,6 +227,21 @@ export type VirtualEndpoint = Message<"tokenbill.v1.VirtualEndpoint"> & {
    * @generated from field: google.protobuf.Timestamp next_budget_reset_time = 17;
    */
   nextBudgetResetTime?: Timestamp | undefined;
+
+  /**
+   * How fast all its keys together may be used.
+   *
+   * @generated from field: tokenbill.v1.RateLimits rate_limits = 18;
+   */
+  rateLimits?: RateLimits | undefined;
+
+  /**
+   * True: answers say in `x-tokenbill-*` headers which Physical Model served, after how many attempts, and, where it is known
+   * before the answer leaves, what it cost.
+   *
+   * @generated from field: bool explain_headers = 19;
+   */
+  explainHeaders: boolean;
 };
 
 /**
@@ -288,6 +305,13 @@ export type AccessKey = Message<"tokenbill.v1.AccessKey"> & {
    * @generated from field: google.protobuf.Timestamp revoke_time = 7;
    */
   revokeTime?: Timestamp | undefined;
+
+  /**
+   * How fast it may be used; the VE's own limits hold besides.
+   *
+   * @generated from field: tokenbill.v1.RateLimits rate_limits = 8;
+   */
+  rateLimits?: RateLimits | undefined;
 };
 
 /**

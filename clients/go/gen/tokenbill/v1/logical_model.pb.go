@@ -23,6 +23,63 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// StickySource is where the key comes from that a request sticks to a target by.
+type StickySource int32
+
+const (
+	// Never sent.
+	StickySource_STICKY_SOURCE_UNSPECIFIED StickySource = 0
+	// The field `user` of the body.
+	StickySource_STICKY_SOURCE_USER StickySource = 1
+	// The field `prompt_cache_key` of the body.
+	StickySource_STICKY_SOURCE_PROMPT_CACHE_KEY StickySource = 2
+	// The request header that `header` names.
+	StickySource_STICKY_SOURCE_HEADER StickySource = 3
+)
+
+// Enum value maps for StickySource.
+var (
+	StickySource_name = map[int32]string{
+		0: "STICKY_SOURCE_UNSPECIFIED",
+		1: "STICKY_SOURCE_USER",
+		2: "STICKY_SOURCE_PROMPT_CACHE_KEY",
+		3: "STICKY_SOURCE_HEADER",
+	}
+	StickySource_value = map[string]int32{
+		"STICKY_SOURCE_UNSPECIFIED":      0,
+		"STICKY_SOURCE_USER":             1,
+		"STICKY_SOURCE_PROMPT_CACHE_KEY": 2,
+		"STICKY_SOURCE_HEADER":           3,
+	}
+)
+
+func (x StickySource) Enum() *StickySource {
+	p := new(StickySource)
+	*p = x
+	return p
+}
+
+func (x StickySource) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (StickySource) Descriptor() protoreflect.EnumDescriptor {
+	return file_tokenbill_v1_logical_model_proto_enumTypes[0].Descriptor()
+}
+
+func (StickySource) Type() protoreflect.EnumType {
+	return &file_tokenbill_v1_logical_model_proto_enumTypes[0]
+}
+
+func (x StickySource) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use StickySource.Descriptor instead.
+func (StickySource) EnumDescriptor() ([]byte, []int) {
+	return file_tokenbill_v1_logical_model_proto_rawDescGZIP(), []int{0}
+}
+
 // Target is one Physical Model that a Logical Model can be served by.
 type Target struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -31,7 +88,9 @@ type Target struct {
 	// The priority tier; 0 is tried first.
 	Tier int32 `protobuf:"varint,2,opt,name=tier,proto3" json:"tier,omitempty"`
 	// The share within the tier; 0 means only as fallback.
-	Weight        int32 `protobuf:"varint,3,opt,name=weight,proto3" json:"weight,omitempty"`
+	Weight int32 `protobuf:"varint,3,opt,name=weight,proto3" json:"weight,omitempty"`
+	// Deadlines of this target alone. A field that is 0 is as the Logical Model says; `total_ms` must be 0.
+	Deadlines     *Deadlines `protobuf:"bytes,4,opt,name=deadlines,proto3" json:"deadlines,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -87,19 +146,29 @@ func (x *Target) GetWeight() int32 {
 	return 0
 }
 
+func (x *Target) GetDeadlines() *Deadlines {
+	if x != nil {
+		return x.Deadlines
+	}
+	return nil
+}
+
 // Deadlines bound the phases of one request, in milliseconds. 0 means the default.
 type Deadlines struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// To connect to an upstream. Default 5,000.
 	ConnectMs int32 `protobuf:"varint,1,opt,name=connect_ms,json=connectMs,proto3" json:"connect_ms,omitempty"`
-	// From sending to the first byte of the answer, per attempt. Default 60,000 for streams, 600,000 otherwise.
+	// From sending to the head of the answer, per attempt. Default 60,000 for streams, 600,000 otherwise.
 	FirstByteMs int32 `protobuf:"varint,2,opt,name=first_byte_ms,json=firstByteMs,proto3" json:"first_byte_ms,omitempty"`
 	// Between two chunks of an answer. Default 120,000.
 	IdleMs int32 `protobuf:"varint,3,opt,name=idle_ms,json=idleMs,proto3" json:"idle_ms,omitempty"`
 	// For the whole request, with all attempts. Default 1,800,000.
-	TotalMs       int32 `protobuf:"varint,4,opt,name=total_ms,json=totalMs,proto3" json:"total_ms,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	TotalMs int32 `protobuf:"varint,4,opt,name=total_ms,json=totalMs,proto3" json:"total_ms,omitempty"`
+	// From sending to the first content of the answer, per attempt; comments and roles are no content. Of an answer that is
+	// not streamed: to its end. Default 60,000 for streams, 600,000 otherwise.
+	FirstContentMs int32 `protobuf:"varint,5,opt,name=first_content_ms,json=firstContentMs,proto3" json:"first_content_ms,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Deadlines) Reset() {
@@ -160,6 +229,126 @@ func (x *Deadlines) GetTotalMs() int32 {
 	return 0
 }
 
+func (x *Deadlines) GetFirstContentMs() int32 {
+	if x != nil {
+		return x.FirstContentMs
+	}
+	return 0
+}
+
+// StickyRouting leads requests with the same key to the same target of a tier, so that the upstream's prompt cache is hit.
+// The targets' weights still hold over many keys. A target that is not well, or at a limit, is passed over like any other.
+type StickyRouting struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the key is looked for, in this order; the first that a request has counts. A request that has none is drawn by
+	// weight.
+	Sources []StickySource `protobuf:"varint,1,rep,packed,name=sources,proto3,enum=tokenbill.v1.StickySource" json:"sources,omitempty"`
+	// The header's name, for STICKY_SOURCE_HEADER.
+	Header        string `protobuf:"bytes,2,opt,name=header,proto3" json:"header,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StickyRouting) Reset() {
+	*x = StickyRouting{}
+	mi := &file_tokenbill_v1_logical_model_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StickyRouting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StickyRouting) ProtoMessage() {}
+
+func (x *StickyRouting) ProtoReflect() protoreflect.Message {
+	mi := &file_tokenbill_v1_logical_model_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StickyRouting.ProtoReflect.Descriptor instead.
+func (*StickyRouting) Descriptor() ([]byte, []int) {
+	return file_tokenbill_v1_logical_model_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *StickyRouting) GetSources() []StickySource {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
+}
+
+func (x *StickyRouting) GetHeader() string {
+	if x != nil {
+		return x.Header
+	}
+	return ""
+}
+
+// Routing says how the target of a request is chosen, beyond tiers and weights.
+type Routing struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// If a target has not sent the head of an answer after so many milliseconds, the next one is asked too. The first that
+	// has content serves, the other call is cancelled; both are billed by what they delivered. 0: off.
+	HedgeAfterMs int32 `protobuf:"varint,1,opt,name=hedge_after_ms,json=hedgeAfterMs,proto3" json:"hedge_after_ms,omitempty"`
+	// Leads requests with the same key to the same target. Absent: off.
+	Sticky        *StickyRouting `protobuf:"bytes,2,opt,name=sticky,proto3" json:"sticky,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Routing) Reset() {
+	*x = Routing{}
+	mi := &file_tokenbill_v1_logical_model_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Routing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Routing) ProtoMessage() {}
+
+func (x *Routing) ProtoReflect() protoreflect.Message {
+	mi := &file_tokenbill_v1_logical_model_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Routing.ProtoReflect.Descriptor instead.
+func (*Routing) Descriptor() ([]byte, []int) {
+	return file_tokenbill_v1_logical_model_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Routing) GetHedgeAfterMs() int32 {
+	if x != nil {
+		return x.HedgeAfterMs
+	}
+	return 0
+}
+
+func (x *Routing) GetSticky() *StickyRouting {
+	if x != nil {
+		return x.Sticky
+	}
+	return nil
+}
+
 // LogicalModel is a model name that clients send, and where it leads.
 type LogicalModel struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -178,14 +367,16 @@ type LogicalModel struct {
 	// When it was last changed.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// The present version; give it back on update to notice a change in between.
-	Etag          string `protobuf:"bytes,8,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,8,opt,name=etag,proto3" json:"etag,omitempty"`
+	// How the target of a request is chosen, beyond tiers and weights.
+	Routing       *Routing `protobuf:"bytes,9,opt,name=routing,proto3" json:"routing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LogicalModel) Reset() {
 	*x = LogicalModel{}
-	mi := &file_tokenbill_v1_logical_model_proto_msgTypes[2]
+	mi := &file_tokenbill_v1_logical_model_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -197,7 +388,7 @@ func (x *LogicalModel) String() string {
 func (*LogicalModel) ProtoMessage() {}
 
 func (x *LogicalModel) ProtoReflect() protoreflect.Message {
-	mi := &file_tokenbill_v1_logical_model_proto_msgTypes[2]
+	mi := &file_tokenbill_v1_logical_model_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -210,7 +401,7 @@ func (x *LogicalModel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogicalModel.ProtoReflect.Descriptor instead.
 func (*LogicalModel) Descriptor() ([]byte, []int) {
-	return file_tokenbill_v1_logical_model_proto_rawDescGZIP(), []int{2}
+	return file_tokenbill_v1_logical_model_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *LogicalModel) GetId() string {
@@ -269,21 +460,36 @@ func (x *LogicalModel) GetEtag() string {
 	return ""
 }
 
+func (x *LogicalModel) GetRouting() *Routing {
+	if x != nil {
+		return x.Routing
+	}
+	return nil
+}
+
 var File_tokenbill_v1_logical_model_proto protoreflect.FileDescriptor
 
 const file_tokenbill_v1_logical_model_proto_rawDesc = "" +
 	"\n" +
-	" tokenbill/v1/logical_model.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x83\x01\n" +
+	" tokenbill/v1/logical_model.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xba\x01\n" +
 	"\x06Target\x125\n" +
 	"\x11physical_model_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x0fphysicalModelId\x12\x1d\n" +
 	"\x04tier\x18\x02 \x01(\x05B\t\xbaH\x06\x1a\x04\x18\x0f(\x00R\x04tier\x12#\n" +
-	"\x06weight\x18\x03 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x00R\x06weight\"\xba\x01\n" +
+	"\x06weight\x18\x03 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x00R\x06weight\x125\n" +
+	"\tdeadlines\x18\x04 \x01(\v2\x17.tokenbill.v1.DeadlinesR\tdeadlines\"\xf2\x01\n" +
 	"\tDeadlines\x12+\n" +
 	"\n" +
 	"connect_ms\x18\x01 \x01(\x05B\f\xbaH\t\x1a\a\x18\x80\xdd\xdb\x01(\x00R\tconnectMs\x120\n" +
 	"\rfirst_byte_ms\x18\x02 \x01(\x05B\f\xbaH\t\x1a\a\x18\x80\xdd\xdb\x01(\x00R\vfirstByteMs\x12%\n" +
 	"\aidle_ms\x18\x03 \x01(\x05B\f\xbaH\t\x1a\a\x18\x80\xdd\xdb\x01(\x00R\x06idleMs\x12'\n" +
-	"\btotal_ms\x18\x04 \x01(\x05B\f\xbaH\t\x1a\a\x18\x80\xdd\xdb\x01(\x00R\atotalMs\"\xbc\x02\n" +
+	"\btotal_ms\x18\x04 \x01(\x05B\f\xbaH\t\x1a\a\x18\x80\xdd\xdb\x01(\x00R\atotalMs\x126\n" +
+	"\x10first_content_ms\x18\x05 \x01(\x05B\f\xbaH\t\x1a\a\x18\x80\xdd\xdb\x01(\x00R\x0efirstContentMs\"\xa3\x01\n" +
+	"\rStickyRouting\x12K\n" +
+	"\asources\x18\x01 \x03(\x0e2\x1a.tokenbill.v1.StickySourceB\x15\xbaH\x12\x92\x01\x0f\b\x01\x10\x03\x18\x01\"\a\x82\x01\x04\x10\x01 \x00R\asources\x12E\n" +
+	"\x06header\x18\x02 \x01(\tB-\xbaH*r(2&^$|^[!#$%&'*+\\-.^_`|~0-9A-Za-z]{1,64}$R\x06header\"r\n" +
+	"\aRouting\x122\n" +
+	"\x0ehedge_after_ms\x18\x01 \x01(\x05B\f\xbaH\t\x1a\a\x18\x80\xdd\xdb\x01(\x00R\fhedgeAfterMs\x123\n" +
+	"\x06sticky\x18\x02 \x01(\v2\x1b.tokenbill.v1.StickyRoutingR\x06sticky\"\xed\x02\n" +
 	"\fLogicalModel\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x13\n" +
 	"\x05ve_id\x18\x02 \x01(\tR\x04veId\x12\x12\n" +
@@ -294,7 +500,13 @@ const file_tokenbill_v1_logical_model_proto_rawDesc = "" +
 	"createTime\x12;\n" +
 	"\vupdate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12\x12\n" +
-	"\x04etag\x18\b \x01(\tR\x04etagB\xbe\x01\n" +
+	"\x04etag\x18\b \x01(\tR\x04etag\x12/\n" +
+	"\arouting\x18\t \x01(\v2\x15.tokenbill.v1.RoutingR\arouting*\x83\x01\n" +
+	"\fStickySource\x12\x1d\n" +
+	"\x19STICKY_SOURCE_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12STICKY_SOURCE_USER\x10\x01\x12\"\n" +
+	"\x1eSTICKY_SOURCE_PROMPT_CACHE_KEY\x10\x02\x12\x18\n" +
+	"\x14STICKY_SOURCE_HEADER\x10\x03B\xbe\x01\n" +
 	"\x10com.tokenbill.v1B\x11LogicalModelProtoP\x01ZFgithub.com/tokenbill/tokenbill/clients/go/gen/tokenbill/v1;tokenbillv1\xa2\x02\x03TXX\xaa\x02\fTokenbill.V1\xca\x02\fTokenbill\\V1\xe2\x02\x18Tokenbill\\V1\\GPBMetadata\xea\x02\rTokenbill::V1b\x06proto3"
 
 var (
@@ -309,23 +521,31 @@ func file_tokenbill_v1_logical_model_proto_rawDescGZIP() []byte {
 	return file_tokenbill_v1_logical_model_proto_rawDescData
 }
 
-var file_tokenbill_v1_logical_model_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_tokenbill_v1_logical_model_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_tokenbill_v1_logical_model_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_tokenbill_v1_logical_model_proto_goTypes = []any{
-	(*Target)(nil),                // 0: tokenbill.v1.Target
-	(*Deadlines)(nil),             // 1: tokenbill.v1.Deadlines
-	(*LogicalModel)(nil),          // 2: tokenbill.v1.LogicalModel
-	(*timestamppb.Timestamp)(nil), // 3: google.protobuf.Timestamp
+	(StickySource)(0),             // 0: tokenbill.v1.StickySource
+	(*Target)(nil),                // 1: tokenbill.v1.Target
+	(*Deadlines)(nil),             // 2: tokenbill.v1.Deadlines
+	(*StickyRouting)(nil),         // 3: tokenbill.v1.StickyRouting
+	(*Routing)(nil),               // 4: tokenbill.v1.Routing
+	(*LogicalModel)(nil),          // 5: tokenbill.v1.LogicalModel
+	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
 }
 var file_tokenbill_v1_logical_model_proto_depIdxs = []int32{
-	0, // 0: tokenbill.v1.LogicalModel.targets:type_name -> tokenbill.v1.Target
-	1, // 1: tokenbill.v1.LogicalModel.deadlines:type_name -> tokenbill.v1.Deadlines
-	3, // 2: tokenbill.v1.LogicalModel.create_time:type_name -> google.protobuf.Timestamp
-	3, // 3: tokenbill.v1.LogicalModel.update_time:type_name -> google.protobuf.Timestamp
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	2, // 0: tokenbill.v1.Target.deadlines:type_name -> tokenbill.v1.Deadlines
+	0, // 1: tokenbill.v1.StickyRouting.sources:type_name -> tokenbill.v1.StickySource
+	3, // 2: tokenbill.v1.Routing.sticky:type_name -> tokenbill.v1.StickyRouting
+	1, // 3: tokenbill.v1.LogicalModel.targets:type_name -> tokenbill.v1.Target
+	2, // 4: tokenbill.v1.LogicalModel.deadlines:type_name -> tokenbill.v1.Deadlines
+	6, // 5: tokenbill.v1.LogicalModel.create_time:type_name -> google.protobuf.Timestamp
+	6, // 6: tokenbill.v1.LogicalModel.update_time:type_name -> google.protobuf.Timestamp
+	4, // 7: tokenbill.v1.LogicalModel.routing:type_name -> tokenbill.v1.Routing
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_tokenbill_v1_logical_model_proto_init() }
@@ -338,13 +558,14 @@ func file_tokenbill_v1_logical_model_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tokenbill_v1_logical_model_proto_rawDesc), len(file_tokenbill_v1_logical_model_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   3,
+			NumEnums:      1,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_tokenbill_v1_logical_model_proto_goTypes,
 		DependencyIndexes: file_tokenbill_v1_logical_model_proto_depIdxs,
+		EnumInfos:         file_tokenbill_v1_logical_model_proto_enumTypes,
 		MessageInfos:      file_tokenbill_v1_logical_model_proto_msgTypes,
 	}.Build()
 	File_tokenbill_v1_logical_model_proto = out.File

@@ -10,6 +10,7 @@ import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -21,6 +22,95 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+// ExclusionReason says why a target would not be asked first, or not at all.
+type ExclusionReason int32
+
+const (
+	// Never sent.
+	ExclusionReason_EXCLUSION_REASON_UNSPECIFIED ExclusionReason = 0
+	// The Physical Model is disabled.
+	ExclusionReason_EXCLUSION_REASON_MODEL_DISABLED ExclusionReason = 1
+	// The Provider is disabled.
+	ExclusionReason_EXCLUSION_REASON_PROVIDER_DISABLED ExclusionReason = 2
+	// The Physical Model has no price.
+	ExclusionReason_EXCLUSION_REASON_NO_PRICE ExclusionReason = 3
+	// The Provider's format is not routed to yet.
+	ExclusionReason_EXCLUSION_REASON_FORMAT_NOT_ROUTABLE ExclusionReason = 4
+	// The Physical Model failed lately and cools down.
+	ExclusionReason_EXCLUSION_REASON_MODEL_COOLING ExclusionReason = 5
+	// The Provider as a whole failed lately and cools down.
+	ExclusionReason_EXCLUSION_REASON_PROVIDER_COOLING ExclusionReason = 6
+	// Its Unit Limit is reached.
+	ExclusionReason_EXCLUSION_REASON_UNIT_LIMIT_REACHED ExclusionReason = 7
+	// Its Credit Limit is reached.
+	ExclusionReason_EXCLUSION_REASON_CREDIT_LIMIT_REACHED ExclusionReason = 8
+	// One of its rate limits is reached.
+	ExclusionReason_EXCLUSION_REASON_RATE_LIMITED ExclusionReason = 9
+	// An earlier tier has a target that can be asked.
+	ExclusionReason_EXCLUSION_REASON_EARLIER_TIER ExclusionReason = 10
+	// Its weight is 0: only as fallback.
+	ExclusionReason_EXCLUSION_REASON_FALLBACK_ONLY ExclusionReason = 11
+)
+
+// Enum value maps for ExclusionReason.
+var (
+	ExclusionReason_name = map[int32]string{
+		0:  "EXCLUSION_REASON_UNSPECIFIED",
+		1:  "EXCLUSION_REASON_MODEL_DISABLED",
+		2:  "EXCLUSION_REASON_PROVIDER_DISABLED",
+		3:  "EXCLUSION_REASON_NO_PRICE",
+		4:  "EXCLUSION_REASON_FORMAT_NOT_ROUTABLE",
+		5:  "EXCLUSION_REASON_MODEL_COOLING",
+		6:  "EXCLUSION_REASON_PROVIDER_COOLING",
+		7:  "EXCLUSION_REASON_UNIT_LIMIT_REACHED",
+		8:  "EXCLUSION_REASON_CREDIT_LIMIT_REACHED",
+		9:  "EXCLUSION_REASON_RATE_LIMITED",
+		10: "EXCLUSION_REASON_EARLIER_TIER",
+		11: "EXCLUSION_REASON_FALLBACK_ONLY",
+	}
+	ExclusionReason_value = map[string]int32{
+		"EXCLUSION_REASON_UNSPECIFIED":          0,
+		"EXCLUSION_REASON_MODEL_DISABLED":       1,
+		"EXCLUSION_REASON_PROVIDER_DISABLED":    2,
+		"EXCLUSION_REASON_NO_PRICE":             3,
+		"EXCLUSION_REASON_FORMAT_NOT_ROUTABLE":  4,
+		"EXCLUSION_REASON_MODEL_COOLING":        5,
+		"EXCLUSION_REASON_PROVIDER_COOLING":     6,
+		"EXCLUSION_REASON_UNIT_LIMIT_REACHED":   7,
+		"EXCLUSION_REASON_CREDIT_LIMIT_REACHED": 8,
+		"EXCLUSION_REASON_RATE_LIMITED":         9,
+		"EXCLUSION_REASON_EARLIER_TIER":         10,
+		"EXCLUSION_REASON_FALLBACK_ONLY":        11,
+	}
+)
+
+func (x ExclusionReason) Enum() *ExclusionReason {
+	p := new(ExclusionReason)
+	*p = x
+	return p
+}
+
+func (x ExclusionReason) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ExclusionReason) Descriptor() protoreflect.EnumDescriptor {
+	return file_tokenbill_v1_logical_model_service_proto_enumTypes[0].Descriptor()
+}
+
+func (ExclusionReason) Type() protoreflect.EnumType {
+	return &file_tokenbill_v1_logical_model_service_proto_enumTypes[0]
+}
+
+func (x ExclusionReason) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ExclusionReason.Descriptor instead.
+func (ExclusionReason) EnumDescriptor() ([]byte, []int) {
+	return file_tokenbill_v1_logical_model_service_proto_rawDescGZIP(), []int{0}
+}
 
 // CreateLogicalModelRequest describes the Logical Model to add.
 type CreateLogicalModelRequest struct {
@@ -34,7 +124,9 @@ type CreateLogicalModelRequest struct {
 	// Where it leads; each Physical Model at most once, and at least one with a weight above 0.
 	Targets []*Target `protobuf:"bytes,4,rep,name=targets,proto3" json:"targets,omitempty"`
 	// How long the phases of a request may take.
-	Deadlines     *Deadlines `protobuf:"bytes,5,opt,name=deadlines,proto3" json:"deadlines,omitempty"`
+	Deadlines *Deadlines `protobuf:"bytes,5,opt,name=deadlines,proto3" json:"deadlines,omitempty"`
+	// How the target of a request is chosen, beyond tiers and weights.
+	Routing       *Routing `protobuf:"bytes,6,opt,name=routing,proto3" json:"routing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -100,6 +192,13 @@ func (x *CreateLogicalModelRequest) GetTargets() []*Target {
 func (x *CreateLogicalModelRequest) GetDeadlines() *Deadlines {
 	if x != nil {
 		return x.Deadlines
+	}
+	return nil
+}
+
+func (x *CreateLogicalModelRequest) GetRouting() *Routing {
+	if x != nil {
+		return x.Routing
 	}
 	return nil
 }
@@ -419,7 +518,9 @@ type UpdateLogicalModelRequest struct {
 	// New targets, replacing the old ones whole.
 	Targets *TargetList `protobuf:"bytes,4,opt,name=targets,proto3" json:"targets,omitempty"`
 	// New deadlines, replacing the old ones whole.
-	Deadlines     *Deadlines `protobuf:"bytes,5,opt,name=deadlines,proto3" json:"deadlines,omitempty"`
+	Deadlines *Deadlines `protobuf:"bytes,5,opt,name=deadlines,proto3" json:"deadlines,omitempty"`
+	// New routing settings, replacing the old ones whole.
+	Routing       *Routing `protobuf:"bytes,6,opt,name=routing,proto3" json:"routing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -485,6 +586,13 @@ func (x *UpdateLogicalModelRequest) GetTargets() *TargetList {
 func (x *UpdateLogicalModelRequest) GetDeadlines() *Deadlines {
 	if x != nil {
 		return x.Deadlines
+	}
+	return nil
+}
+
+func (x *UpdateLogicalModelRequest) GetRouting() *Routing {
+	if x != nil {
+		return x.Routing
 	}
 	return nil
 }
@@ -627,11 +735,321 @@ func (*DeleteLogicalModelResponse) Descriptor() ([]byte, []int) {
 	return file_tokenbill_v1_logical_model_service_proto_rawDescGZIP(), []int{10}
 }
 
+// DryRunRequest names a VE and a model, and what of a request matters for its way.
+type DryRunRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The VE.
+	VeId string `protobuf:"bytes,1,opt,name=ve_id,json=veId,proto3" json:"ve_id,omitempty"`
+	// The model name as clients send it.
+	Model string `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
+	// The key that a request with sticky routing would have, if any.
+	StickyKey     string `protobuf:"bytes,3,opt,name=sticky_key,json=stickyKey,proto3" json:"sticky_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DryRunRequest) Reset() {
+	*x = DryRunRequest{}
+	mi := &file_tokenbill_v1_logical_model_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DryRunRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DryRunRequest) ProtoMessage() {}
+
+func (x *DryRunRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tokenbill_v1_logical_model_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DryRunRequest.ProtoReflect.Descriptor instead.
+func (*DryRunRequest) Descriptor() ([]byte, []int) {
+	return file_tokenbill_v1_logical_model_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *DryRunRequest) GetVeId() string {
+	if x != nil {
+		return x.VeId
+	}
+	return ""
+}
+
+func (x *DryRunRequest) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *DryRunRequest) GetStickyKey() string {
+	if x != nil {
+		return x.StickyKey
+	}
+	return ""
+}
+
+// Exclusion is one reason why a target would not be asked first.
+type Exclusion struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The reason.
+	Reason ExclusionReason `protobuf:"varint,1,opt,name=reason,proto3,enum=tokenbill.v1.ExclusionReason" json:"reason,omitempty"`
+	// When it is over, if that is known.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// In words.
+	Detail        string `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Exclusion) Reset() {
+	*x = Exclusion{}
+	mi := &file_tokenbill_v1_logical_model_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Exclusion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Exclusion) ProtoMessage() {}
+
+func (x *Exclusion) ProtoReflect() protoreflect.Message {
+	mi := &file_tokenbill_v1_logical_model_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Exclusion.ProtoReflect.Descriptor instead.
+func (*Exclusion) Descriptor() ([]byte, []int) {
+	return file_tokenbill_v1_logical_model_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Exclusion) GetReason() ExclusionReason {
+	if x != nil {
+		return x.Reason
+	}
+	return ExclusionReason_EXCLUSION_REASON_UNSPECIFIED
+}
+
+func (x *Exclusion) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *Exclusion) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+// DryRunTarget is one target as it stands.
+type DryRunTarget struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The Physical Model.
+	PhysicalModelId string `protobuf:"bytes,1,opt,name=physical_model_id,json=physicalModelId,proto3" json:"physical_model_id,omitempty"`
+	// Its Provider.
+	ProviderId string `protobuf:"bytes,2,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
+	// The priority tier.
+	Tier int32 `protobuf:"varint,3,opt,name=tier,proto3" json:"tier,omitempty"`
+	// The weight as set.
+	Weight int32 `protobuf:"varint,4,opt,name=weight,proto3" json:"weight,omitempty"`
+	// The part of its weight that counts now, from 0 to 1: less than 1 while it fails or is slow compared with its siblings.
+	HealthShare float64 `protobuf:"fixed64,5,opt,name=health_share,json=healthShare,proto3" json:"health_share,omitempty"`
+	// The probability that it is asked first, from 0 to 1.
+	Probability float64 `protobuf:"fixed64,6,opt,name=probability,proto3" json:"probability,omitempty"`
+	// Why it would not be asked first; empty if it may be.
+	Exclusions    []*Exclusion `protobuf:"bytes,7,rep,name=exclusions,proto3" json:"exclusions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DryRunTarget) Reset() {
+	*x = DryRunTarget{}
+	mi := &file_tokenbill_v1_logical_model_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DryRunTarget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DryRunTarget) ProtoMessage() {}
+
+func (x *DryRunTarget) ProtoReflect() protoreflect.Message {
+	mi := &file_tokenbill_v1_logical_model_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DryRunTarget.ProtoReflect.Descriptor instead.
+func (*DryRunTarget) Descriptor() ([]byte, []int) {
+	return file_tokenbill_v1_logical_model_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *DryRunTarget) GetPhysicalModelId() string {
+	if x != nil {
+		return x.PhysicalModelId
+	}
+	return ""
+}
+
+func (x *DryRunTarget) GetProviderId() string {
+	if x != nil {
+		return x.ProviderId
+	}
+	return ""
+}
+
+func (x *DryRunTarget) GetTier() int32 {
+	if x != nil {
+		return x.Tier
+	}
+	return 0
+}
+
+func (x *DryRunTarget) GetWeight() int32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *DryRunTarget) GetHealthShare() float64 {
+	if x != nil {
+		return x.HealthShare
+	}
+	return 0
+}
+
+func (x *DryRunTarget) GetProbability() float64 {
+	if x != nil {
+		return x.Probability
+	}
+	return 0
+}
+
+func (x *DryRunTarget) GetExclusions() []*Exclusion {
+	if x != nil {
+		return x.Exclusions
+	}
+	return nil
+}
+
+// DryRunResponse tells what a request would meet.
+type DryRunResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The Logical Model.
+	LogicalModelId string `protobuf:"bytes,1,opt,name=logical_model_id,json=logicalModelId,proto3" json:"logical_model_id,omitempty"`
+	// The targets, by tier and weight.
+	Targets []*DryRunTarget `protobuf:"bytes,2,rep,name=targets,proto3" json:"targets,omitempty"`
+	// The code of the error that a request would get now, such as `insufficient_quota`; empty if it would be served.
+	ErrorCode string `protobuf:"bytes,3,opt,name=error_code,json=errorCode,proto3" json:"error_code,omitempty"`
+	// The same in words.
+	ErrorMessage string `protobuf:"bytes,4,opt,name=error_message,json=errorMessage,proto3" json:"error_message,omitempty"`
+	// The wallet.
+	Wallet        *Wallet `protobuf:"bytes,5,opt,name=wallet,proto3" json:"wallet,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DryRunResponse) Reset() {
+	*x = DryRunResponse{}
+	mi := &file_tokenbill_v1_logical_model_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DryRunResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DryRunResponse) ProtoMessage() {}
+
+func (x *DryRunResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tokenbill_v1_logical_model_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DryRunResponse.ProtoReflect.Descriptor instead.
+func (*DryRunResponse) Descriptor() ([]byte, []int) {
+	return file_tokenbill_v1_logical_model_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *DryRunResponse) GetLogicalModelId() string {
+	if x != nil {
+		return x.LogicalModelId
+	}
+	return ""
+}
+
+func (x *DryRunResponse) GetTargets() []*DryRunTarget {
+	if x != nil {
+		return x.Targets
+	}
+	return nil
+}
+
+func (x *DryRunResponse) GetErrorCode() string {
+	if x != nil {
+		return x.ErrorCode
+	}
+	return ""
+}
+
+func (x *DryRunResponse) GetErrorMessage() string {
+	if x != nil {
+		return x.ErrorMessage
+	}
+	return ""
+}
+
+func (x *DryRunResponse) GetWallet() *Wallet {
+	if x != nil {
+		return x.Wallet
+	}
+	return nil
+}
+
 var File_tokenbill_v1_logical_model_service_proto protoreflect.FileDescriptor
 
 const file_tokenbill_v1_logical_model_service_proto_rawDesc = "" +
 	"\n" +
-	"(tokenbill/v1/logical_model_service.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a tokenbill/v1/logical_model.proto\"\x9d\x02\n" +
+	"(tokenbill/v1/logical_model_service.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a tokenbill/v1/logical_model.proto\x1a#tokenbill/v1/virtual_endpoint.proto\"\xce\x02\n" +
 	"\x19CreateLogicalModelRequest\x12'\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\x12\x1e\n" +
@@ -639,7 +1057,8 @@ const file_tokenbill_v1_logical_model_service_proto_rawDesc = "" +
 	"\x04name\x18\x03 \x01(\tB0\xbaH-r+\x10\x01\x18\x80\x022$^[^\\p{Cc}]*[^\\p{Cc}\\p{Z}][^\\p{Cc}]*$R\x04name\x12:\n" +
 	"\atargets\x18\x04 \x03(\v2\x14.tokenbill.v1.TargetB\n" +
 	"\xbaH\a\x92\x01\x04\b\x01\x10@R\atargets\x125\n" +
-	"\tdeadlines\x18\x05 \x01(\v2\x17.tokenbill.v1.DeadlinesR\tdeadlines\"]\n" +
+	"\tdeadlines\x18\x05 \x01(\v2\x17.tokenbill.v1.DeadlinesR\tdeadlines\x12/\n" +
+	"\arouting\x18\x06 \x01(\v2\x15.tokenbill.v1.RoutingR\arouting\"]\n" +
 	"\x1aCreateLogicalModelResponse\x12?\n" +
 	"\rlogical_model\x18\x01 \x01(\v2\x1a.tokenbill.v1.LogicalModelR\flogicalModel\"3\n" +
 	"\x16GetLogicalModelRequest\x12\x19\n" +
@@ -657,26 +1076,70 @@ const file_tokenbill_v1_logical_model_service_proto_rawDesc = "" +
 	"\n" +
 	"TargetList\x12:\n" +
 	"\atargets\x18\x01 \x03(\v2\x14.tokenbill.v1.TargetB\n" +
-	"\xbaH\a\x92\x01\x04\b\x01\x10@R\atargets\"\x92\x02\n" +
+	"\xbaH\a\x92\x01\x04\b\x01\x10@R\atargets\"\xc3\x02\n" +
 	"\x19UpdateLogicalModelRequest\x12\x19\n" +
 	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\x12\x1b\n" +
 	"\x04etag\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12I\n" +
 	"\x04name\x18\x03 \x01(\tB0\xbaH-r+\x10\x01\x18\x80\x022$^[^\\p{Cc}]*[^\\p{Cc}\\p{Z}][^\\p{Cc}]*$H\x00R\x04name\x88\x01\x01\x122\n" +
 	"\atargets\x18\x04 \x01(\v2\x18.tokenbill.v1.TargetListR\atargets\x125\n" +
-	"\tdeadlines\x18\x05 \x01(\v2\x17.tokenbill.v1.DeadlinesR\tdeadlinesB\a\n" +
+	"\tdeadlines\x18\x05 \x01(\v2\x17.tokenbill.v1.DeadlinesR\tdeadlines\x12/\n" +
+	"\arouting\x18\x06 \x01(\v2\x15.tokenbill.v1.RoutingR\aroutingB\a\n" +
 	"\x05_name\"]\n" +
 	"\x1aUpdateLogicalModelResponse\x12?\n" +
 	"\rlogical_model\x18\x01 \x01(\v2\x1a.tokenbill.v1.LogicalModelR\flogicalModel\"S\n" +
 	"\x19DeleteLogicalModelRequest\x12\x19\n" +
 	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\x12\x1b\n" +
 	"\x04etag\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\"\x1c\n" +
-	"\x1aDeleteLogicalModelResponse2\xa0\x04\n" +
+	"\x1aDeleteLogicalModelResponse\"z\n" +
+	"\rDryRunRequest\x12\x1e\n" +
+	"\x05ve_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04veId\x12 \n" +
+	"\x05model\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x05model\x12'\n" +
+	"\n" +
+	"sticky_key\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tstickyKey\"\x91\x01\n" +
+	"\tExclusion\x125\n" +
+	"\x06reason\x18\x01 \x01(\x0e2\x1d.tokenbill.v1.ExclusionReasonR\x06reason\x125\n" +
+	"\bend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x16\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\"\x85\x02\n" +
+	"\fDryRunTarget\x12*\n" +
+	"\x11physical_model_id\x18\x01 \x01(\tR\x0fphysicalModelId\x12\x1f\n" +
+	"\vprovider_id\x18\x02 \x01(\tR\n" +
+	"providerId\x12\x12\n" +
+	"\x04tier\x18\x03 \x01(\x05R\x04tier\x12\x16\n" +
+	"\x06weight\x18\x04 \x01(\x05R\x06weight\x12!\n" +
+	"\fhealth_share\x18\x05 \x01(\x01R\vhealthShare\x12 \n" +
+	"\vprobability\x18\x06 \x01(\x01R\vprobability\x127\n" +
+	"\n" +
+	"exclusions\x18\a \x03(\v2\x17.tokenbill.v1.ExclusionR\n" +
+	"exclusions\"\xe2\x01\n" +
+	"\x0eDryRunResponse\x12(\n" +
+	"\x10logical_model_id\x18\x01 \x01(\tR\x0elogicalModelId\x124\n" +
+	"\atargets\x18\x02 \x03(\v2\x1a.tokenbill.v1.DryRunTargetR\atargets\x12\x1d\n" +
+	"\n" +
+	"error_code\x18\x03 \x01(\tR\terrorCode\x12#\n" +
+	"\rerror_message\x18\x04 \x01(\tR\ferrorMessage\x12,\n" +
+	"\x06wallet\x18\x05 \x01(\v2\x14.tokenbill.v1.WalletR\x06wallet*\xd2\x03\n" +
+	"\x0fExclusionReason\x12 \n" +
+	"\x1cEXCLUSION_REASON_UNSPECIFIED\x10\x00\x12#\n" +
+	"\x1fEXCLUSION_REASON_MODEL_DISABLED\x10\x01\x12&\n" +
+	"\"EXCLUSION_REASON_PROVIDER_DISABLED\x10\x02\x12\x1d\n" +
+	"\x19EXCLUSION_REASON_NO_PRICE\x10\x03\x12(\n" +
+	"$EXCLUSION_REASON_FORMAT_NOT_ROUTABLE\x10\x04\x12\"\n" +
+	"\x1eEXCLUSION_REASON_MODEL_COOLING\x10\x05\x12%\n" +
+	"!EXCLUSION_REASON_PROVIDER_COOLING\x10\x06\x12'\n" +
+	"#EXCLUSION_REASON_UNIT_LIMIT_REACHED\x10\a\x12)\n" +
+	"%EXCLUSION_REASON_CREDIT_LIMIT_REACHED\x10\b\x12!\n" +
+	"\x1dEXCLUSION_REASON_RATE_LIMITED\x10\t\x12!\n" +
+	"\x1dEXCLUSION_REASON_EARLIER_TIER\x10\n" +
+	"\x12\"\n" +
+	"\x1eEXCLUSION_REASON_FALLBACK_ONLY\x10\v2\xea\x04\n" +
 	"\x13LogicalModelService\x12g\n" +
 	"\x12CreateLogicalModel\x12'.tokenbill.v1.CreateLogicalModelRequest\x1a(.tokenbill.v1.CreateLogicalModelResponse\x12c\n" +
 	"\x0fGetLogicalModel\x12$.tokenbill.v1.GetLogicalModelRequest\x1a%.tokenbill.v1.GetLogicalModelResponse\"\x03\x90\x02\x01\x12i\n" +
 	"\x11ListLogicalModels\x12&.tokenbill.v1.ListLogicalModelsRequest\x1a'.tokenbill.v1.ListLogicalModelsResponse\"\x03\x90\x02\x01\x12g\n" +
 	"\x12UpdateLogicalModel\x12'.tokenbill.v1.UpdateLogicalModelRequest\x1a(.tokenbill.v1.UpdateLogicalModelResponse\x12g\n" +
-	"\x12DeleteLogicalModel\x12'.tokenbill.v1.DeleteLogicalModelRequest\x1a(.tokenbill.v1.DeleteLogicalModelResponseB\xc5\x01\n" +
+	"\x12DeleteLogicalModel\x12'.tokenbill.v1.DeleteLogicalModelRequest\x1a(.tokenbill.v1.DeleteLogicalModelResponse\x12H\n" +
+	"\x06DryRun\x12\x1b.tokenbill.v1.DryRunRequest\x1a\x1c.tokenbill.v1.DryRunResponse\"\x03\x90\x02\x01B\xc5\x01\n" +
 	"\x10com.tokenbill.v1B\x18LogicalModelServiceProtoP\x01ZFgithub.com/tokenbill/tokenbill/clients/go/gen/tokenbill/v1;tokenbillv1\xa2\x02\x03TXX\xaa\x02\fTokenbill.V1\xca\x02\fTokenbill\\V1\xe2\x02\x18Tokenbill\\V1\\GPBMetadata\xea\x02\rTokenbill::V1b\x06proto3"
 
 var (
@@ -691,48 +1154,66 @@ func file_tokenbill_v1_logical_model_service_proto_rawDescGZIP() []byte {
 	return file_tokenbill_v1_logical_model_service_proto_rawDescData
 }
 
-var file_tokenbill_v1_logical_model_service_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_tokenbill_v1_logical_model_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_tokenbill_v1_logical_model_service_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_tokenbill_v1_logical_model_service_proto_goTypes = []any{
-	(*CreateLogicalModelRequest)(nil),  // 0: tokenbill.v1.CreateLogicalModelRequest
-	(*CreateLogicalModelResponse)(nil), // 1: tokenbill.v1.CreateLogicalModelResponse
-	(*GetLogicalModelRequest)(nil),     // 2: tokenbill.v1.GetLogicalModelRequest
-	(*GetLogicalModelResponse)(nil),    // 3: tokenbill.v1.GetLogicalModelResponse
-	(*ListLogicalModelsRequest)(nil),   // 4: tokenbill.v1.ListLogicalModelsRequest
-	(*ListLogicalModelsResponse)(nil),  // 5: tokenbill.v1.ListLogicalModelsResponse
-	(*TargetList)(nil),                 // 6: tokenbill.v1.TargetList
-	(*UpdateLogicalModelRequest)(nil),  // 7: tokenbill.v1.UpdateLogicalModelRequest
-	(*UpdateLogicalModelResponse)(nil), // 8: tokenbill.v1.UpdateLogicalModelResponse
-	(*DeleteLogicalModelRequest)(nil),  // 9: tokenbill.v1.DeleteLogicalModelRequest
-	(*DeleteLogicalModelResponse)(nil), // 10: tokenbill.v1.DeleteLogicalModelResponse
-	(*Target)(nil),                     // 11: tokenbill.v1.Target
-	(*Deadlines)(nil),                  // 12: tokenbill.v1.Deadlines
-	(*LogicalModel)(nil),               // 13: tokenbill.v1.LogicalModel
+	(ExclusionReason)(0),               // 0: tokenbill.v1.ExclusionReason
+	(*CreateLogicalModelRequest)(nil),  // 1: tokenbill.v1.CreateLogicalModelRequest
+	(*CreateLogicalModelResponse)(nil), // 2: tokenbill.v1.CreateLogicalModelResponse
+	(*GetLogicalModelRequest)(nil),     // 3: tokenbill.v1.GetLogicalModelRequest
+	(*GetLogicalModelResponse)(nil),    // 4: tokenbill.v1.GetLogicalModelResponse
+	(*ListLogicalModelsRequest)(nil),   // 5: tokenbill.v1.ListLogicalModelsRequest
+	(*ListLogicalModelsResponse)(nil),  // 6: tokenbill.v1.ListLogicalModelsResponse
+	(*TargetList)(nil),                 // 7: tokenbill.v1.TargetList
+	(*UpdateLogicalModelRequest)(nil),  // 8: tokenbill.v1.UpdateLogicalModelRequest
+	(*UpdateLogicalModelResponse)(nil), // 9: tokenbill.v1.UpdateLogicalModelResponse
+	(*DeleteLogicalModelRequest)(nil),  // 10: tokenbill.v1.DeleteLogicalModelRequest
+	(*DeleteLogicalModelResponse)(nil), // 11: tokenbill.v1.DeleteLogicalModelResponse
+	(*DryRunRequest)(nil),              // 12: tokenbill.v1.DryRunRequest
+	(*Exclusion)(nil),                  // 13: tokenbill.v1.Exclusion
+	(*DryRunTarget)(nil),               // 14: tokenbill.v1.DryRunTarget
+	(*DryRunResponse)(nil),             // 15: tokenbill.v1.DryRunResponse
+	(*Target)(nil),                     // 16: tokenbill.v1.Target
+	(*Deadlines)(nil),                  // 17: tokenbill.v1.Deadlines
+	(*Routing)(nil),                    // 18: tokenbill.v1.Routing
+	(*LogicalModel)(nil),               // 19: tokenbill.v1.LogicalModel
+	(*timestamppb.Timestamp)(nil),      // 20: google.protobuf.Timestamp
+	(*Wallet)(nil),                     // 21: tokenbill.v1.Wallet
 }
 var file_tokenbill_v1_logical_model_service_proto_depIdxs = []int32{
-	11, // 0: tokenbill.v1.CreateLogicalModelRequest.targets:type_name -> tokenbill.v1.Target
-	12, // 1: tokenbill.v1.CreateLogicalModelRequest.deadlines:type_name -> tokenbill.v1.Deadlines
-	13, // 2: tokenbill.v1.CreateLogicalModelResponse.logical_model:type_name -> tokenbill.v1.LogicalModel
-	13, // 3: tokenbill.v1.GetLogicalModelResponse.logical_model:type_name -> tokenbill.v1.LogicalModel
-	13, // 4: tokenbill.v1.ListLogicalModelsResponse.logical_models:type_name -> tokenbill.v1.LogicalModel
-	11, // 5: tokenbill.v1.TargetList.targets:type_name -> tokenbill.v1.Target
-	6,  // 6: tokenbill.v1.UpdateLogicalModelRequest.targets:type_name -> tokenbill.v1.TargetList
-	12, // 7: tokenbill.v1.UpdateLogicalModelRequest.deadlines:type_name -> tokenbill.v1.Deadlines
-	13, // 8: tokenbill.v1.UpdateLogicalModelResponse.logical_model:type_name -> tokenbill.v1.LogicalModel
-	0,  // 9: tokenbill.v1.LogicalModelService.CreateLogicalModel:input_type -> tokenbill.v1.CreateLogicalModelRequest
-	2,  // 10: tokenbill.v1.LogicalModelService.GetLogicalModel:input_type -> tokenbill.v1.GetLogicalModelRequest
-	4,  // 11: tokenbill.v1.LogicalModelService.ListLogicalModels:input_type -> tokenbill.v1.ListLogicalModelsRequest
-	7,  // 12: tokenbill.v1.LogicalModelService.UpdateLogicalModel:input_type -> tokenbill.v1.UpdateLogicalModelRequest
-	9,  // 13: tokenbill.v1.LogicalModelService.DeleteLogicalModel:input_type -> tokenbill.v1.DeleteLogicalModelRequest
-	1,  // 14: tokenbill.v1.LogicalModelService.CreateLogicalModel:output_type -> tokenbill.v1.CreateLogicalModelResponse
-	3,  // 15: tokenbill.v1.LogicalModelService.GetLogicalModel:output_type -> tokenbill.v1.GetLogicalModelResponse
-	5,  // 16: tokenbill.v1.LogicalModelService.ListLogicalModels:output_type -> tokenbill.v1.ListLogicalModelsResponse
-	8,  // 17: tokenbill.v1.LogicalModelService.UpdateLogicalModel:output_type -> tokenbill.v1.UpdateLogicalModelResponse
-	10, // 18: tokenbill.v1.LogicalModelService.DeleteLogicalModel:output_type -> tokenbill.v1.DeleteLogicalModelResponse
-	14, // [14:19] is the sub-list for method output_type
-	9,  // [9:14] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	16, // 0: tokenbill.v1.CreateLogicalModelRequest.targets:type_name -> tokenbill.v1.Target
+	17, // 1: tokenbill.v1.CreateLogicalModelRequest.deadlines:type_name -> tokenbill.v1.Deadlines
+	18, // 2: tokenbill.v1.CreateLogicalModelRequest.routing:type_name -> tokenbill.v1.Routing
+	19, // 3: tokenbill.v1.CreateLogicalModelResponse.logical_model:type_name -> tokenbill.v1.LogicalModel
+	19, // 4: tokenbill.v1.GetLogicalModelResponse.logical_model:type_name -> tokenbill.v1.LogicalModel
+	19, // 5: tokenbill.v1.ListLogicalModelsResponse.logical_models:type_name -> tokenbill.v1.LogicalModel
+	16, // 6: tokenbill.v1.TargetList.targets:type_name -> tokenbill.v1.Target
+	7,  // 7: tokenbill.v1.UpdateLogicalModelRequest.targets:type_name -> tokenbill.v1.TargetList
+	17, // 8: tokenbill.v1.UpdateLogicalModelRequest.deadlines:type_name -> tokenbill.v1.Deadlines
+	18, // 9: tokenbill.v1.UpdateLogicalModelRequest.routing:type_name -> tokenbill.v1.Routing
+	19, // 10: tokenbill.v1.UpdateLogicalModelResponse.logical_model:type_name -> tokenbill.v1.LogicalModel
+	0,  // 11: tokenbill.v1.Exclusion.reason:type_name -> tokenbill.v1.ExclusionReason
+	20, // 12: tokenbill.v1.Exclusion.end_time:type_name -> google.protobuf.Timestamp
+	13, // 13: tokenbill.v1.DryRunTarget.exclusions:type_name -> tokenbill.v1.Exclusion
+	14, // 14: tokenbill.v1.DryRunResponse.targets:type_name -> tokenbill.v1.DryRunTarget
+	21, // 15: tokenbill.v1.DryRunResponse.wallet:type_name -> tokenbill.v1.Wallet
+	1,  // 16: tokenbill.v1.LogicalModelService.CreateLogicalModel:input_type -> tokenbill.v1.CreateLogicalModelRequest
+	3,  // 17: tokenbill.v1.LogicalModelService.GetLogicalModel:input_type -> tokenbill.v1.GetLogicalModelRequest
+	5,  // 18: tokenbill.v1.LogicalModelService.ListLogicalModels:input_type -> tokenbill.v1.ListLogicalModelsRequest
+	8,  // 19: tokenbill.v1.LogicalModelService.UpdateLogicalModel:input_type -> tokenbill.v1.UpdateLogicalModelRequest
+	10, // 20: tokenbill.v1.LogicalModelService.DeleteLogicalModel:input_type -> tokenbill.v1.DeleteLogicalModelRequest
+	12, // 21: tokenbill.v1.LogicalModelService.DryRun:input_type -> tokenbill.v1.DryRunRequest
+	2,  // 22: tokenbill.v1.LogicalModelService.CreateLogicalModel:output_type -> tokenbill.v1.CreateLogicalModelResponse
+	4,  // 23: tokenbill.v1.LogicalModelService.GetLogicalModel:output_type -> tokenbill.v1.GetLogicalModelResponse
+	6,  // 24: tokenbill.v1.LogicalModelService.ListLogicalModels:output_type -> tokenbill.v1.ListLogicalModelsResponse
+	9,  // 25: tokenbill.v1.LogicalModelService.UpdateLogicalModel:output_type -> tokenbill.v1.UpdateLogicalModelResponse
+	11, // 26: tokenbill.v1.LogicalModelService.DeleteLogicalModel:output_type -> tokenbill.v1.DeleteLogicalModelResponse
+	15, // 27: tokenbill.v1.LogicalModelService.DryRun:output_type -> tokenbill.v1.DryRunResponse
+	22, // [22:28] is the sub-list for method output_type
+	16, // [16:22] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_tokenbill_v1_logical_model_service_proto_init() }
@@ -741,19 +1222,21 @@ func file_tokenbill_v1_logical_model_service_proto_init() {
 		return
 	}
 	file_tokenbill_v1_logical_model_proto_init()
+	file_tokenbill_v1_virtual_endpoint_proto_init()
 	file_tokenbill_v1_logical_model_service_proto_msgTypes[7].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tokenbill_v1_logical_model_service_proto_rawDesc), len(file_tokenbill_v1_logical_model_service_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   11,
+			NumEnums:      1,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_tokenbill_v1_logical_model_service_proto_goTypes,
 		DependencyIndexes: file_tokenbill_v1_logical_model_service_proto_depIdxs,
+		EnumInfos:         file_tokenbill_v1_logical_model_service_proto_enumTypes,
 		MessageInfos:      file_tokenbill_v1_logical_model_service_proto_msgTypes,
 	}.Build()
 	File_tokenbill_v1_logical_model_service_proto = out.File

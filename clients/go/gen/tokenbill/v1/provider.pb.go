@@ -878,7 +878,9 @@ type PhysicalModel struct {
 	// The present version; give it back on update to notice a change in between.
 	Etag string `protobuf:"bytes,12,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Where it stands at its limits, as of this answer: one entry for each limit that it has.
-	LimitStates   []*PhysicalModelLimitState `protobuf:"bytes,13,rep,name=limit_states,json=limitStates,proto3" json:"limit_states,omitempty"`
+	LimitStates []*PhysicalModelLimitState `protobuf:"bytes,13,rep,name=limit_states,json=limitStates,proto3" json:"limit_states,omitempty"`
+	// How fast it may be used by all VEs together. At a limit it is passed over.
+	RateLimits    *RateLimits `protobuf:"bytes,14,opt,name=rate_limits,json=rateLimits,proto3" json:"rate_limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1004,11 +1006,18 @@ func (x *PhysicalModel) GetLimitStates() []*PhysicalModelLimitState {
 	return nil
 }
 
+func (x *PhysicalModel) GetRateLimits() *RateLimits {
+	if x != nil {
+		return x.RateLimits
+	}
+	return nil
+}
+
 var File_tokenbill_v1_provider_proto protoreflect.FileDescriptor
 
 const file_tokenbill_v1_provider_proto_rawDesc = "" +
 	"\n" +
-	"\x1btokenbill/v1/provider.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18tokenbill/v1/meter.proto\"\xfe\x02\n" +
+	"\x1btokenbill/v1/provider.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18tokenbill/v1/meter.proto\x1a\x1dtokenbill/v1/rate_limit.proto\"\xfe\x02\n" +
 	"\x13ProviderCredentials\x12!\n" +
 	"\aapi_key\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\x80@R\x06apiKey\x123\n" +
 	"\x11aws_access_key_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\x02R\x0eawsAccessKeyId\x12;\n" +
@@ -1062,7 +1071,7 @@ const file_tokenbill_v1_provider_proto_rawDesc = "" +
 	"\bdetailed\x18\x04 \x01(\v2\x1b.tokenbill.v1.DetailedPriceH\x00R\bdetailed\x12;\n" +
 	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTimeB\x06\n" +
-	"\x04kind\"\xba\x04\n" +
+	"\x04kind\"\xf5\x04\n" +
 	"\rPhysicalModel\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n" +
 	"\vprovider_id\x18\x02 \x01(\tR\n" +
@@ -1081,7 +1090,9 @@ const file_tokenbill_v1_provider_proto_rawDesc = "" +
 	"\vupdate_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12\x12\n" +
 	"\x04etag\x18\f \x01(\tR\x04etag\x12H\n" +
-	"\flimit_states\x18\r \x03(\v2%.tokenbill.v1.PhysicalModelLimitStateR\vlimitStates*\xaf\x01\n" +
+	"\flimit_states\x18\r \x03(\v2%.tokenbill.v1.PhysicalModelLimitStateR\vlimitStates\x129\n" +
+	"\vrate_limits\x18\x0e \x01(\v2\x18.tokenbill.v1.RateLimitsR\n" +
+	"rateLimits*\xaf\x01\n" +
 	"\x0eProviderFormat\x12\x1f\n" +
 	"\x1bPROVIDER_FORMAT_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16PROVIDER_FORMAT_OPENAI\x10\x01\x12 \n" +
@@ -1135,6 +1146,7 @@ var file_tokenbill_v1_provider_proto_goTypes = []any{
 	(UnitKind)(0),                   // 13: tokenbill.v1.UnitKind
 	(*SimplePrice)(nil),             // 14: tokenbill.v1.SimplePrice
 	(*DetailedPrice)(nil),           // 15: tokenbill.v1.DetailedPrice
+	(*RateLimits)(nil),              // 16: tokenbill.v1.RateLimits
 }
 var file_tokenbill_v1_provider_proto_depIdxs = []int32{
 	0,  // 0: tokenbill.v1.Provider.format:type_name -> tokenbill.v1.ProviderFormat
@@ -1158,11 +1170,12 @@ var file_tokenbill_v1_provider_proto_depIdxs = []int32{
 	12, // 18: tokenbill.v1.PhysicalModel.create_time:type_name -> google.protobuf.Timestamp
 	12, // 19: tokenbill.v1.PhysicalModel.update_time:type_name -> google.protobuf.Timestamp
 	8,  // 20: tokenbill.v1.PhysicalModel.limit_states:type_name -> tokenbill.v1.PhysicalModelLimitState
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	16, // 21: tokenbill.v1.PhysicalModel.rate_limits:type_name -> tokenbill.v1.RateLimits
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_tokenbill_v1_provider_proto_init() }
@@ -1171,6 +1184,7 @@ func file_tokenbill_v1_provider_proto_init() {
 		return
 	}
 	file_tokenbill_v1_meter_proto_init()
+	file_tokenbill_v1_rate_limit_proto_init()
 	file_tokenbill_v1_provider_proto_msgTypes[5].OneofWrappers = []any{
 		(*Price_Simple)(nil),
 		(*Price_Detailed)(nil),

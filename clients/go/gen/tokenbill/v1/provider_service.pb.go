@@ -943,7 +943,9 @@ type CreatePhysicalModelRequest struct {
 	// Stops the model after a number of Units.
 	UnitLimit *UnitLimit `protobuf:"bytes,8,opt,name=unit_limit,json=unitLimit,proto3" json:"unit_limit,omitempty"`
 	// Stops the model after a number of Credits.
-	CreditLimit   *CreditLimit `protobuf:"bytes,9,opt,name=credit_limit,json=creditLimit,proto3" json:"credit_limit,omitempty"`
+	CreditLimit *CreditLimit `protobuf:"bytes,9,opt,name=credit_limit,json=creditLimit,proto3" json:"credit_limit,omitempty"`
+	// How fast it may be used by all VEs together.
+	RateLimits    *RateLimits `protobuf:"bytes,10,opt,name=rate_limits,json=rateLimits,proto3" json:"rate_limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1048,6 +1050,13 @@ func (x *CreatePhysicalModelRequest) GetUnitLimit() *UnitLimit {
 func (x *CreatePhysicalModelRequest) GetCreditLimit() *CreditLimit {
 	if x != nil {
 		return x.CreditLimit
+	}
+	return nil
+}
+
+func (x *CreatePhysicalModelRequest) GetRateLimits() *RateLimits {
+	if x != nil {
+		return x.RateLimits
 	}
 	return nil
 }
@@ -1357,8 +1366,10 @@ type UpdatePhysicalModelRequest struct {
 	RemoveUnitLimit bool `protobuf:"varint,11,opt,name=remove_unit_limit,json=removeUnitLimit,proto3" json:"remove_unit_limit,omitempty"`
 	// True: the model has no Credit Limit any more. Not together with `credit_limit`.
 	RemoveCreditLimit bool `protobuf:"varint,12,opt,name=remove_credit_limit,json=removeCreditLimit,proto3" json:"remove_credit_limit,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// New rate limits, replacing the old ones whole; an empty message means none.
+	RateLimits    *RateLimits `protobuf:"bytes,13,opt,name=rate_limits,json=rateLimits,proto3" json:"rate_limits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdatePhysicalModelRequest) Reset() {
@@ -1484,6 +1495,13 @@ func (x *UpdatePhysicalModelRequest) GetRemoveCreditLimit() bool {
 		return x.RemoveCreditLimit
 	}
 	return false
+}
+
+func (x *UpdatePhysicalModelRequest) GetRateLimits() *RateLimits {
+	if x != nil {
+		return x.RateLimits
+	}
+	return nil
 }
 
 type isUpdatePhysicalModelRequest_Price interface {
@@ -1765,7 +1783,7 @@ var File_tokenbill_v1_provider_service_proto protoreflect.FileDescriptor
 
 const file_tokenbill_v1_provider_service_proto_rawDesc = "" +
 	"\n" +
-	"#tokenbill/v1/provider_service.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a\x18tokenbill/v1/meter.proto\x1a\x1btokenbill/v1/provider.proto\"\x9f\x05\n" +
+	"#tokenbill/v1/provider_service.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a\x18tokenbill/v1/meter.proto\x1a\x1btokenbill/v1/provider.proto\x1a\x1dtokenbill/v1/rate_limit.proto\"\x9f\x05\n" +
 	"\x15CreateProviderRequest\x12'\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\x12D\n" +
@@ -1836,7 +1854,7 @@ const file_tokenbill_v1_provider_service_proto_rawDesc = "" +
 	"\vhttp_status\x18\x03 \x01(\x05R\n" +
 	"httpStatus\x12\x1f\n" +
 	"\vduration_ms\x18\x04 \x01(\x05R\n" +
-	"durationMs\"\xce\x04\n" +
+	"durationMs\"\x89\x05\n" +
 	"\x1aCreatePhysicalModelRequest\x12'\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\x12*\n" +
@@ -1849,7 +1867,10 @@ const file_tokenbill_v1_provider_service_proto_rawDesc = "" +
 	"\x11max_output_tokens\x18\a \x01(\x03B\f\xbaH\t\"\a\x18\x80\xc2\xd7/(\x00R\x0fmaxOutputTokens\x126\n" +
 	"\n" +
 	"unit_limit\x18\b \x01(\v2\x17.tokenbill.v1.UnitLimitR\tunitLimit\x12<\n" +
-	"\fcredit_limit\x18\t \x01(\v2\x19.tokenbill.v1.CreditLimitR\vcreditLimitB\a\n" +
+	"\fcredit_limit\x18\t \x01(\v2\x19.tokenbill.v1.CreditLimitR\vcreditLimit\x129\n" +
+	"\vrate_limits\x18\n" +
+	" \x01(\v2\x18.tokenbill.v1.RateLimitsR\n" +
+	"rateLimitsB\a\n" +
 	"\x05price\"a\n" +
 	"\x1bCreatePhysicalModelResponse\x12B\n" +
 	"\x0ephysical_model\x18\x01 \x01(\v2\x1b.tokenbill.v1.PhysicalModelR\rphysicalModel\"4\n" +
@@ -1865,7 +1886,7 @@ const file_tokenbill_v1_provider_service_proto_rawDesc = "" +
 	"providerId\"\x8a\x01\n" +
 	"\x1aListPhysicalModelsResponse\x12D\n" +
 	"\x0fphysical_models\x18\x01 \x03(\v2\x1b.tokenbill.v1.PhysicalModelR\x0ephysicalModels\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xfa\x05\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb5\x06\n" +
 	"\x1aUpdatePhysicalModelRequest\x12\x19\n" +
 	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\x12\x1b\n" +
 	"\x04etag\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12I\n" +
@@ -1880,7 +1901,9 @@ const file_tokenbill_v1_provider_service_proto_rawDesc = "" +
 	"\fcredit_limit\x18\n" +
 	" \x01(\v2\x19.tokenbill.v1.CreditLimitR\vcreditLimit\x12*\n" +
 	"\x11remove_unit_limit\x18\v \x01(\bR\x0fremoveUnitLimit\x12.\n" +
-	"\x13remove_credit_limit\x18\f \x01(\bR\x11removeCreditLimitB\a\n" +
+	"\x13remove_credit_limit\x18\f \x01(\bR\x11removeCreditLimit\x129\n" +
+	"\vrate_limits\x18\r \x01(\v2\x18.tokenbill.v1.RateLimitsR\n" +
+	"rateLimitsB\a\n" +
 	"\x05priceB\a\n" +
 	"\x05_nameB\x10\n" +
 	"\x0e_upstream_nameB\x14\n" +
@@ -1982,8 +2005,9 @@ var file_tokenbill_v1_provider_service_proto_goTypes = []any{
 	(*DetailedPrice)(nil),               // 33: tokenbill.v1.DetailedPrice
 	(*UnitLimit)(nil),                   // 34: tokenbill.v1.UnitLimit
 	(*CreditLimit)(nil),                 // 35: tokenbill.v1.CreditLimit
-	(*PhysicalModel)(nil),               // 36: tokenbill.v1.PhysicalModel
-	(*Price)(nil),                       // 37: tokenbill.v1.Price
+	(*RateLimits)(nil),                  // 36: tokenbill.v1.RateLimits
+	(*PhysicalModel)(nil),               // 37: tokenbill.v1.PhysicalModel
+	(*Price)(nil),                       // 38: tokenbill.v1.Price
 }
 var file_tokenbill_v1_provider_service_proto_depIdxs = []int32{
 	28, // 0: tokenbill.v1.CreateProviderRequest.format:type_name -> tokenbill.v1.ProviderFormat
@@ -2003,44 +2027,46 @@ var file_tokenbill_v1_provider_service_proto_depIdxs = []int32{
 	33, // 14: tokenbill.v1.CreatePhysicalModelRequest.detailed_price:type_name -> tokenbill.v1.DetailedPrice
 	34, // 15: tokenbill.v1.CreatePhysicalModelRequest.unit_limit:type_name -> tokenbill.v1.UnitLimit
 	35, // 16: tokenbill.v1.CreatePhysicalModelRequest.credit_limit:type_name -> tokenbill.v1.CreditLimit
-	36, // 17: tokenbill.v1.CreatePhysicalModelResponse.physical_model:type_name -> tokenbill.v1.PhysicalModel
-	36, // 18: tokenbill.v1.GetPhysicalModelResponse.physical_model:type_name -> tokenbill.v1.PhysicalModel
-	36, // 19: tokenbill.v1.ListPhysicalModelsResponse.physical_models:type_name -> tokenbill.v1.PhysicalModel
-	32, // 20: tokenbill.v1.UpdatePhysicalModelRequest.simple_price:type_name -> tokenbill.v1.SimplePrice
-	33, // 21: tokenbill.v1.UpdatePhysicalModelRequest.detailed_price:type_name -> tokenbill.v1.DetailedPrice
-	34, // 22: tokenbill.v1.UpdatePhysicalModelRequest.unit_limit:type_name -> tokenbill.v1.UnitLimit
-	35, // 23: tokenbill.v1.UpdatePhysicalModelRequest.credit_limit:type_name -> tokenbill.v1.CreditLimit
-	36, // 24: tokenbill.v1.UpdatePhysicalModelResponse.physical_model:type_name -> tokenbill.v1.PhysicalModel
-	37, // 25: tokenbill.v1.ListPricesResponse.prices:type_name -> tokenbill.v1.Price
-	1,  // 26: tokenbill.v1.ProviderService.CreateProvider:input_type -> tokenbill.v1.CreateProviderRequest
-	3,  // 27: tokenbill.v1.ProviderService.GetProvider:input_type -> tokenbill.v1.GetProviderRequest
-	5,  // 28: tokenbill.v1.ProviderService.ListProviders:input_type -> tokenbill.v1.ListProvidersRequest
-	7,  // 29: tokenbill.v1.ProviderService.UpdateProvider:input_type -> tokenbill.v1.UpdateProviderRequest
-	10, // 30: tokenbill.v1.ProviderService.DeleteProvider:input_type -> tokenbill.v1.DeleteProviderRequest
-	12, // 31: tokenbill.v1.ProviderService.TestProvider:input_type -> tokenbill.v1.TestProviderRequest
-	14, // 32: tokenbill.v1.ProviderService.CreatePhysicalModel:input_type -> tokenbill.v1.CreatePhysicalModelRequest
-	16, // 33: tokenbill.v1.ProviderService.GetPhysicalModel:input_type -> tokenbill.v1.GetPhysicalModelRequest
-	18, // 34: tokenbill.v1.ProviderService.ListPhysicalModels:input_type -> tokenbill.v1.ListPhysicalModelsRequest
-	20, // 35: tokenbill.v1.ProviderService.UpdatePhysicalModel:input_type -> tokenbill.v1.UpdatePhysicalModelRequest
-	22, // 36: tokenbill.v1.ProviderService.DeletePhysicalModel:input_type -> tokenbill.v1.DeletePhysicalModelRequest
-	24, // 37: tokenbill.v1.ProviderService.ListPrices:input_type -> tokenbill.v1.ListPricesRequest
-	2,  // 38: tokenbill.v1.ProviderService.CreateProvider:output_type -> tokenbill.v1.CreateProviderResponse
-	4,  // 39: tokenbill.v1.ProviderService.GetProvider:output_type -> tokenbill.v1.GetProviderResponse
-	6,  // 40: tokenbill.v1.ProviderService.ListProviders:output_type -> tokenbill.v1.ListProvidersResponse
-	9,  // 41: tokenbill.v1.ProviderService.UpdateProvider:output_type -> tokenbill.v1.UpdateProviderResponse
-	11, // 42: tokenbill.v1.ProviderService.DeleteProvider:output_type -> tokenbill.v1.DeleteProviderResponse
-	13, // 43: tokenbill.v1.ProviderService.TestProvider:output_type -> tokenbill.v1.TestProviderResponse
-	15, // 44: tokenbill.v1.ProviderService.CreatePhysicalModel:output_type -> tokenbill.v1.CreatePhysicalModelResponse
-	17, // 45: tokenbill.v1.ProviderService.GetPhysicalModel:output_type -> tokenbill.v1.GetPhysicalModelResponse
-	19, // 46: tokenbill.v1.ProviderService.ListPhysicalModels:output_type -> tokenbill.v1.ListPhysicalModelsResponse
-	21, // 47: tokenbill.v1.ProviderService.UpdatePhysicalModel:output_type -> tokenbill.v1.UpdatePhysicalModelResponse
-	23, // 48: tokenbill.v1.ProviderService.DeletePhysicalModel:output_type -> tokenbill.v1.DeletePhysicalModelResponse
-	25, // 49: tokenbill.v1.ProviderService.ListPrices:output_type -> tokenbill.v1.ListPricesResponse
-	38, // [38:50] is the sub-list for method output_type
-	26, // [26:38] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	36, // 17: tokenbill.v1.CreatePhysicalModelRequest.rate_limits:type_name -> tokenbill.v1.RateLimits
+	37, // 18: tokenbill.v1.CreatePhysicalModelResponse.physical_model:type_name -> tokenbill.v1.PhysicalModel
+	37, // 19: tokenbill.v1.GetPhysicalModelResponse.physical_model:type_name -> tokenbill.v1.PhysicalModel
+	37, // 20: tokenbill.v1.ListPhysicalModelsResponse.physical_models:type_name -> tokenbill.v1.PhysicalModel
+	32, // 21: tokenbill.v1.UpdatePhysicalModelRequest.simple_price:type_name -> tokenbill.v1.SimplePrice
+	33, // 22: tokenbill.v1.UpdatePhysicalModelRequest.detailed_price:type_name -> tokenbill.v1.DetailedPrice
+	34, // 23: tokenbill.v1.UpdatePhysicalModelRequest.unit_limit:type_name -> tokenbill.v1.UnitLimit
+	35, // 24: tokenbill.v1.UpdatePhysicalModelRequest.credit_limit:type_name -> tokenbill.v1.CreditLimit
+	36, // 25: tokenbill.v1.UpdatePhysicalModelRequest.rate_limits:type_name -> tokenbill.v1.RateLimits
+	37, // 26: tokenbill.v1.UpdatePhysicalModelResponse.physical_model:type_name -> tokenbill.v1.PhysicalModel
+	38, // 27: tokenbill.v1.ListPricesResponse.prices:type_name -> tokenbill.v1.Price
+	1,  // 28: tokenbill.v1.ProviderService.CreateProvider:input_type -> tokenbill.v1.CreateProviderRequest
+	3,  // 29: tokenbill.v1.ProviderService.GetProvider:input_type -> tokenbill.v1.GetProviderRequest
+	5,  // 30: tokenbill.v1.ProviderService.ListProviders:input_type -> tokenbill.v1.ListProvidersRequest
+	7,  // 31: tokenbill.v1.ProviderService.UpdateProvider:input_type -> tokenbill.v1.UpdateProviderRequest
+	10, // 32: tokenbill.v1.ProviderService.DeleteProvider:input_type -> tokenbill.v1.DeleteProviderRequest
+	12, // 33: tokenbill.v1.ProviderService.TestProvider:input_type -> tokenbill.v1.TestProviderRequest
+	14, // 34: tokenbill.v1.ProviderService.CreatePhysicalModel:input_type -> tokenbill.v1.CreatePhysicalModelRequest
+	16, // 35: tokenbill.v1.ProviderService.GetPhysicalModel:input_type -> tokenbill.v1.GetPhysicalModelRequest
+	18, // 36: tokenbill.v1.ProviderService.ListPhysicalModels:input_type -> tokenbill.v1.ListPhysicalModelsRequest
+	20, // 37: tokenbill.v1.ProviderService.UpdatePhysicalModel:input_type -> tokenbill.v1.UpdatePhysicalModelRequest
+	22, // 38: tokenbill.v1.ProviderService.DeletePhysicalModel:input_type -> tokenbill.v1.DeletePhysicalModelRequest
+	24, // 39: tokenbill.v1.ProviderService.ListPrices:input_type -> tokenbill.v1.ListPricesRequest
+	2,  // 40: tokenbill.v1.ProviderService.CreateProvider:output_type -> tokenbill.v1.CreateProviderResponse
+	4,  // 41: tokenbill.v1.ProviderService.GetProvider:output_type -> tokenbill.v1.GetProviderResponse
+	6,  // 42: tokenbill.v1.ProviderService.ListProviders:output_type -> tokenbill.v1.ListProvidersResponse
+	9,  // 43: tokenbill.v1.ProviderService.UpdateProvider:output_type -> tokenbill.v1.UpdateProviderResponse
+	11, // 44: tokenbill.v1.ProviderService.DeleteProvider:output_type -> tokenbill.v1.DeleteProviderResponse
+	13, // 45: tokenbill.v1.ProviderService.TestProvider:output_type -> tokenbill.v1.TestProviderResponse
+	15, // 46: tokenbill.v1.ProviderService.CreatePhysicalModel:output_type -> tokenbill.v1.CreatePhysicalModelResponse
+	17, // 47: tokenbill.v1.ProviderService.GetPhysicalModel:output_type -> tokenbill.v1.GetPhysicalModelResponse
+	19, // 48: tokenbill.v1.ProviderService.ListPhysicalModels:output_type -> tokenbill.v1.ListPhysicalModelsResponse
+	21, // 49: tokenbill.v1.ProviderService.UpdatePhysicalModel:output_type -> tokenbill.v1.UpdatePhysicalModelResponse
+	23, // 50: tokenbill.v1.ProviderService.DeletePhysicalModel:output_type -> tokenbill.v1.DeletePhysicalModelResponse
+	25, // 51: tokenbill.v1.ProviderService.ListPrices:output_type -> tokenbill.v1.ListPricesResponse
+	40, // [40:52] is the sub-list for method output_type
+	28, // [28:40] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_tokenbill_v1_provider_service_proto_init() }
@@ -2050,6 +2076,7 @@ func file_tokenbill_v1_provider_service_proto_init() {
 	}
 	file_tokenbill_v1_meter_proto_init()
 	file_tokenbill_v1_provider_proto_init()
+	file_tokenbill_v1_rate_limit_proto_init()
 	file_tokenbill_v1_provider_service_proto_msgTypes[6].OneofWrappers = []any{}
 	file_tokenbill_v1_provider_service_proto_msgTypes[13].OneofWrappers = []any{
 		(*CreatePhysicalModelRequest_SimplePrice)(nil),

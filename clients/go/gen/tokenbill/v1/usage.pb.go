@@ -101,6 +101,8 @@ const (
 	Outcome_OUTCOME_CLIENT_ERROR Outcome = 7
 	// A deadline passed after content had been sent. Billed what was delivered.
 	Outcome_OUTCOME_TIMEOUT Outcome = 8
+	// The call of a hedged request that another one overtook. It has a record of its own, and is billed what it delivered.
+	Outcome_OUTCOME_HEDGE_LOST Outcome = 9
 )
 
 // Enum value maps for Outcome.
@@ -115,6 +117,7 @@ var (
 		6: "OUTCOME_NODE_CRASHED",
 		7: "OUTCOME_CLIENT_ERROR",
 		8: "OUTCOME_TIMEOUT",
+		9: "OUTCOME_HEDGE_LOST",
 	}
 	Outcome_value = map[string]int32{
 		"OUTCOME_UNSPECIFIED":    0,
@@ -126,6 +129,7 @@ var (
 		"OUTCOME_NODE_CRASHED":   6,
 		"OUTCOME_CLIENT_ERROR":   7,
 		"OUTCOME_TIMEOUT":        8,
+		"OUTCOME_HEDGE_LOST":     9,
 	}
 )
 
@@ -166,7 +170,7 @@ const (
 	AttemptResult_ATTEMPT_RESULT_SERVED AttemptResult = 1
 	// No connection could be made, or it broke before an answer.
 	AttemptResult_ATTEMPT_RESULT_CONNECTION_ERROR AttemptResult = 2
-	// Nothing came in time.
+	// The head of the answer did not come in time.
 	AttemptResult_ATTEMPT_RESULT_FIRST_BYTE_TIMEOUT AttemptResult = 3
 	// The upstream answered with a status that leads to the next target.
 	AttemptResult_ATTEMPT_RESULT_STATUS AttemptResult = 4
@@ -182,6 +186,20 @@ const (
 	AttemptResult_ATTEMPT_RESULT_ADDRESS_NOT_ALLOWED AttemptResult = 9
 	// The target was at its Unit Limit or Credit Limit and was passed over.
 	AttemptResult_ATTEMPT_RESULT_LIMIT_REACHED AttemptResult = 10
+	// The target was at one of its rate limits and was passed over.
+	AttemptResult_ATTEMPT_RESULT_RATE_LIMITED AttemptResult = 11
+	// No connection could be made in time.
+	AttemptResult_ATTEMPT_RESULT_CONNECT_TIMEOUT AttemptResult = 12
+	// The head came in time, the first content did not.
+	AttemptResult_ATTEMPT_RESULT_FIRST_CONTENT_TIMEOUT AttemptResult = 13
+	// Nothing more came for too long, after content.
+	AttemptResult_ATTEMPT_RESULT_IDLE_TIMEOUT AttemptResult = 14
+	// Another call of the same request had content first, and this one was cancelled.
+	AttemptResult_ATTEMPT_RESULT_HEDGE_LOST AttemptResult = 15
+	// The node had no connection to spare; the target was not called.
+	AttemptResult_ATTEMPT_RESULT_NO_CONNECTION AttemptResult = 16
+	// The answer broke off after content.
+	AttemptResult_ATTEMPT_RESULT_CUT AttemptResult = 17
 )
 
 // Enum value maps for AttemptResult.
@@ -198,19 +216,33 @@ var (
 		8:  "ATTEMPT_RESULT_TOTAL_TIMEOUT",
 		9:  "ATTEMPT_RESULT_ADDRESS_NOT_ALLOWED",
 		10: "ATTEMPT_RESULT_LIMIT_REACHED",
+		11: "ATTEMPT_RESULT_RATE_LIMITED",
+		12: "ATTEMPT_RESULT_CONNECT_TIMEOUT",
+		13: "ATTEMPT_RESULT_FIRST_CONTENT_TIMEOUT",
+		14: "ATTEMPT_RESULT_IDLE_TIMEOUT",
+		15: "ATTEMPT_RESULT_HEDGE_LOST",
+		16: "ATTEMPT_RESULT_NO_CONNECTION",
+		17: "ATTEMPT_RESULT_CUT",
 	}
 	AttemptResult_value = map[string]int32{
-		"ATTEMPT_RESULT_UNSPECIFIED":         0,
-		"ATTEMPT_RESULT_SERVED":              1,
-		"ATTEMPT_RESULT_CONNECTION_ERROR":    2,
-		"ATTEMPT_RESULT_FIRST_BYTE_TIMEOUT":  3,
-		"ATTEMPT_RESULT_STATUS":              4,
-		"ATTEMPT_RESULT_BAD_ANSWER":          5,
-		"ATTEMPT_RESULT_CLIENT_ERROR":        6,
-		"ATTEMPT_RESULT_CLIENT_GONE":         7,
-		"ATTEMPT_RESULT_TOTAL_TIMEOUT":       8,
-		"ATTEMPT_RESULT_ADDRESS_NOT_ALLOWED": 9,
-		"ATTEMPT_RESULT_LIMIT_REACHED":       10,
+		"ATTEMPT_RESULT_UNSPECIFIED":           0,
+		"ATTEMPT_RESULT_SERVED":                1,
+		"ATTEMPT_RESULT_CONNECTION_ERROR":      2,
+		"ATTEMPT_RESULT_FIRST_BYTE_TIMEOUT":    3,
+		"ATTEMPT_RESULT_STATUS":                4,
+		"ATTEMPT_RESULT_BAD_ANSWER":            5,
+		"ATTEMPT_RESULT_CLIENT_ERROR":          6,
+		"ATTEMPT_RESULT_CLIENT_GONE":           7,
+		"ATTEMPT_RESULT_TOTAL_TIMEOUT":         8,
+		"ATTEMPT_RESULT_ADDRESS_NOT_ALLOWED":   9,
+		"ATTEMPT_RESULT_LIMIT_REACHED":         10,
+		"ATTEMPT_RESULT_RATE_LIMITED":          11,
+		"ATTEMPT_RESULT_CONNECT_TIMEOUT":       12,
+		"ATTEMPT_RESULT_FIRST_CONTENT_TIMEOUT": 13,
+		"ATTEMPT_RESULT_IDLE_TIMEOUT":          14,
+		"ATTEMPT_RESULT_HEDGE_LOST":            15,
+		"ATTEMPT_RESULT_NO_CONNECTION":         16,
+		"ATTEMPT_RESULT_CUT":                   17,
 	}
 )
 
@@ -241,6 +273,71 @@ func (AttemptResult) EnumDescriptor() ([]byte, []int) {
 	return file_tokenbill_v1_usage_proto_rawDescGZIP(), []int{2}
 }
 
+// AttemptKind says why an attempt was made.
+type AttemptKind int32
+
+const (
+	// Never sent by present nodes.
+	AttemptKind_ATTEMPT_KIND_UNSPECIFIED AttemptKind = 0
+	// The first of its request.
+	AttemptKind_ATTEMPT_KIND_FIRST AttemptKind = 1
+	// The one before had failed.
+	AttemptKind_ATTEMPT_KIND_FALLBACK AttemptKind = 2
+	// The same target once more, after a failure that is known to be safe to repeat.
+	AttemptKind_ATTEMPT_KIND_RETRY AttemptKind = 3
+	// The one before was slow.
+	AttemptKind_ATTEMPT_KIND_HEDGE AttemptKind = 4
+	// Every target was cooling down, and this was the best of them.
+	AttemptKind_ATTEMPT_KIND_LAST_RESORT AttemptKind = 5
+)
+
+// Enum value maps for AttemptKind.
+var (
+	AttemptKind_name = map[int32]string{
+		0: "ATTEMPT_KIND_UNSPECIFIED",
+		1: "ATTEMPT_KIND_FIRST",
+		2: "ATTEMPT_KIND_FALLBACK",
+		3: "ATTEMPT_KIND_RETRY",
+		4: "ATTEMPT_KIND_HEDGE",
+		5: "ATTEMPT_KIND_LAST_RESORT",
+	}
+	AttemptKind_value = map[string]int32{
+		"ATTEMPT_KIND_UNSPECIFIED": 0,
+		"ATTEMPT_KIND_FIRST":       1,
+		"ATTEMPT_KIND_FALLBACK":    2,
+		"ATTEMPT_KIND_RETRY":       3,
+		"ATTEMPT_KIND_HEDGE":       4,
+		"ATTEMPT_KIND_LAST_RESORT": 5,
+	}
+)
+
+func (x AttemptKind) Enum() *AttemptKind {
+	p := new(AttemptKind)
+	*p = x
+	return p
+}
+
+func (x AttemptKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (AttemptKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_tokenbill_v1_usage_proto_enumTypes[3].Descriptor()
+}
+
+func (AttemptKind) Type() protoreflect.EnumType {
+	return &file_tokenbill_v1_usage_proto_enumTypes[3]
+}
+
+func (x AttemptKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use AttemptKind.Descriptor instead.
+func (AttemptKind) EnumDescriptor() ([]byte, []int) {
+	return file_tokenbill_v1_usage_proto_rawDescGZIP(), []int{3}
+}
+
 // Attempt is one try at one target.
 type Attempt struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -255,7 +352,17 @@ type Attempt struct {
 	// When it began, in microseconds after the request's arrival.
 	StartUs int64 `protobuf:"varint,5,opt,name=start_us,json=startUs,proto3" json:"start_us,omitempty"`
 	// How long it took, in microseconds.
-	DurationUs    int64 `protobuf:"varint,6,opt,name=duration_us,json=durationUs,proto3" json:"duration_us,omitempty"`
+	DurationUs int64 `protobuf:"varint,6,opt,name=duration_us,json=durationUs,proto3" json:"duration_us,omitempty"`
+	// Why it was made.
+	Kind AttemptKind `protobuf:"varint,7,opt,name=kind,proto3,enum=tokenbill.v1.AttemptKind" json:"kind,omitempty"`
+	// From its begin to the head of the answer, in microseconds; 0: none came.
+	FirstByteUs int64 `protobuf:"varint,8,opt,name=first_byte_us,json=firstByteUs,proto3" json:"first_byte_us,omitempty"`
+	// From its begin to the first content, in microseconds; 0: none came.
+	FirstContentUs int64 `protobuf:"varint,9,opt,name=first_content_us,json=firstContentUs,proto3" json:"first_content_us,omitempty"`
+	// The cause in a word, such as `ECONNREFUSED`, or the upstream's error code; empty if there is nothing more to say.
+	Detail string `protobuf:"bytes,10,opt,name=detail,proto3" json:"detail,omitempty"`
+	// What was billed for it, an exact decimal; empty: nothing.
+	Credits       string `protobuf:"bytes,11,opt,name=credits,proto3" json:"credits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -332,6 +439,41 @@ func (x *Attempt) GetDurationUs() int64 {
 	return 0
 }
 
+func (x *Attempt) GetKind() AttemptKind {
+	if x != nil {
+		return x.Kind
+	}
+	return AttemptKind_ATTEMPT_KIND_UNSPECIFIED
+}
+
+func (x *Attempt) GetFirstByteUs() int64 {
+	if x != nil {
+		return x.FirstByteUs
+	}
+	return 0
+}
+
+func (x *Attempt) GetFirstContentUs() int64 {
+	if x != nil {
+		return x.FirstContentUs
+	}
+	return 0
+}
+
+func (x *Attempt) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *Attempt) GetCredits() string {
+	if x != nil {
+		return x.Credits
+	}
+	return ""
+}
+
 // RequestRecord explains one finished request.
 type RequestRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -378,7 +520,9 @@ type RequestRecord struct {
 	// The data-plane node that served it.
 	NodeId string `protobuf:"bytes,21,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	// The OpenAI error code that the client saw, if any.
-	ErrorCode     string `protobuf:"bytes,22,opt,name=error_code,json=errorCode,proto3" json:"error_code,omitempty"`
+	ErrorCode string `protobuf:"bytes,22,opt,name=error_code,json=errorCode,proto3" json:"error_code,omitempty"`
+	// For OUTCOME_HEDGE_LOST: the request that this call was part of.
+	HedgeOf       string `protobuf:"bytes,23,opt,name=hedge_of,json=hedgeOf,proto3" json:"hedge_of,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -567,6 +711,13 @@ func (x *RequestRecord) GetErrorCode() string {
 	return ""
 }
 
+func (x *RequestRecord) GetHedgeOf() string {
+	if x != nil {
+		return x.HedgeOf
+	}
+	return ""
+}
+
 // UsageSummary is one row of a summary.
 type UsageSummary struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -580,7 +731,7 @@ type UsageSummary struct {
 	AccessKeyId string `protobuf:"bytes,4,opt,name=access_key_id,json=accessKeyId,proto3" json:"access_key_id,omitempty"`
 	// The day in UTC as YYYY-MM-DD, if grouped by it.
 	Day string `protobuf:"bytes,5,opt,name=day,proto3" json:"day,omitempty"`
-	// Requests.
+	// Requests; a hedged call that was overtaken counts as one of its own.
 	Requests int64 `protobuf:"varint,6,opt,name=requests,proto3" json:"requests,omitempty"`
 	// Units by meter, whatever their source.
 	Units []*UnitQuantity `protobuf:"bytes,7,rep,name=units,proto3" json:"units,omitempty"`
@@ -798,7 +949,7 @@ var File_tokenbill_v1_usage_proto protoreflect.FileDescriptor
 
 const file_tokenbill_v1_usage_proto_rawDesc = "" +
 	"\n" +
-	"\x18tokenbill/v1/usage.proto\x12\ftokenbill.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18tokenbill/v1/meter.proto\"\xdb\x01\n" +
+	"\x18tokenbill/v1/usage.proto\x12\ftokenbill.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18tokenbill/v1/meter.proto\"\x8a\x03\n" +
 	"\aAttempt\x12*\n" +
 	"\x11physical_model_id\x18\x01 \x01(\tR\x0fphysicalModelId\x12\x12\n" +
 	"\x04tier\x18\x02 \x01(\x05R\x04tier\x123\n" +
@@ -807,7 +958,13 @@ const file_tokenbill_v1_usage_proto_rawDesc = "" +
 	"httpStatus\x12\x19\n" +
 	"\bstart_us\x18\x05 \x01(\x03R\astartUs\x12\x1f\n" +
 	"\vduration_us\x18\x06 \x01(\x03R\n" +
-	"durationUs\"\xc0\x06\n" +
+	"durationUs\x12-\n" +
+	"\x04kind\x18\a \x01(\x0e2\x19.tokenbill.v1.AttemptKindR\x04kind\x12\"\n" +
+	"\rfirst_byte_us\x18\b \x01(\x03R\vfirstByteUs\x12(\n" +
+	"\x10first_content_us\x18\t \x01(\x03R\x0efirstContentUs\x12\x16\n" +
+	"\x06detail\x18\n" +
+	" \x01(\tR\x06detail\x12\x18\n" +
+	"\acredits\x18\v \x01(\tR\acredits\"\xdb\x06\n" +
 	"\rRequestRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x13\n" +
 	"\x05ve_id\x18\x02 \x01(\tR\x04veId\x12\"\n" +
@@ -836,7 +993,8 @@ const file_tokenbill_v1_usage_proto_rawDesc = "" +
 	"transferId\x12\x17\n" +
 	"\anode_id\x18\x15 \x01(\tR\x06nodeId\x12\x1d\n" +
 	"\n" +
-	"error_code\x18\x16 \x01(\tR\terrorCode\"\xc1\x02\n" +
+	"error_code\x18\x16 \x01(\tR\terrorCode\x12\x19\n" +
+	"\bhedge_of\x18\x17 \x01(\tR\ahedgeOf\"\xc1\x02\n" +
 	"\fUsageSummary\x12\x13\n" +
 	"\x05ve_id\x18\x01 \x01(\tR\x04veId\x12#\n" +
 	"\rlogical_model\x18\x02 \x01(\tR\flogicalModel\x12*\n" +
@@ -860,7 +1018,7 @@ const file_tokenbill_v1_usage_proto_rawDesc = "" +
 	"\x14ENDPOINT_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19ENDPOINT_CHAT_COMPLETIONS\x10\x01\x12\x18\n" +
 	"\x14ENDPOINT_COMPLETIONS\x10\x02\x12\x17\n" +
-	"\x13ENDPOINT_EMBEDDINGS\x10\x03*\xe9\x01\n" +
+	"\x13ENDPOINT_EMBEDDINGS\x10\x03*\x81\x02\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11OUTCOME_COMPLETED\x10\x01\x12\x1a\n" +
@@ -870,7 +1028,8 @@ const file_tokenbill_v1_usage_proto_rawDesc = "" +
 	"\x12OUTCOME_BUDGET_CUT\x10\x05\x12\x18\n" +
 	"\x14OUTCOME_NODE_CRASHED\x10\x06\x12\x18\n" +
 	"\x14OUTCOME_CLIENT_ERROR\x10\a\x12\x13\n" +
-	"\x0fOUTCOME_TIMEOUT\x10\b*\xfd\x02\n" +
+	"\x0fOUTCOME_TIMEOUT\x10\b\x12\x16\n" +
+	"\x12OUTCOME_HEDGE_LOST\x10\t*\xe6\x04\n" +
 	"\rAttemptResult\x12\x1e\n" +
 	"\x1aATTEMPT_RESULT_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ATTEMPT_RESULT_SERVED\x10\x01\x12#\n" +
@@ -883,7 +1042,21 @@ const file_tokenbill_v1_usage_proto_rawDesc = "" +
 	"\x1cATTEMPT_RESULT_TOTAL_TIMEOUT\x10\b\x12&\n" +
 	"\"ATTEMPT_RESULT_ADDRESS_NOT_ALLOWED\x10\t\x12 \n" +
 	"\x1cATTEMPT_RESULT_LIMIT_REACHED\x10\n" +
-	"B\xb7\x01\n" +
+	"\x12\x1f\n" +
+	"\x1bATTEMPT_RESULT_RATE_LIMITED\x10\v\x12\"\n" +
+	"\x1eATTEMPT_RESULT_CONNECT_TIMEOUT\x10\f\x12(\n" +
+	"$ATTEMPT_RESULT_FIRST_CONTENT_TIMEOUT\x10\r\x12\x1f\n" +
+	"\x1bATTEMPT_RESULT_IDLE_TIMEOUT\x10\x0e\x12\x1d\n" +
+	"\x19ATTEMPT_RESULT_HEDGE_LOST\x10\x0f\x12 \n" +
+	"\x1cATTEMPT_RESULT_NO_CONNECTION\x10\x10\x12\x16\n" +
+	"\x12ATTEMPT_RESULT_CUT\x10\x11*\xac\x01\n" +
+	"\vAttemptKind\x12\x1c\n" +
+	"\x18ATTEMPT_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12ATTEMPT_KIND_FIRST\x10\x01\x12\x19\n" +
+	"\x15ATTEMPT_KIND_FALLBACK\x10\x02\x12\x16\n" +
+	"\x12ATTEMPT_KIND_RETRY\x10\x03\x12\x16\n" +
+	"\x12ATTEMPT_KIND_HEDGE\x10\x04\x12\x1c\n" +
+	"\x18ATTEMPT_KIND_LAST_RESORT\x10\x05B\xb7\x01\n" +
 	"\x10com.tokenbill.v1B\n" +
 	"UsageProtoP\x01ZFgithub.com/tokenbill/tokenbill/clients/go/gen/tokenbill/v1;tokenbillv1\xa2\x02\x03TXX\xaa\x02\fTokenbill.V1\xca\x02\fTokenbill\\V1\xe2\x02\x18Tokenbill\\V1\\GPBMetadata\xea\x02\rTokenbill::V1b\x06proto3"
 
@@ -899,33 +1072,35 @@ func file_tokenbill_v1_usage_proto_rawDescGZIP() []byte {
 	return file_tokenbill_v1_usage_proto_rawDescData
 }
 
-var file_tokenbill_v1_usage_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_tokenbill_v1_usage_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
 var file_tokenbill_v1_usage_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_tokenbill_v1_usage_proto_goTypes = []any{
 	(Endpoint)(0),                 // 0: tokenbill.v1.Endpoint
 	(Outcome)(0),                  // 1: tokenbill.v1.Outcome
 	(AttemptResult)(0),            // 2: tokenbill.v1.AttemptResult
-	(*Attempt)(nil),               // 3: tokenbill.v1.Attempt
-	(*RequestRecord)(nil),         // 4: tokenbill.v1.RequestRecord
-	(*UsageSummary)(nil),          // 5: tokenbill.v1.UsageSummary
-	(*Transfer)(nil),              // 6: tokenbill.v1.Transfer
-	(*UnitQuantity)(nil),          // 7: tokenbill.v1.UnitQuantity
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(AttemptKind)(0),              // 3: tokenbill.v1.AttemptKind
+	(*Attempt)(nil),               // 4: tokenbill.v1.Attempt
+	(*RequestRecord)(nil),         // 5: tokenbill.v1.RequestRecord
+	(*UsageSummary)(nil),          // 6: tokenbill.v1.UsageSummary
+	(*Transfer)(nil),              // 7: tokenbill.v1.Transfer
+	(*UnitQuantity)(nil),          // 8: tokenbill.v1.UnitQuantity
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
 }
 var file_tokenbill_v1_usage_proto_depIdxs = []int32{
 	2, // 0: tokenbill.v1.Attempt.result:type_name -> tokenbill.v1.AttemptResult
-	0, // 1: tokenbill.v1.RequestRecord.endpoint:type_name -> tokenbill.v1.Endpoint
-	7, // 2: tokenbill.v1.RequestRecord.units:type_name -> tokenbill.v1.UnitQuantity
-	1, // 3: tokenbill.v1.RequestRecord.outcome:type_name -> tokenbill.v1.Outcome
-	3, // 4: tokenbill.v1.RequestRecord.attempts:type_name -> tokenbill.v1.Attempt
-	8, // 5: tokenbill.v1.RequestRecord.arrive_time:type_name -> google.protobuf.Timestamp
-	7, // 6: tokenbill.v1.UsageSummary.units:type_name -> tokenbill.v1.UnitQuantity
-	8, // 7: tokenbill.v1.Transfer.post_time:type_name -> google.protobuf.Timestamp
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	3, // 1: tokenbill.v1.Attempt.kind:type_name -> tokenbill.v1.AttemptKind
+	0, // 2: tokenbill.v1.RequestRecord.endpoint:type_name -> tokenbill.v1.Endpoint
+	8, // 3: tokenbill.v1.RequestRecord.units:type_name -> tokenbill.v1.UnitQuantity
+	1, // 4: tokenbill.v1.RequestRecord.outcome:type_name -> tokenbill.v1.Outcome
+	4, // 5: tokenbill.v1.RequestRecord.attempts:type_name -> tokenbill.v1.Attempt
+	9, // 6: tokenbill.v1.RequestRecord.arrive_time:type_name -> google.protobuf.Timestamp
+	8, // 7: tokenbill.v1.UsageSummary.units:type_name -> tokenbill.v1.UnitQuantity
+	9, // 8: tokenbill.v1.Transfer.post_time:type_name -> google.protobuf.Timestamp
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	9, // [9:9] is the sub-list for extension type_name
+	9, // [9:9] is the sub-list for extension extendee
+	0, // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_tokenbill_v1_usage_proto_init() }
@@ -939,7 +1114,7 @@ func file_tokenbill_v1_usage_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tokenbill_v1_usage_proto_rawDesc), len(file_tokenbill_v1_usage_proto_rawDesc)),
-			NumEnums:      3,
+			NumEnums:      4,
 			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,

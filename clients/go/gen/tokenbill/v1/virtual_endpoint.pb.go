@@ -316,8 +316,13 @@ type VirtualEndpoint struct {
 	BudgetReset *BudgetReset `protobuf:"bytes,16,opt,name=budget_reset,json=budgetReset,proto3" json:"budget_reset,omitempty"`
 	// When that happens next. Absent without `budget_reset`, and for templates, whose wallets are never filled.
 	NextBudgetResetTime *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=next_budget_reset_time,json=nextBudgetResetTime,proto3" json:"next_budget_reset_time,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// How fast all its keys together may be used.
+	RateLimits *RateLimits `protobuf:"bytes,18,opt,name=rate_limits,json=rateLimits,proto3" json:"rate_limits,omitempty"`
+	// True: answers say in `x-tokenbill-*` headers which Physical Model served, after how many attempts, and, where it is known
+	// before the answer leaves, what it cost.
+	ExplainHeaders bool `protobuf:"varint,19,opt,name=explain_headers,json=explainHeaders,proto3" json:"explain_headers,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *VirtualEndpoint) Reset() {
@@ -469,6 +474,20 @@ func (x *VirtualEndpoint) GetNextBudgetResetTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *VirtualEndpoint) GetRateLimits() *RateLimits {
+	if x != nil {
+		return x.RateLimits
+	}
+	return nil
+}
+
+func (x *VirtualEndpoint) GetExplainHeaders() bool {
+	if x != nil {
+		return x.ExplainHeaders
+	}
+	return false
+}
+
 // AccessKey is an API user's secret for one VE. The secret itself is shown once, when the key is made.
 type AccessKey struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -485,7 +504,9 @@ type AccessKey struct {
 	// When a request last used it, as far as reported.
 	LastUseTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=last_use_time,json=lastUseTime,proto3" json:"last_use_time,omitempty"`
 	// When it was revoked, if it was.
-	RevokeTime    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
+	RevokeTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
+	// How fast it may be used; the VE's own limits hold besides.
+	RateLimits    *RateLimits `protobuf:"bytes,8,opt,name=rate_limits,json=rateLimits,proto3" json:"rate_limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -569,11 +590,18 @@ func (x *AccessKey) GetRevokeTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *AccessKey) GetRateLimits() *RateLimits {
+	if x != nil {
+		return x.RateLimits
+	}
+	return nil
+}
+
 var File_tokenbill_v1_virtual_endpoint_proto protoreflect.FileDescriptor
 
 const file_tokenbill_v1_virtual_endpoint_proto_rawDesc = "" +
 	"\n" +
-	"#tokenbill/v1/virtual_endpoint.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btokenbill/v1/provider.proto\"\xd3\x01\n" +
+	"#tokenbill/v1/virtual_endpoint.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btokenbill/v1/provider.proto\x1a\x1dtokenbill/v1/rate_limit.proto\"\xd3\x01\n" +
 	"\x06Wallet\x12#\n" +
 	"\rcredit_budget\x18\x01 \x01(\tR\fcreditBudget\x12)\n" +
 	"\x10credit_remaining\x18\x02 \x01(\tR\x0fcreditRemaining\x12\x18\n" +
@@ -584,7 +612,7 @@ const file_tokenbill_v1_virtual_endpoint_proto_rawDesc = "" +
 	"\vBudgetReset\x12G\n" +
 	"\acredits\x18\x01 \x01(\tB-\xbaH*r(2&^(0|[1-9][0-9]{0,17})(\\.[0-9]{1,12})?$R\acredits\x12C\n" +
 	"\freset_period\x18\x02 \x01(\x0e2\x14.tokenbill.v1.PeriodB\n" +
-	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\vresetPeriod\"\xc9\x06\n" +
+	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\vresetPeriod\"\xad\a\n" +
 	"\x0fVirtualEndpoint\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
@@ -606,10 +634,13 @@ const file_tokenbill_v1_virtual_endpoint_proto_rawDesc = "" +
 	"updateTime\x12\x12\n" +
 	"\x04etag\x18\x0f \x01(\tR\x04etag\x12<\n" +
 	"\fbudget_reset\x18\x10 \x01(\v2\x19.tokenbill.v1.BudgetResetR\vbudgetReset\x12O\n" +
-	"\x16next_budget_reset_time\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\x13nextBudgetResetTime\x1a9\n" +
+	"\x16next_budget_reset_time\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\x13nextBudgetResetTime\x129\n" +
+	"\vrate_limits\x18\x12 \x01(\v2\x18.tokenbill.v1.RateLimitsR\n" +
+	"rateLimits\x12'\n" +
+	"\x0fexplain_headers\x18\x13 \x01(\bR\x0eexplainHeaders\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x96\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd1\x02\n" +
 	"\tAccessKey\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x13\n" +
 	"\x05ve_id\x18\x02 \x01(\tR\x04veId\x12\x12\n" +
@@ -619,7 +650,9 @@ const file_tokenbill_v1_virtual_endpoint_proto_rawDesc = "" +
 	"createTime\x12>\n" +
 	"\rlast_use_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\vlastUseTime\x12;\n" +
 	"\vrevoke_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"revokeTime*[\n" +
+	"revokeTime\x129\n" +
+	"\vrate_limits\x18\b \x01(\v2\x18.tokenbill.v1.RateLimitsR\n" +
+	"rateLimits*[\n" +
 	"\n" +
 	"BudgetMode\x12\x1b\n" +
 	"\x17BUDGET_MODE_UNSPECIFIED\x10\x00\x12\x18\n" +
@@ -656,6 +689,7 @@ var file_tokenbill_v1_virtual_endpoint_proto_goTypes = []any{
 	nil,                           // 6: tokenbill.v1.VirtualEndpoint.LabelsEntry
 	(Period)(0),                   // 7: tokenbill.v1.Period
 	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*RateLimits)(nil),            // 9: tokenbill.v1.RateLimits
 }
 var file_tokenbill_v1_virtual_endpoint_proto_depIdxs = []int32{
 	1,  // 0: tokenbill.v1.Wallet.state:type_name -> tokenbill.v1.WalletState
@@ -667,14 +701,16 @@ var file_tokenbill_v1_virtual_endpoint_proto_depIdxs = []int32{
 	8,  // 6: tokenbill.v1.VirtualEndpoint.update_time:type_name -> google.protobuf.Timestamp
 	3,  // 7: tokenbill.v1.VirtualEndpoint.budget_reset:type_name -> tokenbill.v1.BudgetReset
 	8,  // 8: tokenbill.v1.VirtualEndpoint.next_budget_reset_time:type_name -> google.protobuf.Timestamp
-	8,  // 9: tokenbill.v1.AccessKey.create_time:type_name -> google.protobuf.Timestamp
-	8,  // 10: tokenbill.v1.AccessKey.last_use_time:type_name -> google.protobuf.Timestamp
-	8,  // 11: tokenbill.v1.AccessKey.revoke_time:type_name -> google.protobuf.Timestamp
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	9,  // 9: tokenbill.v1.VirtualEndpoint.rate_limits:type_name -> tokenbill.v1.RateLimits
+	8,  // 10: tokenbill.v1.AccessKey.create_time:type_name -> google.protobuf.Timestamp
+	8,  // 11: tokenbill.v1.AccessKey.last_use_time:type_name -> google.protobuf.Timestamp
+	8,  // 12: tokenbill.v1.AccessKey.revoke_time:type_name -> google.protobuf.Timestamp
+	9,  // 13: tokenbill.v1.AccessKey.rate_limits:type_name -> tokenbill.v1.RateLimits
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_tokenbill_v1_virtual_endpoint_proto_init() }
@@ -683,6 +719,7 @@ func file_tokenbill_v1_virtual_endpoint_proto_init() {
 		return
 	}
 	file_tokenbill_v1_provider_proto_init()
+	file_tokenbill_v1_rate_limit_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

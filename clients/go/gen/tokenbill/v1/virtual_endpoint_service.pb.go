@@ -47,9 +47,13 @@ type CreateVirtualEndpointRequest struct {
 	// The merchant's own words and ids; added to those of the template.
 	Labels map[string]string `protobuf:"bytes,10,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Fills the wallet up again at the start of each period. Unset: as the template.
-	BudgetReset   *BudgetReset `protobuf:"bytes,11,opt,name=budget_reset,json=budgetReset,proto3" json:"budget_reset,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	BudgetReset *BudgetReset `protobuf:"bytes,11,opt,name=budget_reset,json=budgetReset,proto3" json:"budget_reset,omitempty"`
+	// How fast all its keys together may be used. Unset: as the template.
+	RateLimits *RateLimits `protobuf:"bytes,12,opt,name=rate_limits,json=rateLimits,proto3" json:"rate_limits,omitempty"`
+	// Whether answers explain themselves in `x-tokenbill-*` headers. Unset: as the template, else false.
+	ExplainHeaders *bool `protobuf:"varint,13,opt,name=explain_headers,json=explainHeaders,proto3,oneof" json:"explain_headers,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *CreateVirtualEndpointRequest) Reset() {
@@ -157,6 +161,20 @@ func (x *CreateVirtualEndpointRequest) GetBudgetReset() *BudgetReset {
 		return x.BudgetReset
 	}
 	return nil
+}
+
+func (x *CreateVirtualEndpointRequest) GetRateLimits() *RateLimits {
+	if x != nil {
+		return x.RateLimits
+	}
+	return nil
+}
+
+func (x *CreateVirtualEndpointRequest) GetExplainHeaders() bool {
+	if x != nil && x.ExplainHeaders != nil {
+		return *x.ExplainHeaders
+	}
+	return false
 }
 
 // CreateVirtualEndpointResponse holds the new VE.
@@ -496,8 +514,12 @@ type UpdateVirtualEndpointRequest struct {
 	BudgetReset *BudgetReset `protobuf:"bytes,10,opt,name=budget_reset,json=budgetReset,proto3" json:"budget_reset,omitempty"`
 	// True: the wallet is not filled up any more. Not together with `budget_reset`.
 	RemoveBudgetReset bool `protobuf:"varint,11,opt,name=remove_budget_reset,json=removeBudgetReset,proto3" json:"remove_budget_reset,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// New rate limits, replacing the old ones whole; an empty message means none.
+	RateLimits *RateLimits `protobuf:"bytes,12,opt,name=rate_limits,json=rateLimits,proto3" json:"rate_limits,omitempty"`
+	// Whether answers explain themselves in `x-tokenbill-*` headers.
+	ExplainHeaders *bool `protobuf:"varint,13,opt,name=explain_headers,json=explainHeaders,proto3,oneof" json:"explain_headers,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *UpdateVirtualEndpointRequest) Reset() {
@@ -603,6 +625,20 @@ func (x *UpdateVirtualEndpointRequest) GetBudgetReset() *BudgetReset {
 func (x *UpdateVirtualEndpointRequest) GetRemoveBudgetReset() bool {
 	if x != nil {
 		return x.RemoveBudgetReset
+	}
+	return false
+}
+
+func (x *UpdateVirtualEndpointRequest) GetRateLimits() *RateLimits {
+	if x != nil {
+		return x.RateLimits
+	}
+	return nil
+}
+
+func (x *UpdateVirtualEndpointRequest) GetExplainHeaders() bool {
+	if x != nil && x.ExplainHeaders != nil {
+		return *x.ExplainHeaders
 	}
 	return false
 }
@@ -982,7 +1018,9 @@ type CreateAccessKeyRequest struct {
 	// The VE it opens.
 	VeId string `protobuf:"bytes,2,opt,name=ve_id,json=veId,proto3" json:"ve_id,omitempty"`
 	// The merchant's name for it.
-	Name          string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// How fast it may be used; the VE's own limits hold besides.
+	RateLimits    *RateLimits `protobuf:"bytes,4,opt,name=rate_limits,json=rateLimits,proto3" json:"rate_limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1036,6 +1074,13 @@ func (x *CreateAccessKeyRequest) GetName() string {
 		return x.Name
 	}
 	return ""
+}
+
+func (x *CreateAccessKeyRequest) GetRateLimits() *RateLimits {
+	if x != nil {
+		return x.RateLimits
+	}
+	return nil
 }
 
 // CreateAccessKeyResponse holds the key and, this once, its secret.
@@ -1213,6 +1258,116 @@ func (x *ListAccessKeysResponse) GetNextPageToken() string {
 	return ""
 }
 
+// UpdateAccessKeyRequest names a key and what to change.
+type UpdateAccessKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The key's id.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// A new name.
+	Name *string `protobuf:"bytes,2,opt,name=name,proto3,oneof" json:"name,omitempty"`
+	// New rate limits, replacing the old ones whole; an empty message means none.
+	RateLimits    *RateLimits `protobuf:"bytes,3,opt,name=rate_limits,json=rateLimits,proto3" json:"rate_limits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateAccessKeyRequest) Reset() {
+	*x = UpdateAccessKeyRequest{}
+	mi := &file_tokenbill_v1_virtual_endpoint_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateAccessKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateAccessKeyRequest) ProtoMessage() {}
+
+func (x *UpdateAccessKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tokenbill_v1_virtual_endpoint_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateAccessKeyRequest.ProtoReflect.Descriptor instead.
+func (*UpdateAccessKeyRequest) Descriptor() ([]byte, []int) {
+	return file_tokenbill_v1_virtual_endpoint_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *UpdateAccessKeyRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *UpdateAccessKeyRequest) GetName() string {
+	if x != nil && x.Name != nil {
+		return *x.Name
+	}
+	return ""
+}
+
+func (x *UpdateAccessKeyRequest) GetRateLimits() *RateLimits {
+	if x != nil {
+		return x.RateLimits
+	}
+	return nil
+}
+
+// UpdateAccessKeyResponse holds the changed key.
+type UpdateAccessKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The key.
+	AccessKey     *AccessKey `protobuf:"bytes,1,opt,name=access_key,json=accessKey,proto3" json:"access_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateAccessKeyResponse) Reset() {
+	*x = UpdateAccessKeyResponse{}
+	mi := &file_tokenbill_v1_virtual_endpoint_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateAccessKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateAccessKeyResponse) ProtoMessage() {}
+
+func (x *UpdateAccessKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tokenbill_v1_virtual_endpoint_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateAccessKeyResponse.ProtoReflect.Descriptor instead.
+func (*UpdateAccessKeyResponse) Descriptor() ([]byte, []int) {
+	return file_tokenbill_v1_virtual_endpoint_service_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *UpdateAccessKeyResponse) GetAccessKey() *AccessKey {
+	if x != nil {
+		return x.AccessKey
+	}
+	return nil
+}
+
 // RevokeAccessKeyRequest names a key.
 type RevokeAccessKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1224,7 +1379,7 @@ type RevokeAccessKeyRequest struct {
 
 func (x *RevokeAccessKeyRequest) Reset() {
 	*x = RevokeAccessKeyRequest{}
-	mi := &file_tokenbill_v1_virtual_endpoint_service_proto_msgTypes[19]
+	mi := &file_tokenbill_v1_virtual_endpoint_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1236,7 +1391,7 @@ func (x *RevokeAccessKeyRequest) String() string {
 func (*RevokeAccessKeyRequest) ProtoMessage() {}
 
 func (x *RevokeAccessKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tokenbill_v1_virtual_endpoint_service_proto_msgTypes[19]
+	mi := &file_tokenbill_v1_virtual_endpoint_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1249,7 +1404,7 @@ func (x *RevokeAccessKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAccessKeyRequest.ProtoReflect.Descriptor instead.
 func (*RevokeAccessKeyRequest) Descriptor() ([]byte, []int) {
-	return file_tokenbill_v1_virtual_endpoint_service_proto_rawDescGZIP(), []int{19}
+	return file_tokenbill_v1_virtual_endpoint_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RevokeAccessKeyRequest) GetId() string {
@@ -1270,7 +1425,7 @@ type RevokeAccessKeyResponse struct {
 
 func (x *RevokeAccessKeyResponse) Reset() {
 	*x = RevokeAccessKeyResponse{}
-	mi := &file_tokenbill_v1_virtual_endpoint_service_proto_msgTypes[20]
+	mi := &file_tokenbill_v1_virtual_endpoint_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1282,7 +1437,7 @@ func (x *RevokeAccessKeyResponse) String() string {
 func (*RevokeAccessKeyResponse) ProtoMessage() {}
 
 func (x *RevokeAccessKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tokenbill_v1_virtual_endpoint_service_proto_msgTypes[20]
+	mi := &file_tokenbill_v1_virtual_endpoint_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1295,7 +1450,7 @@ func (x *RevokeAccessKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAccessKeyResponse.ProtoReflect.Descriptor instead.
 func (*RevokeAccessKeyResponse) Descriptor() ([]byte, []int) {
-	return file_tokenbill_v1_virtual_endpoint_service_proto_rawDescGZIP(), []int{20}
+	return file_tokenbill_v1_virtual_endpoint_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RevokeAccessKeyResponse) GetAccessKey() *AccessKey {
@@ -1309,7 +1464,7 @@ var File_tokenbill_v1_virtual_endpoint_service_proto protoreflect.FileDescriptor
 
 const file_tokenbill_v1_virtual_endpoint_service_proto_rawDesc = "" +
 	"\n" +
-	"+tokenbill/v1/virtual_endpoint_service.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a#tokenbill/v1/virtual_endpoint.proto\"\xbe\a\n" +
+	"+tokenbill/v1/virtual_endpoint_service.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1dtokenbill/v1/rate_limit.proto\x1a#tokenbill/v1/virtual_endpoint.proto\"\xbb\b\n" +
 	"\x1cCreateVirtualEndpointRequest\x12'\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\x12D\n" +
@@ -1324,14 +1479,18 @@ const file_tokenbill_v1_virtual_endpoint_service_proto_rawDesc = "" +
 	"\x15offline_grace_credits\x18\t \x01(\tB-\xbaH*r(2&^(0|[1-9][0-9]{0,17})(\\.[0-9]{1,12})?$H\x03R\x13offlineGraceCredits\x88\x01\x01\x12g\n" +
 	"\x06labels\x18\n" +
 	" \x03(\v26.tokenbill.v1.CreateVirtualEndpointRequest.LabelsEntryB\x17\xbaH\x14\x9a\x01\x11\x10 \"\x06r\x04\x10\x01\x18@*\x05r\x03\x18\x80\x02R\x06labels\x12<\n" +
-	"\fbudget_reset\x18\v \x01(\v2\x19.tokenbill.v1.BudgetResetR\vbudgetReset\x1a9\n" +
+	"\fbudget_reset\x18\v \x01(\v2\x19.tokenbill.v1.BudgetResetR\vbudgetReset\x129\n" +
+	"\vrate_limits\x18\f \x01(\v2\x18.tokenbill.v1.RateLimitsR\n" +
+	"rateLimits\x12,\n" +
+	"\x0fexplain_headers\x18\r \x01(\bH\x04R\x0eexplainHeaders\x88\x01\x01\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x0e\n" +
 	"\f_budget_modeB\x13\n" +
 	"\x11_exhausted_statusB\x16\n" +
 	"\x14_low_balance_creditsB\x18\n" +
-	"\x16_offline_grace_credits\"i\n" +
+	"\x16_offline_grace_creditsB\x12\n" +
+	"\x10_explain_headers\"i\n" +
 	"\x1dCreateVirtualEndpointResponse\x12H\n" +
 	"\x10virtual_endpoint\x18\x01 \x01(\v2\x1d.tokenbill.v1.VirtualEndpointR\x0fvirtualEndpoint\"6\n" +
 	"\x19GetVirtualEndpointRequest\x12\x19\n" +
@@ -1352,7 +1511,7 @@ const file_tokenbill_v1_virtual_endpoint_service_proto_rawDesc = "" +
 	"\x06labels\x18\x01 \x03(\v2\".tokenbill.v1.LabelMap.LabelsEntryB\x17\xbaH\x14\x9a\x01\x11\x10 \"\x06r\x04\x10\x01\x18@*\x05r\x03\x18\x80\x02R\x06labels\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa3\x06\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa0\a\n" +
 	"\x1cUpdateVirtualEndpointRequest\x12\x19\n" +
 	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\x12\x1b\n" +
 	"\x04etag\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12I\n" +
@@ -1366,13 +1525,17 @@ const file_tokenbill_v1_virtual_endpoint_service_proto_rawDesc = "" +
 	"\x06labels\x18\t \x01(\v2\x16.tokenbill.v1.LabelMapR\x06labels\x12<\n" +
 	"\fbudget_reset\x18\n" +
 	" \x01(\v2\x19.tokenbill.v1.BudgetResetR\vbudgetReset\x12.\n" +
-	"\x13remove_budget_reset\x18\v \x01(\bR\x11removeBudgetResetB\a\n" +
+	"\x13remove_budget_reset\x18\v \x01(\bR\x11removeBudgetReset\x129\n" +
+	"\vrate_limits\x18\f \x01(\v2\x18.tokenbill.v1.RateLimitsR\n" +
+	"rateLimits\x12,\n" +
+	"\x0fexplain_headers\x18\r \x01(\bH\x06R\x0eexplainHeaders\x88\x01\x01B\a\n" +
 	"\x05_nameB\v\n" +
 	"\t_disabledB\x0e\n" +
 	"\f_budget_modeB\x13\n" +
 	"\x11_exhausted_statusB\x16\n" +
 	"\x14_low_balance_creditsB\x18\n" +
-	"\x16_offline_grace_credits\"i\n" +
+	"\x16_offline_grace_creditsB\x12\n" +
+	"\x10_explain_headers\"i\n" +
 	"\x1dUpdateVirtualEndpointResponse\x12H\n" +
 	"\x10virtual_endpoint\x18\x01 \x01(\v2\x1d.tokenbill.v1.VirtualEndpointR\x0fvirtualEndpoint\"V\n" +
 	"\x1cDeleteVirtualEndpointRequest\x12\x19\n" +
@@ -1394,12 +1557,14 @@ const file_tokenbill_v1_virtual_endpoint_service_proto_rawDesc = "" +
 	"\x15AdjustCreditsResponse\x12,\n" +
 	"\x06wallet\x18\x01 \x01(\v2\x14.tokenbill.v1.WalletR\x06wallet\x12\x1f\n" +
 	"\vtransfer_id\x18\x02 \x01(\tR\n" +
-	"transferId\"\x7f\n" +
+	"transferId\"\xba\x01\n" +
 	"\x16CreateAccessKeyRequest\x12'\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\x12\x1e\n" +
 	"\x05ve_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04veId\x12\x1c\n" +
-	"\x04name\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04name\"i\n" +
+	"\x04name\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04name\x129\n" +
+	"\vrate_limits\x18\x04 \x01(\v2\x18.tokenbill.v1.RateLimitsR\n" +
+	"rateLimits\"i\n" +
 	"\x17CreateAccessKeyResponse\x126\n" +
 	"\n" +
 	"access_key\x18\x01 \x01(\v2\x17.tokenbill.v1.AccessKeyR\taccessKey\x12\x16\n" +
@@ -1412,12 +1577,21 @@ const file_tokenbill_v1_virtual_endpoint_service_proto_rawDesc = "" +
 	"\x16ListAccessKeysResponse\x128\n" +
 	"\vaccess_keys\x18\x01 \x03(\v2\x17.tokenbill.v1.AccessKeyR\n" +
 	"accessKeys\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"3\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x9a\x01\n" +
+	"\x16UpdateAccessKeyRequest\x12\x19\n" +
+	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\x12!\n" +
+	"\x04name\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01H\x00R\x04name\x88\x01\x01\x129\n" +
+	"\vrate_limits\x18\x03 \x01(\v2\x18.tokenbill.v1.RateLimitsR\n" +
+	"rateLimitsB\a\n" +
+	"\x05_name\"Q\n" +
+	"\x17UpdateAccessKeyResponse\x126\n" +
+	"\n" +
+	"access_key\x18\x01 \x01(\v2\x17.tokenbill.v1.AccessKeyR\taccessKey\"3\n" +
 	"\x16RevokeAccessKeyRequest\x12\x19\n" +
 	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\"Q\n" +
 	"\x17RevokeAccessKeyResponse\x126\n" +
 	"\n" +
-	"access_key\x18\x01 \x01(\v2\x17.tokenbill.v1.AccessKeyR\taccessKey2\xa2\b\n" +
+	"access_key\x18\x01 \x01(\v2\x17.tokenbill.v1.AccessKeyR\taccessKey2\x82\t\n" +
 	"\x16VirtualEndpointService\x12p\n" +
 	"\x15CreateVirtualEndpoint\x12*.tokenbill.v1.CreateVirtualEndpointRequest\x1a+.tokenbill.v1.CreateVirtualEndpointResponse\x12l\n" +
 	"\x12GetVirtualEndpoint\x12'.tokenbill.v1.GetVirtualEndpointRequest\x1a(.tokenbill.v1.GetVirtualEndpointResponse\"\x03\x90\x02\x01\x12r\n" +
@@ -1429,6 +1603,7 @@ const file_tokenbill_v1_virtual_endpoint_service_proto_rawDesc = "" +
 	"\rAdjustCredits\x12\".tokenbill.v1.AdjustCreditsRequest\x1a#.tokenbill.v1.AdjustCreditsResponse\x12^\n" +
 	"\x0fCreateAccessKey\x12$.tokenbill.v1.CreateAccessKeyRequest\x1a%.tokenbill.v1.CreateAccessKeyResponse\x12`\n" +
 	"\x0eListAccessKeys\x12#.tokenbill.v1.ListAccessKeysRequest\x1a$.tokenbill.v1.ListAccessKeysResponse\"\x03\x90\x02\x01\x12^\n" +
+	"\x0fUpdateAccessKey\x12$.tokenbill.v1.UpdateAccessKeyRequest\x1a%.tokenbill.v1.UpdateAccessKeyResponse\x12^\n" +
 	"\x0fRevokeAccessKey\x12$.tokenbill.v1.RevokeAccessKeyRequest\x1a%.tokenbill.v1.RevokeAccessKeyResponseB\xc8\x01\n" +
 	"\x10com.tokenbill.v1B\x1bVirtualEndpointServiceProtoP\x01ZFgithub.com/tokenbill/tokenbill/clients/go/gen/tokenbill/v1;tokenbillv1\xa2\x02\x03TXX\xaa\x02\fTokenbill.V1\xca\x02\fTokenbill\\V1\xe2\x02\x18Tokenbill\\V1\\GPBMetadata\xea\x02\rTokenbill::V1b\x06proto3"
 
@@ -1444,7 +1619,7 @@ func file_tokenbill_v1_virtual_endpoint_service_proto_rawDescGZIP() []byte {
 	return file_tokenbill_v1_virtual_endpoint_service_proto_rawDescData
 }
 
-var file_tokenbill_v1_virtual_endpoint_service_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_tokenbill_v1_virtual_endpoint_service_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_tokenbill_v1_virtual_endpoint_service_proto_goTypes = []any{
 	(*CreateVirtualEndpointRequest)(nil),  // 0: tokenbill.v1.CreateVirtualEndpointRequest
 	(*CreateVirtualEndpointResponse)(nil), // 1: tokenbill.v1.CreateVirtualEndpointResponse
@@ -1465,58 +1640,68 @@ var file_tokenbill_v1_virtual_endpoint_service_proto_goTypes = []any{
 	(*CreateAccessKeyResponse)(nil),       // 16: tokenbill.v1.CreateAccessKeyResponse
 	(*ListAccessKeysRequest)(nil),         // 17: tokenbill.v1.ListAccessKeysRequest
 	(*ListAccessKeysResponse)(nil),        // 18: tokenbill.v1.ListAccessKeysResponse
-	(*RevokeAccessKeyRequest)(nil),        // 19: tokenbill.v1.RevokeAccessKeyRequest
-	(*RevokeAccessKeyResponse)(nil),       // 20: tokenbill.v1.RevokeAccessKeyResponse
-	nil,                                   // 21: tokenbill.v1.CreateVirtualEndpointRequest.LabelsEntry
-	nil,                                   // 22: tokenbill.v1.LabelMap.LabelsEntry
-	(BudgetMode)(0),                       // 23: tokenbill.v1.BudgetMode
-	(*BudgetReset)(nil),                   // 24: tokenbill.v1.BudgetReset
-	(*VirtualEndpoint)(nil),               // 25: tokenbill.v1.VirtualEndpoint
-	(*Wallet)(nil),                        // 26: tokenbill.v1.Wallet
-	(*AccessKey)(nil),                     // 27: tokenbill.v1.AccessKey
+	(*UpdateAccessKeyRequest)(nil),        // 19: tokenbill.v1.UpdateAccessKeyRequest
+	(*UpdateAccessKeyResponse)(nil),       // 20: tokenbill.v1.UpdateAccessKeyResponse
+	(*RevokeAccessKeyRequest)(nil),        // 21: tokenbill.v1.RevokeAccessKeyRequest
+	(*RevokeAccessKeyResponse)(nil),       // 22: tokenbill.v1.RevokeAccessKeyResponse
+	nil,                                   // 23: tokenbill.v1.CreateVirtualEndpointRequest.LabelsEntry
+	nil,                                   // 24: tokenbill.v1.LabelMap.LabelsEntry
+	(BudgetMode)(0),                       // 25: tokenbill.v1.BudgetMode
+	(*BudgetReset)(nil),                   // 26: tokenbill.v1.BudgetReset
+	(*RateLimits)(nil),                    // 27: tokenbill.v1.RateLimits
+	(*VirtualEndpoint)(nil),               // 28: tokenbill.v1.VirtualEndpoint
+	(*Wallet)(nil),                        // 29: tokenbill.v1.Wallet
+	(*AccessKey)(nil),                     // 30: tokenbill.v1.AccessKey
 }
 var file_tokenbill_v1_virtual_endpoint_service_proto_depIdxs = []int32{
-	23, // 0: tokenbill.v1.CreateVirtualEndpointRequest.budget_mode:type_name -> tokenbill.v1.BudgetMode
-	21, // 1: tokenbill.v1.CreateVirtualEndpointRequest.labels:type_name -> tokenbill.v1.CreateVirtualEndpointRequest.LabelsEntry
-	24, // 2: tokenbill.v1.CreateVirtualEndpointRequest.budget_reset:type_name -> tokenbill.v1.BudgetReset
-	25, // 3: tokenbill.v1.CreateVirtualEndpointResponse.virtual_endpoint:type_name -> tokenbill.v1.VirtualEndpoint
-	25, // 4: tokenbill.v1.GetVirtualEndpointResponse.virtual_endpoint:type_name -> tokenbill.v1.VirtualEndpoint
-	25, // 5: tokenbill.v1.ListVirtualEndpointsResponse.virtual_endpoints:type_name -> tokenbill.v1.VirtualEndpoint
-	22, // 6: tokenbill.v1.LabelMap.labels:type_name -> tokenbill.v1.LabelMap.LabelsEntry
-	23, // 7: tokenbill.v1.UpdateVirtualEndpointRequest.budget_mode:type_name -> tokenbill.v1.BudgetMode
-	6,  // 8: tokenbill.v1.UpdateVirtualEndpointRequest.labels:type_name -> tokenbill.v1.LabelMap
-	24, // 9: tokenbill.v1.UpdateVirtualEndpointRequest.budget_reset:type_name -> tokenbill.v1.BudgetReset
-	25, // 10: tokenbill.v1.UpdateVirtualEndpointResponse.virtual_endpoint:type_name -> tokenbill.v1.VirtualEndpoint
-	26, // 11: tokenbill.v1.GetBalanceResponse.wallet:type_name -> tokenbill.v1.Wallet
-	26, // 12: tokenbill.v1.AdjustCreditsResponse.wallet:type_name -> tokenbill.v1.Wallet
-	27, // 13: tokenbill.v1.CreateAccessKeyResponse.access_key:type_name -> tokenbill.v1.AccessKey
-	27, // 14: tokenbill.v1.ListAccessKeysResponse.access_keys:type_name -> tokenbill.v1.AccessKey
-	27, // 15: tokenbill.v1.RevokeAccessKeyResponse.access_key:type_name -> tokenbill.v1.AccessKey
-	0,  // 16: tokenbill.v1.VirtualEndpointService.CreateVirtualEndpoint:input_type -> tokenbill.v1.CreateVirtualEndpointRequest
-	2,  // 17: tokenbill.v1.VirtualEndpointService.GetVirtualEndpoint:input_type -> tokenbill.v1.GetVirtualEndpointRequest
-	4,  // 18: tokenbill.v1.VirtualEndpointService.ListVirtualEndpoints:input_type -> tokenbill.v1.ListVirtualEndpointsRequest
-	7,  // 19: tokenbill.v1.VirtualEndpointService.UpdateVirtualEndpoint:input_type -> tokenbill.v1.UpdateVirtualEndpointRequest
-	9,  // 20: tokenbill.v1.VirtualEndpointService.DeleteVirtualEndpoint:input_type -> tokenbill.v1.DeleteVirtualEndpointRequest
-	11, // 21: tokenbill.v1.VirtualEndpointService.GetBalance:input_type -> tokenbill.v1.GetBalanceRequest
-	13, // 22: tokenbill.v1.VirtualEndpointService.AdjustCredits:input_type -> tokenbill.v1.AdjustCreditsRequest
-	15, // 23: tokenbill.v1.VirtualEndpointService.CreateAccessKey:input_type -> tokenbill.v1.CreateAccessKeyRequest
-	17, // 24: tokenbill.v1.VirtualEndpointService.ListAccessKeys:input_type -> tokenbill.v1.ListAccessKeysRequest
-	19, // 25: tokenbill.v1.VirtualEndpointService.RevokeAccessKey:input_type -> tokenbill.v1.RevokeAccessKeyRequest
-	1,  // 26: tokenbill.v1.VirtualEndpointService.CreateVirtualEndpoint:output_type -> tokenbill.v1.CreateVirtualEndpointResponse
-	3,  // 27: tokenbill.v1.VirtualEndpointService.GetVirtualEndpoint:output_type -> tokenbill.v1.GetVirtualEndpointResponse
-	5,  // 28: tokenbill.v1.VirtualEndpointService.ListVirtualEndpoints:output_type -> tokenbill.v1.ListVirtualEndpointsResponse
-	8,  // 29: tokenbill.v1.VirtualEndpointService.UpdateVirtualEndpoint:output_type -> tokenbill.v1.UpdateVirtualEndpointResponse
-	10, // 30: tokenbill.v1.VirtualEndpointService.DeleteVirtualEndpoint:output_type -> tokenbill.v1.DeleteVirtualEndpointResponse
-	12, // 31: tokenbill.v1.VirtualEndpointService.GetBalance:output_type -> tokenbill.v1.GetBalanceResponse
-	14, // 32: tokenbill.v1.VirtualEndpointService.AdjustCredits:output_type -> tokenbill.v1.AdjustCreditsResponse
-	16, // 33: tokenbill.v1.VirtualEndpointService.CreateAccessKey:output_type -> tokenbill.v1.CreateAccessKeyResponse
-	18, // 34: tokenbill.v1.VirtualEndpointService.ListAccessKeys:output_type -> tokenbill.v1.ListAccessKeysResponse
-	20, // 35: tokenbill.v1.VirtualEndpointService.RevokeAccessKey:output_type -> tokenbill.v1.RevokeAccessKeyResponse
-	26, // [26:36] is the sub-list for method output_type
-	16, // [16:26] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	25, // 0: tokenbill.v1.CreateVirtualEndpointRequest.budget_mode:type_name -> tokenbill.v1.BudgetMode
+	23, // 1: tokenbill.v1.CreateVirtualEndpointRequest.labels:type_name -> tokenbill.v1.CreateVirtualEndpointRequest.LabelsEntry
+	26, // 2: tokenbill.v1.CreateVirtualEndpointRequest.budget_reset:type_name -> tokenbill.v1.BudgetReset
+	27, // 3: tokenbill.v1.CreateVirtualEndpointRequest.rate_limits:type_name -> tokenbill.v1.RateLimits
+	28, // 4: tokenbill.v1.CreateVirtualEndpointResponse.virtual_endpoint:type_name -> tokenbill.v1.VirtualEndpoint
+	28, // 5: tokenbill.v1.GetVirtualEndpointResponse.virtual_endpoint:type_name -> tokenbill.v1.VirtualEndpoint
+	28, // 6: tokenbill.v1.ListVirtualEndpointsResponse.virtual_endpoints:type_name -> tokenbill.v1.VirtualEndpoint
+	24, // 7: tokenbill.v1.LabelMap.labels:type_name -> tokenbill.v1.LabelMap.LabelsEntry
+	25, // 8: tokenbill.v1.UpdateVirtualEndpointRequest.budget_mode:type_name -> tokenbill.v1.BudgetMode
+	6,  // 9: tokenbill.v1.UpdateVirtualEndpointRequest.labels:type_name -> tokenbill.v1.LabelMap
+	26, // 10: tokenbill.v1.UpdateVirtualEndpointRequest.budget_reset:type_name -> tokenbill.v1.BudgetReset
+	27, // 11: tokenbill.v1.UpdateVirtualEndpointRequest.rate_limits:type_name -> tokenbill.v1.RateLimits
+	28, // 12: tokenbill.v1.UpdateVirtualEndpointResponse.virtual_endpoint:type_name -> tokenbill.v1.VirtualEndpoint
+	29, // 13: tokenbill.v1.GetBalanceResponse.wallet:type_name -> tokenbill.v1.Wallet
+	29, // 14: tokenbill.v1.AdjustCreditsResponse.wallet:type_name -> tokenbill.v1.Wallet
+	27, // 15: tokenbill.v1.CreateAccessKeyRequest.rate_limits:type_name -> tokenbill.v1.RateLimits
+	30, // 16: tokenbill.v1.CreateAccessKeyResponse.access_key:type_name -> tokenbill.v1.AccessKey
+	30, // 17: tokenbill.v1.ListAccessKeysResponse.access_keys:type_name -> tokenbill.v1.AccessKey
+	27, // 18: tokenbill.v1.UpdateAccessKeyRequest.rate_limits:type_name -> tokenbill.v1.RateLimits
+	30, // 19: tokenbill.v1.UpdateAccessKeyResponse.access_key:type_name -> tokenbill.v1.AccessKey
+	30, // 20: tokenbill.v1.RevokeAccessKeyResponse.access_key:type_name -> tokenbill.v1.AccessKey
+	0,  // 21: tokenbill.v1.VirtualEndpointService.CreateVirtualEndpoint:input_type -> tokenbill.v1.CreateVirtualEndpointRequest
+	2,  // 22: tokenbill.v1.VirtualEndpointService.GetVirtualEndpoint:input_type -> tokenbill.v1.GetVirtualEndpointRequest
+	4,  // 23: tokenbill.v1.VirtualEndpointService.ListVirtualEndpoints:input_type -> tokenbill.v1.ListVirtualEndpointsRequest
+	7,  // 24: tokenbill.v1.VirtualEndpointService.UpdateVirtualEndpoint:input_type -> tokenbill.v1.UpdateVirtualEndpointRequest
+	9,  // 25: tokenbill.v1.VirtualEndpointService.DeleteVirtualEndpoint:input_type -> tokenbill.v1.DeleteVirtualEndpointRequest
+	11, // 26: tokenbill.v1.VirtualEndpointService.GetBalance:input_type -> tokenbill.v1.GetBalanceRequest
+	13, // 27: tokenbill.v1.VirtualEndpointService.AdjustCredits:input_type -> tokenbill.v1.AdjustCreditsRequest
+	15, // 28: tokenbill.v1.VirtualEndpointService.CreateAccessKey:input_type -> tokenbill.v1.CreateAccessKeyRequest
+	17, // 29: tokenbill.v1.VirtualEndpointService.ListAccessKeys:input_type -> tokenbill.v1.ListAccessKeysRequest
+	19, // 30: tokenbill.v1.VirtualEndpointService.UpdateAccessKey:input_type -> tokenbill.v1.UpdateAccessKeyRequest
+	21, // 31: tokenbill.v1.VirtualEndpointService.RevokeAccessKey:input_type -> tokenbill.v1.RevokeAccessKeyRequest
+	1,  // 32: tokenbill.v1.VirtualEndpointService.CreateVirtualEndpoint:output_type -> tokenbill.v1.CreateVirtualEndpointResponse
+	3,  // 33: tokenbill.v1.VirtualEndpointService.GetVirtualEndpoint:output_type -> tokenbill.v1.GetVirtualEndpointResponse
+	5,  // 34: tokenbill.v1.VirtualEndpointService.ListVirtualEndpoints:output_type -> tokenbill.v1.ListVirtualEndpointsResponse
+	8,  // 35: tokenbill.v1.VirtualEndpointService.UpdateVirtualEndpoint:output_type -> tokenbill.v1.UpdateVirtualEndpointResponse
+	10, // 36: tokenbill.v1.VirtualEndpointService.DeleteVirtualEndpoint:output_type -> tokenbill.v1.DeleteVirtualEndpointResponse
+	12, // 37: tokenbill.v1.VirtualEndpointService.GetBalance:output_type -> tokenbill.v1.GetBalanceResponse
+	14, // 38: tokenbill.v1.VirtualEndpointService.AdjustCredits:output_type -> tokenbill.v1.AdjustCreditsResponse
+	16, // 39: tokenbill.v1.VirtualEndpointService.CreateAccessKey:output_type -> tokenbill.v1.CreateAccessKeyResponse
+	18, // 40: tokenbill.v1.VirtualEndpointService.ListAccessKeys:output_type -> tokenbill.v1.ListAccessKeysResponse
+	20, // 41: tokenbill.v1.VirtualEndpointService.UpdateAccessKey:output_type -> tokenbill.v1.UpdateAccessKeyResponse
+	22, // 42: tokenbill.v1.VirtualEndpointService.RevokeAccessKey:output_type -> tokenbill.v1.RevokeAccessKeyResponse
+	32, // [32:43] is the sub-list for method output_type
+	21, // [21:32] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_tokenbill_v1_virtual_endpoint_service_proto_init() }
@@ -1524,17 +1709,19 @@ func file_tokenbill_v1_virtual_endpoint_service_proto_init() {
 	if File_tokenbill_v1_virtual_endpoint_service_proto != nil {
 		return
 	}
+	file_tokenbill_v1_rate_limit_proto_init()
 	file_tokenbill_v1_virtual_endpoint_proto_init()
 	file_tokenbill_v1_virtual_endpoint_service_proto_msgTypes[0].OneofWrappers = []any{}
 	file_tokenbill_v1_virtual_endpoint_service_proto_msgTypes[4].OneofWrappers = []any{}
 	file_tokenbill_v1_virtual_endpoint_service_proto_msgTypes[7].OneofWrappers = []any{}
+	file_tokenbill_v1_virtual_endpoint_service_proto_msgTypes[19].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tokenbill_v1_virtual_endpoint_service_proto_rawDesc), len(file_tokenbill_v1_virtual_endpoint_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

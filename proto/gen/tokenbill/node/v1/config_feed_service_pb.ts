@@ -7,6 +7,8 @@ import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2
 import { file_buf_validate_validate } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
 import type { Cursor, Resource } from "./config_pb.ts";
 import { file_tokenbill_node_v1_config } from "./config_pb.ts";
+import type { HealthNote } from "./health_service_pb.ts";
+import { file_tokenbill_node_v1_health_service } from "./health_service_pb.ts";
 import type { LimitKind } from "../../v1/provider_pb.ts";
 import { file_tokenbill_v1_provider } from "../../v1/provider_pb.ts";
 import type { Message } from "@bufbuild/protobuf";
@@ -15,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tokenbill/node/v1/config_feed_service.proto.
  */
 export const file_tokenbill_node_v1_config_feed_service: GenFile = /*@__PURE__*/
-  fileDesc("Cit0b2tlbmJpbGwvbm9kZS92MS9jb25maWdfZmVlZF9zZXJ2aWNlLnByb3RvEhF0b2tlbmJpbGwubm9kZS52MSJ4ChJXYXRjaENvbmZpZ1JlcXVlc3QSGwoHbm9kZV9pZBgBIAEoCUIKukgHcgUQARiAARIaCgdib290X2lkGAIgASgJQgm6SAZyBBABGEASKQoGY3Vyc29yGAMgASgLMhkudG9rZW5iaWxsLm5vZGUudjEuQ3Vyc29yIt8CChNXYXRjaENvbmZpZ1Jlc3BvbnNlEjoKDnNuYXBzaG90X2JlZ2luGAEgASgLMiAudG9rZW5iaWxsLm5vZGUudjEuU25hcHNob3RCZWdpbkgAEjoKDnNuYXBzaG90X2NodW5rGAIgASgLMiAudG9rZW5iaWxsLm5vZGUudjEuU25hcHNob3RDaHVua0gAEjYKDHNuYXBzaG90X2VuZBgDIAEoCzIeLnRva2VuYmlsbC5ub2RlLnYxLlNuYXBzaG90RW5kSAASKQoFZGVsdGEYBCABKAsyGC50b2tlbmJpbGwubm9kZS52MS5EZWx0YUgAEi8KBndhbGxldBgFIAEoCzIdLnRva2VuYmlsbC5ub2RlLnYxLldhbGxldFB1c2hIABIzCgpjaGVja3BvaW50GAYgASgLMh0udG9rZW5iaWxsLm5vZGUudjEuQ2hlY2twb2ludEgAQgcKBWV2ZW50IjAKDVNuYXBzaG90QmVnaW4SDQoFZXBvY2gYASABKAkSEAoIcmV2aXNpb24YAiABKAMiPwoNU25hcHNob3RDaHVuaxIuCglyZXNvdXJjZXMYASADKAsyGy50b2tlbmJpbGwubm9kZS52MS5SZXNvdXJjZSIfCgtTbmFwc2hvdEVuZBIQCghyZXZpc2lvbhgBIAEoAyJzCgVEZWx0YRIVCg1mcm9tX3JldmlzaW9uGAEgASgDEhAKCHJldmlzaW9uGAIgASgDEiwKB3Vwc2VydHMYAyADKAsyGy50b2tlbmJpbGwubm9kZS52MS5SZXNvdXJjZRITCgtyZW1vdmVkX2lkcxgEIAMoCSKGAQoKV2FsbGV0UHVzaBINCgV2ZV9pZBgBIAEoCRIOCgZyZWNhbGwYAiABKAgSEQoJdG9wcGVkX3VwGAMgASgIEhkKEXBoeXNpY2FsX21vZGVsX2lkGAQgASgJEisKCmxpbWl0X2tpbmQYBSABKA4yFy50b2tlbmJpbGwudjEuTGltaXRLaW5kIi0KCkNoZWNrcG9pbnQSDQoFZXBvY2gYASABKAkSEAoIcmV2aXNpb24YAiABKAMiTAoQR2V0Q29uZmlnUmVxdWVzdBIaCglwYWdlX3NpemUYASABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgAgihwEKEUdldENvbmZpZ1Jlc3BvbnNlEikKBmN1cnNvchgBIAEoCzIZLnRva2VuYmlsbC5ub2RlLnYxLkN1cnNvchIuCglyZXNvdXJjZXMYAiADKAsyGy50b2tlbmJpbGwubm9kZS52MS5SZXNvdXJjZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAyABKAkiQQoQUmVqZWN0ZWRSZXNvdXJjZRITCgJpZBgBIAEoCUIHukgEcgIYQBIYCgZyZWFzb24YAiABKAlCCLpIBXIDGIAEIsIBChlSZXBvcnRDb25maWdTdGF0dXNSZXF1ZXN0EhsKB25vZGVfaWQYASABKAlCCrpIB3IFEAEYgAESGgoHYm9vdF9pZBgCIAEoCUIJukgGcgQQARhAEioKB2FwcGxpZWQYAyABKAsyGS50b2tlbmJpbGwubm9kZS52MS5DdXJzb3ISQAoIcmVqZWN0ZWQYBCADKAsyIy50b2tlbmJpbGwubm9kZS52MS5SZWplY3RlZFJlc291cmNlQgm6SAaSAQMQ6AciHAoaUmVwb3J0Q29uZmlnU3RhdHVzUmVzcG9uc2UywwIKEUNvbmZpZ0ZlZWRTZXJ2aWNlEl4KC1dhdGNoQ29uZmlnEiUudG9rZW5iaWxsLm5vZGUudjEuV2F0Y2hDb25maWdSZXF1ZXN0GiYudG9rZW5iaWxsLm5vZGUudjEuV2F0Y2hDb25maWdSZXNwb25zZTABElsKCUdldENvbmZpZxIjLnRva2VuYmlsbC5ub2RlLnYxLkdldENvbmZpZ1JlcXVlc3QaJC50b2tlbmJpbGwubm9kZS52MS5HZXRDb25maWdSZXNwb25zZSIDkAIBEnEKElJlcG9ydENvbmZpZ1N0YXR1cxIsLnRva2VuYmlsbC5ub2RlLnYxLlJlcG9ydENvbmZpZ1N0YXR1c1JlcXVlc3QaLS50b2tlbmJpbGwubm9kZS52MS5SZXBvcnRDb25maWdTdGF0dXNSZXNwb25zZWIGcHJvdG8z", [file_buf_validate_validate, file_tokenbill_node_v1_config, file_tokenbill_v1_provider]);
+  fileDesc("Cit0b2tlbmJpbGwvbm9kZS92MS9jb25maWdfZmVlZF9zZXJ2aWNlLnByb3RvEhF0b2tlbmJpbGwubm9kZS52MSJ4ChJXYXRjaENvbmZpZ1JlcXVlc3QSGwoHbm9kZV9pZBgBIAEoCUIKukgHcgUQARiAARIaCgdib290X2lkGAIgASgJQgm6SAZyBBABGEASKQoGY3Vyc29yGAMgASgLMhkudG9rZW5iaWxsLm5vZGUudjEuQ3Vyc29yIpADChNXYXRjaENvbmZpZ1Jlc3BvbnNlEjoKDnNuYXBzaG90X2JlZ2luGAEgASgLMiAudG9rZW5iaWxsLm5vZGUudjEuU25hcHNob3RCZWdpbkgAEjoKDnNuYXBzaG90X2NodW5rGAIgASgLMiAudG9rZW5iaWxsLm5vZGUudjEuU25hcHNob3RDaHVua0gAEjYKDHNuYXBzaG90X2VuZBgDIAEoCzIeLnRva2VuYmlsbC5ub2RlLnYxLlNuYXBzaG90RW5kSAASKQoFZGVsdGEYBCABKAsyGC50b2tlbmJpbGwubm9kZS52MS5EZWx0YUgAEi8KBndhbGxldBgFIAEoCzIdLnRva2VuYmlsbC5ub2RlLnYxLldhbGxldFB1c2hIABIzCgpjaGVja3BvaW50GAYgASgLMh0udG9rZW5iaWxsLm5vZGUudjEuQ2hlY2twb2ludEgAEi8KBmhlYWx0aBgHIAEoCzIdLnRva2VuYmlsbC5ub2RlLnYxLkhlYWx0aFB1c2hIAEIHCgVldmVudCIwCg1TbmFwc2hvdEJlZ2luEg0KBWVwb2NoGAEgASgJEhAKCHJldmlzaW9uGAIgASgDIj8KDVNuYXBzaG90Q2h1bmsSLgoJcmVzb3VyY2VzGAEgAygLMhsudG9rZW5iaWxsLm5vZGUudjEuUmVzb3VyY2UiHwoLU25hcHNob3RFbmQSEAoIcmV2aXNpb24YASABKAMicwoFRGVsdGESFQoNZnJvbV9yZXZpc2lvbhgBIAEoAxIQCghyZXZpc2lvbhgCIAEoAxIsCgd1cHNlcnRzGAMgAygLMhsudG9rZW5iaWxsLm5vZGUudjEuUmVzb3VyY2USEwoLcmVtb3ZlZF9pZHMYBCADKAkihgEKCldhbGxldFB1c2gSDQoFdmVfaWQYASABKAkSDgoGcmVjYWxsGAIgASgIEhEKCXRvcHBlZF91cBgDIAEoCBIZChFwaHlzaWNhbF9tb2RlbF9pZBgEIAEoCRIrCgpsaW1pdF9raW5kGAUgASgOMhcudG9rZW5iaWxsLnYxLkxpbWl0S2luZCItCgpDaGVja3BvaW50Eg0KBWVwb2NoGAEgASgJEhAKCHJldmlzaW9uGAIgASgDIjoKCkhlYWx0aFB1c2gSLAoFbm90ZXMYASADKAsyHS50b2tlbmJpbGwubm9kZS52MS5IZWFsdGhOb3RlIkwKEEdldENvbmZpZ1JlcXVlc3QSGgoJcGFnZV9zaXplGAEgASgFQge6SAQaAigAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIAIIocBChFHZXRDb25maWdSZXNwb25zZRIpCgZjdXJzb3IYASABKAsyGS50b2tlbmJpbGwubm9kZS52MS5DdXJzb3ISLgoJcmVzb3VyY2VzGAIgAygLMhsudG9rZW5iaWxsLm5vZGUudjEuUmVzb3VyY2USFwoPbmV4dF9wYWdlX3Rva2VuGAMgASgJIkEKEFJlamVjdGVkUmVzb3VyY2USEwoCaWQYASABKAlCB7pIBHICGEASGAoGcmVhc29uGAIgASgJQgi6SAVyAxiABCLCAQoZUmVwb3J0Q29uZmlnU3RhdHVzUmVxdWVzdBIbCgdub2RlX2lkGAEgASgJQgq6SAdyBRABGIABEhoKB2Jvb3RfaWQYAiABKAlCCbpIBnIEEAEYQBIqCgdhcHBsaWVkGAMgASgLMhkudG9rZW5iaWxsLm5vZGUudjEuQ3Vyc29yEkAKCHJlamVjdGVkGAQgAygLMiMudG9rZW5iaWxsLm5vZGUudjEuUmVqZWN0ZWRSZXNvdXJjZUIJukgGkgEDEOgHIhwKGlJlcG9ydENvbmZpZ1N0YXR1c1Jlc3BvbnNlMsMCChFDb25maWdGZWVkU2VydmljZRJeCgtXYXRjaENvbmZpZxIlLnRva2VuYmlsbC5ub2RlLnYxLldhdGNoQ29uZmlnUmVxdWVzdBomLnRva2VuYmlsbC5ub2RlLnYxLldhdGNoQ29uZmlnUmVzcG9uc2UwARJbCglHZXRDb25maWcSIy50b2tlbmJpbGwubm9kZS52MS5HZXRDb25maWdSZXF1ZXN0GiQudG9rZW5iaWxsLm5vZGUudjEuR2V0Q29uZmlnUmVzcG9uc2UiA5ACARJxChJSZXBvcnRDb25maWdTdGF0dXMSLC50b2tlbmJpbGwubm9kZS52MS5SZXBvcnRDb25maWdTdGF0dXNSZXF1ZXN0Gi0udG9rZW5iaWxsLm5vZGUudjEuUmVwb3J0Q29uZmlnU3RhdHVzUmVzcG9uc2ViBnByb3RvMw", [file_buf_validate_validate, file_tokenbill_node_v1_config, file_tokenbill_node_v1_health_service, file_tokenbill_v1_provider]);
 
 /**
  * WatchConfigRequest opens the feed.
@@ -111,6 +113,14 @@ export type WatchConfigResponse = Message<"tokenbill.node.v1.WatchConfigResponse
      */
     value: Checkpoint;
     case: "checkpoint";
+  } | {
+    /**
+     * What other nodes saw of upstreams.
+     *
+     * @generated from field: tokenbill.node.v1.HealthPush health = 7;
+     */
+    value: HealthPush;
+    case: "health";
   } | { case: undefined; value?: undefined };
 };
 
@@ -312,6 +322,27 @@ export const CheckpointSchema: GenMessage<Checkpoint> = /*@__PURE__*/
   messageDesc(file_tokenbill_node_v1_config_feed_service, 7);
 
 /**
+ * HealthPush brings what other nodes saw of upstreams. A lost one does no harm: the node learns it by itself.
+ *
+ * @generated from message tokenbill.node.v1.HealthPush
+ */
+export type HealthPush = Message<"tokenbill.node.v1.HealthPush"> & {
+  /**
+   * What was seen; a stream begins with all that still holds.
+   *
+   * @generated from field: repeated tokenbill.node.v1.HealthNote notes = 1;
+   */
+  notes: HealthNote[];
+};
+
+/**
+ * Describes the message tokenbill.node.v1.HealthPush.
+ * Use `create(HealthPushSchema)` to create a new message.
+ */
+export const HealthPushSchema: GenMessage<HealthPush> = /*@__PURE__*/
+  messageDesc(file_tokenbill_node_v1_config_feed_service, 8);
+
+/**
  * GetConfigRequest asks for a page.
  *
  * @generated from message tokenbill.node.v1.GetConfigRequest
@@ -337,7 +368,7 @@ export type GetConfigRequest = Message<"tokenbill.node.v1.GetConfigRequest"> & {
  * Use `create(GetConfigRequestSchema)` to create a new message.
  */
 export const GetConfigRequestSchema: GenMessage<GetConfigRequest> = /*@__PURE__*/
-  messageDesc(file_tokenbill_node_v1_config_feed_service, 8);
+  messageDesc(file_tokenbill_node_v1_config_feed_service, 9);
 
 /**
  * GetConfigResponse is a page.
@@ -372,7 +403,7 @@ export type GetConfigResponse = Message<"tokenbill.node.v1.GetConfigResponse"> &
  * Use `create(GetConfigResponseSchema)` to create a new message.
  */
 export const GetConfigResponseSchema: GenMessage<GetConfigResponse> = /*@__PURE__*/
-  messageDesc(file_tokenbill_node_v1_config_feed_service, 9);
+  messageDesc(file_tokenbill_node_v1_config_feed_service, 10);
 
 /**
  * RejectedResource is a resource that a node could not use.
@@ -400,7 +431,7 @@ export type RejectedResource = Message<"tokenbill.node.v1.RejectedResource"> & {
  * Use `create(RejectedResourceSchema)` to create a new message.
  */
 export const RejectedResourceSchema: GenMessage<RejectedResource> = /*@__PURE__*/
-  messageDesc(file_tokenbill_node_v1_config_feed_service, 10);
+  messageDesc(file_tokenbill_node_v1_config_feed_service, 11);
 
 /**
  * ReportConfigStatusRequest is the acknowledgement of a node.
@@ -442,7 +473,7 @@ export type ReportConfigStatusRequest = Message<"tokenbill.node.v1.ReportConfigS
  * Use `create(ReportConfigStatusRequestSchema)` to create a new message.
  */
 export const ReportConfigStatusRequestSchema: GenMessage<ReportConfigStatusRequest> = /*@__PURE__*/
-  messageDesc(file_tokenbill_node_v1_config_feed_service, 11);
+  messageDesc(file_tokenbill_node_v1_config_feed_service, 12);
 
 /**
  * ReportConfigStatusResponse is empty.
@@ -457,7 +488,7 @@ export type ReportConfigStatusResponse = Message<"tokenbill.node.v1.ReportConfig
  * Use `create(ReportConfigStatusResponseSchema)` to create a new message.
  */
 export const ReportConfigStatusResponseSchema: GenMessage<ReportConfigStatusResponse> = /*@__PURE__*/
-  messageDesc(file_tokenbill_node_v1_config_feed_service, 12);
+  messageDesc(file_tokenbill_node_v1_config_feed_service, 13);
 
 /**
  * ConfigFeedService brings configuration to data-plane nodes. Callers authenticate with the node token.

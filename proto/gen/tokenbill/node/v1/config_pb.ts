@@ -4,12 +4,14 @@
 
 import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
-import type { Deadlines, Target } from "../../v1/logical_model_pb.ts";
+import type { Deadlines, Routing, Target } from "../../v1/logical_model_pb.ts";
 import { file_tokenbill_v1_logical_model } from "../../v1/logical_model_pb.ts";
 import type { UnitKind } from "../../v1/meter_pb.ts";
 import { file_tokenbill_v1_meter } from "../../v1/meter_pb.ts";
 import type { OnDisconnect, Price, ProviderCredentials, ProviderFormat } from "../../v1/provider_pb.ts";
 import { file_tokenbill_v1_provider } from "../../v1/provider_pb.ts";
+import type { RateLimits } from "../../v1/rate_limit_pb.ts";
+import { file_tokenbill_v1_rate_limit } from "../../v1/rate_limit_pb.ts";
 import type { BudgetMode } from "../../v1/virtual_endpoint_pb.ts";
 import { file_tokenbill_v1_virtual_endpoint } from "../../v1/virtual_endpoint_pb.ts";
 import type { Message } from "@bufbuild/protobuf";
@@ -18,7 +20,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tokenbill/node/v1/config.proto.
  */
 export const file_tokenbill_node_v1_config: GenFile = /*@__PURE__*/
-  fileDesc("Ch50b2tlbmJpbGwvbm9kZS92MS9jb25maWcucHJvdG8SEXRva2VuYmlsbC5ub2RlLnYxIssCCghSZXNvdXJjZRI1Cghwcm92aWRlchgBIAEoCzIhLnRva2VuYmlsbC5ub2RlLnYxLlByb3ZpZGVyQ29uZmlnSAASQAoOcGh5c2ljYWxfbW9kZWwYAiABKAsyJi50b2tlbmJpbGwubm9kZS52MS5QaHlzaWNhbE1vZGVsQ29uZmlnSAASRAoQdmlydHVhbF9lbmRwb2ludBgDIAEoCzIoLnRva2VuYmlsbC5ub2RlLnYxLlZpcnR1YWxFbmRwb2ludENvbmZpZ0gAEjgKCmFjY2Vzc19rZXkYBCABKAsyIi50b2tlbmJpbGwubm9kZS52MS5BY2Nlc3NLZXlDb25maWdIABI+Cg1sb2dpY2FsX21vZGVsGAUgASgLMiUudG9rZW5iaWxsLm5vZGUudjEuTG9naWNhbE1vZGVsQ29uZmlnSABCBgoEa2luZCLvAgoOUHJvdmlkZXJDb25maWcSCgoCaWQYASABKAkSLAoGZm9ybWF0GAIgASgOMhwudG9rZW5iaWxsLnYxLlByb3ZpZGVyRm9ybWF0EhAKCGJhc2VfdXJsGAMgASgJEjYKC2NyZWRlbnRpYWxzGAQgASgLMiEudG9rZW5iaWxsLnYxLlByb3ZpZGVyQ3JlZGVudGlhbHMSMQoNb25fZGlzY29ubmVjdBgFIAEoDjIaLnRva2VuYmlsbC52MS5PbkRpc2Nvbm5lY3QSPwoHaGVhZGVycxgGIAMoCzIuLnRva2VuYmlsbC5ub2RlLnYxLlByb3ZpZGVyQ29uZmlnLkhlYWRlcnNFbnRyeRIOCgZyZWdpb24YByABKAkSEwoLYXBpX3ZlcnNpb24YCCABKAkSEAoIZGlzYWJsZWQYCSABKAgaLgoMSGVhZGVyc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEi5wEKE1BoeXNpY2FsTW9kZWxDb25maWcSCgoCaWQYASABKAkSEwoLcHJvdmlkZXJfaWQYAiABKAkSFQoNdXBzdHJlYW1fbmFtZRgDIAEoCRIiCgVwcmljZRgEIAEoCzITLnRva2VuYmlsbC52MS5QcmljZRIZChFtYXhfb3V0cHV0X3Rva2VucxgFIAEoAxIQCghkaXNhYmxlZBgGIAEoCBIvCg91bml0X2xpbWl0X3VuaXQYByABKA4yFi50b2tlbmJpbGwudjEuVW5pdEtpbmQSFgoOY3JlZGl0X2xpbWl0ZWQYCCABKAgi3gEKFVZpcnR1YWxFbmRwb2ludENvbmZpZxIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEhAKCGRpc2FibGVkGAMgASgIEi0KC2J1ZGdldF9tb2RlGAQgASgOMhgudG9rZW5iaWxsLnYxLkJ1ZGdldE1vZGUSGAoQZXhoYXVzdGVkX3N0YXR1cxgFIAEoBRIbChNsb3dfYmFsYW5jZV9jcmVkaXRzGAYgASgJEh0KFW9mZmxpbmVfZ3JhY2VfY3JlZGl0cxgHIAEoCRIUCgxjaGVja291dF91cmwYCCABKAkiPAoPQWNjZXNzS2V5Q29uZmlnEgoKAmlkGAEgASgJEg0KBXZlX2lkGAIgASgJEg4KBmRpZ2VzdBgDIAEoDCKnAQoSTG9naWNhbE1vZGVsQ29uZmlnEgoKAmlkGAEgASgJEg0KBXZlX2lkGAIgASgJEgwKBG5hbWUYAyABKAkSJQoHdGFyZ2V0cxgEIAMoCzIULnRva2VuYmlsbC52MS5UYXJnZXQSKgoJZGVhZGxpbmVzGAUgASgLMhcudG9rZW5iaWxsLnYxLkRlYWRsaW5lcxIVCg1jcmVhdGVfdW5peF9zGAYgASgDIikKBkN1cnNvchINCgVlcG9jaBgBIAEoCRIQCghyZXZpc2lvbhgCIAEoA2IGcHJvdG8z", [file_tokenbill_v1_logical_model, file_tokenbill_v1_meter, file_tokenbill_v1_provider, file_tokenbill_v1_virtual_endpoint]);
+  fileDesc("Ch50b2tlbmJpbGwvbm9kZS92MS9jb25maWcucHJvdG8SEXRva2VuYmlsbC5ub2RlLnYxIssCCghSZXNvdXJjZRI1Cghwcm92aWRlchgBIAEoCzIhLnRva2VuYmlsbC5ub2RlLnYxLlByb3ZpZGVyQ29uZmlnSAASQAoOcGh5c2ljYWxfbW9kZWwYAiABKAsyJi50b2tlbmJpbGwubm9kZS52MS5QaHlzaWNhbE1vZGVsQ29uZmlnSAASRAoQdmlydHVhbF9lbmRwb2ludBgDIAEoCzIoLnRva2VuYmlsbC5ub2RlLnYxLlZpcnR1YWxFbmRwb2ludENvbmZpZ0gAEjgKCmFjY2Vzc19rZXkYBCABKAsyIi50b2tlbmJpbGwubm9kZS52MS5BY2Nlc3NLZXlDb25maWdIABI+Cg1sb2dpY2FsX21vZGVsGAUgASgLMiUudG9rZW5iaWxsLm5vZGUudjEuTG9naWNhbE1vZGVsQ29uZmlnSABCBgoEa2luZCLvAgoOUHJvdmlkZXJDb25maWcSCgoCaWQYASABKAkSLAoGZm9ybWF0GAIgASgOMhwudG9rZW5iaWxsLnYxLlByb3ZpZGVyRm9ybWF0EhAKCGJhc2VfdXJsGAMgASgJEjYKC2NyZWRlbnRpYWxzGAQgASgLMiEudG9rZW5iaWxsLnYxLlByb3ZpZGVyQ3JlZGVudGlhbHMSMQoNb25fZGlzY29ubmVjdBgFIAEoDjIaLnRva2VuYmlsbC52MS5PbkRpc2Nvbm5lY3QSPwoHaGVhZGVycxgGIAMoCzIuLnRva2VuYmlsbC5ub2RlLnYxLlByb3ZpZGVyQ29uZmlnLkhlYWRlcnNFbnRyeRIOCgZyZWdpb24YByABKAkSEwoLYXBpX3ZlcnNpb24YCCABKAkSEAoIZGlzYWJsZWQYCSABKAgaLgoMSGVhZGVyc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEilgIKE1BoeXNpY2FsTW9kZWxDb25maWcSCgoCaWQYASABKAkSEwoLcHJvdmlkZXJfaWQYAiABKAkSFQoNdXBzdHJlYW1fbmFtZRgDIAEoCRIiCgVwcmljZRgEIAEoCzITLnRva2VuYmlsbC52MS5QcmljZRIZChFtYXhfb3V0cHV0X3Rva2VucxgFIAEoAxIQCghkaXNhYmxlZBgGIAEoCBIvCg91bml0X2xpbWl0X3VuaXQYByABKA4yFi50b2tlbmJpbGwudjEuVW5pdEtpbmQSFgoOY3JlZGl0X2xpbWl0ZWQYCCABKAgSLQoLcmF0ZV9saW1pdHMYCSABKAsyGC50b2tlbmJpbGwudjEuUmF0ZUxpbWl0cyKmAgoVVmlydHVhbEVuZHBvaW50Q29uZmlnEgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSEAoIZGlzYWJsZWQYAyABKAgSLQoLYnVkZ2V0X21vZGUYBCABKA4yGC50b2tlbmJpbGwudjEuQnVkZ2V0TW9kZRIYChBleGhhdXN0ZWRfc3RhdHVzGAUgASgFEhsKE2xvd19iYWxhbmNlX2NyZWRpdHMYBiABKAkSHQoVb2ZmbGluZV9ncmFjZV9jcmVkaXRzGAcgASgJEhQKDGNoZWNrb3V0X3VybBgIIAEoCRItCgtyYXRlX2xpbWl0cxgJIAEoCzIYLnRva2VuYmlsbC52MS5SYXRlTGltaXRzEhcKD2V4cGxhaW5faGVhZGVycxgKIAEoCCJrCg9BY2Nlc3NLZXlDb25maWcSCgoCaWQYASABKAkSDQoFdmVfaWQYAiABKAkSDgoGZGlnZXN0GAMgASgMEi0KC3JhdGVfbGltaXRzGAQgASgLMhgudG9rZW5iaWxsLnYxLlJhdGVMaW1pdHMizwEKEkxvZ2ljYWxNb2RlbENvbmZpZxIKCgJpZBgBIAEoCRINCgV2ZV9pZBgCIAEoCRIMCgRuYW1lGAMgASgJEiUKB3RhcmdldHMYBCADKAsyFC50b2tlbmJpbGwudjEuVGFyZ2V0EioKCWRlYWRsaW5lcxgFIAEoCzIXLnRva2VuYmlsbC52MS5EZWFkbGluZXMSFQoNY3JlYXRlX3VuaXhfcxgGIAEoAxImCgdyb3V0aW5nGAcgASgLMhUudG9rZW5iaWxsLnYxLlJvdXRpbmciKQoGQ3Vyc29yEg0KBWVwb2NoGAEgASgJEhAKCHJldmlzaW9uGAIgASgDYgZwcm90bzM", [file_tokenbill_v1_logical_model, file_tokenbill_v1_meter, file_tokenbill_v1_provider, file_tokenbill_v1_rate_limit, file_tokenbill_v1_virtual_endpoint]);
 
 /**
  * Resource is one row of the route table. Messages of the feed carry no validation rules: an old node must survive a
@@ -220,6 +222,13 @@ export type PhysicalModelConfig = Message<"tokenbill.node.v1.PhysicalModelConfig
    * @generated from field: bool credit_limited = 8;
    */
   creditLimited: boolean;
+
+  /**
+   * How fast it may be used; absent: as fast as it likes.
+   *
+   * @generated from field: tokenbill.v1.RateLimits rate_limits = 9;
+   */
+  rateLimits?: RateLimits | undefined;
 };
 
 /**
@@ -290,6 +299,20 @@ export type VirtualEndpointConfig = Message<"tokenbill.node.v1.VirtualEndpointCo
    * @generated from field: string checkout_url = 8;
    */
   checkoutUrl: string;
+
+  /**
+   * How fast all its keys together may be used; absent: as fast as they like.
+   *
+   * @generated from field: tokenbill.v1.RateLimits rate_limits = 9;
+   */
+  rateLimits?: RateLimits | undefined;
+
+  /**
+   * True: answers explain themselves in `x-tokenbill-*` headers.
+   *
+   * @generated from field: bool explain_headers = 10;
+   */
+  explainHeaders: boolean;
 };
 
 /**
@@ -325,6 +348,13 @@ export type AccessKeyConfig = Message<"tokenbill.node.v1.AccessKeyConfig"> & {
    * @generated from field: bytes digest = 3;
    */
   digest: Uint8Array;
+
+  /**
+   * How fast it may be used; absent: as fast as it likes.
+   *
+   * @generated from field: tokenbill.v1.RateLimits rate_limits = 4;
+   */
+  rateLimits?: RateLimits | undefined;
 };
 
 /**
@@ -381,6 +411,13 @@ export type LogicalModelConfig = Message<"tokenbill.node.v1.LogicalModelConfig">
    * @generated from field: int64 create_unix_s = 6;
    */
   createUnixS: bigint;
+
+  /**
+   * How the target of a request is chosen, beyond tiers and weights.
+   *
+   * @generated from field: tokenbill.v1.Routing routing = 7;
+   */
+  routing?: Routing | undefined;
 };
 
 /**

@@ -48,6 +48,9 @@ const (
 	// LogicalModelServiceDeleteLogicalModelProcedure is the fully-qualified name of the
 	// LogicalModelService's DeleteLogicalModel RPC.
 	LogicalModelServiceDeleteLogicalModelProcedure = "/tokenbill.v1.LogicalModelService/DeleteLogicalModel"
+	// LogicalModelServiceDryRunProcedure is the fully-qualified name of the LogicalModelService's
+	// DryRun RPC.
+	LogicalModelServiceDryRunProcedure = "/tokenbill.v1.LogicalModelService/DryRun"
 )
 
 // LogicalModelServiceClient is a client for the tokenbill.v1.LogicalModelService service.
@@ -62,6 +65,9 @@ type LogicalModelServiceClient interface {
 	UpdateLogicalModel(context.Context, *connect.Request[v1.UpdateLogicalModelRequest]) (*connect.Response[v1.UpdateLogicalModelResponse], error)
 	// DeleteLogicalModel removes a model name from its VE.
 	DeleteLogicalModel(context.Context, *connect.Request[v1.DeleteLogicalModelRequest]) (*connect.Response[v1.DeleteLogicalModelResponse], error)
+	// DryRun tells what a request for this VE and model would meet now: its targets, the probability of each to be asked
+	// first, and why others are passed over. Nothing is called. What nodes see reaches this answer within about a second.
+	DryRun(context.Context, *connect.Request[v1.DryRunRequest]) (*connect.Response[v1.DryRunResponse], error)
 }
 
 // NewLogicalModelServiceClient constructs a client for the tokenbill.v1.LogicalModelService
@@ -107,6 +113,13 @@ func NewLogicalModelServiceClient(httpClient connect.HTTPClient, baseURL string,
 			connect.WithSchema(logicalModelServiceMethods.ByName("DeleteLogicalModel")),
 			connect.WithClientOptions(opts...),
 		),
+		dryRun: connect.NewClient[v1.DryRunRequest, v1.DryRunResponse](
+			httpClient,
+			baseURL+LogicalModelServiceDryRunProcedure,
+			connect.WithSchema(logicalModelServiceMethods.ByName("DryRun")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -117,6 +130,7 @@ type logicalModelServiceClient struct {
 	listLogicalModels  *connect.Client[v1.ListLogicalModelsRequest, v1.ListLogicalModelsResponse]
 	updateLogicalModel *connect.Client[v1.UpdateLogicalModelRequest, v1.UpdateLogicalModelResponse]
 	deleteLogicalModel *connect.Client[v1.DeleteLogicalModelRequest, v1.DeleteLogicalModelResponse]
+	dryRun             *connect.Client[v1.DryRunRequest, v1.DryRunResponse]
 }
 
 // CreateLogicalModel calls tokenbill.v1.LogicalModelService.CreateLogicalModel.
@@ -144,6 +158,11 @@ func (c *logicalModelServiceClient) DeleteLogicalModel(ctx context.Context, req 
 	return c.deleteLogicalModel.CallUnary(ctx, req)
 }
 
+// DryRun calls tokenbill.v1.LogicalModelService.DryRun.
+func (c *logicalModelServiceClient) DryRun(ctx context.Context, req *connect.Request[v1.DryRunRequest]) (*connect.Response[v1.DryRunResponse], error) {
+	return c.dryRun.CallUnary(ctx, req)
+}
+
 // LogicalModelServiceHandler is an implementation of the tokenbill.v1.LogicalModelService service.
 type LogicalModelServiceHandler interface {
 	// CreateLogicalModel adds a model name to a VE.
@@ -156,6 +175,9 @@ type LogicalModelServiceHandler interface {
 	UpdateLogicalModel(context.Context, *connect.Request[v1.UpdateLogicalModelRequest]) (*connect.Response[v1.UpdateLogicalModelResponse], error)
 	// DeleteLogicalModel removes a model name from its VE.
 	DeleteLogicalModel(context.Context, *connect.Request[v1.DeleteLogicalModelRequest]) (*connect.Response[v1.DeleteLogicalModelResponse], error)
+	// DryRun tells what a request for this VE and model would meet now: its targets, the probability of each to be asked
+	// first, and why others are passed over. Nothing is called. What nodes see reaches this answer within about a second.
+	DryRun(context.Context, *connect.Request[v1.DryRunRequest]) (*connect.Response[v1.DryRunResponse], error)
 }
 
 // NewLogicalModelServiceHandler builds an HTTP handler from the service implementation. It returns
@@ -197,6 +219,13 @@ func NewLogicalModelServiceHandler(svc LogicalModelServiceHandler, opts ...conne
 		connect.WithSchema(logicalModelServiceMethods.ByName("DeleteLogicalModel")),
 		connect.WithHandlerOptions(opts...),
 	)
+	logicalModelServiceDryRunHandler := connect.NewUnaryHandler(
+		LogicalModelServiceDryRunProcedure,
+		svc.DryRun,
+		connect.WithSchema(logicalModelServiceMethods.ByName("DryRun")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/tokenbill.v1.LogicalModelService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case LogicalModelServiceCreateLogicalModelProcedure:
@@ -209,6 +238,8 @@ func NewLogicalModelServiceHandler(svc LogicalModelServiceHandler, opts ...conne
 			logicalModelServiceUpdateLogicalModelHandler.ServeHTTP(w, r)
 		case LogicalModelServiceDeleteLogicalModelProcedure:
 			logicalModelServiceDeleteLogicalModelHandler.ServeHTTP(w, r)
+		case LogicalModelServiceDryRunProcedure:
+			logicalModelServiceDryRunHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -236,4 +267,8 @@ func (UnimplementedLogicalModelServiceHandler) UpdateLogicalModel(context.Contex
 
 func (UnimplementedLogicalModelServiceHandler) DeleteLogicalModel(context.Context, *connect.Request[v1.DeleteLogicalModelRequest]) (*connect.Response[v1.DeleteLogicalModelResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tokenbill.v1.LogicalModelService.DeleteLogicalModel is not implemented"))
+}
+
+func (UnimplementedLogicalModelServiceHandler) DryRun(context.Context, *connect.Request[v1.DryRunRequest]) (*connect.Response[v1.DryRunResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tokenbill.v1.LogicalModelService.DryRun is not implemented"))
 }

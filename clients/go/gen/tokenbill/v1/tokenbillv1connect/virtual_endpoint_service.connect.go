@@ -60,6 +60,9 @@ const (
 	// VirtualEndpointServiceListAccessKeysProcedure is the fully-qualified name of the
 	// VirtualEndpointService's ListAccessKeys RPC.
 	VirtualEndpointServiceListAccessKeysProcedure = "/tokenbill.v1.VirtualEndpointService/ListAccessKeys"
+	// VirtualEndpointServiceUpdateAccessKeyProcedure is the fully-qualified name of the
+	// VirtualEndpointService's UpdateAccessKey RPC.
+	VirtualEndpointServiceUpdateAccessKeyProcedure = "/tokenbill.v1.VirtualEndpointService/UpdateAccessKey"
 	// VirtualEndpointServiceRevokeAccessKeyProcedure is the fully-qualified name of the
 	// VirtualEndpointService's RevokeAccessKey RPC.
 	VirtualEndpointServiceRevokeAccessKeyProcedure = "/tokenbill.v1.VirtualEndpointService/RevokeAccessKey"
@@ -86,6 +89,8 @@ type VirtualEndpointServiceClient interface {
 	CreateAccessKey(context.Context, *connect.Request[v1.CreateAccessKeyRequest]) (*connect.Response[v1.CreateAccessKeyResponse], error)
 	// ListAccessKeys returns the keys of a VE, oldest first.
 	ListAccessKeys(context.Context, *connect.Request[v1.ListAccessKeysRequest]) (*connect.Response[v1.ListAccessKeysResponse], error)
+	// UpdateAccessKey changes the fields that are present. A key that was revoked cannot be changed.
+	UpdateAccessKey(context.Context, *connect.Request[v1.UpdateAccessKeyRequest]) (*connect.Response[v1.UpdateAccessKeyResponse], error)
 	// RevokeAccessKey ends a key on every node at once. Revoking twice changes nothing.
 	RevokeAccessKey(context.Context, *connect.Request[v1.RevokeAccessKeyRequest]) (*connect.Response[v1.RevokeAccessKeyResponse], error)
 }
@@ -159,6 +164,12 @@ func NewVirtualEndpointServiceClient(httpClient connect.HTTPClient, baseURL stri
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		updateAccessKey: connect.NewClient[v1.UpdateAccessKeyRequest, v1.UpdateAccessKeyResponse](
+			httpClient,
+			baseURL+VirtualEndpointServiceUpdateAccessKeyProcedure,
+			connect.WithSchema(virtualEndpointServiceMethods.ByName("UpdateAccessKey")),
+			connect.WithClientOptions(opts...),
+		),
 		revokeAccessKey: connect.NewClient[v1.RevokeAccessKeyRequest, v1.RevokeAccessKeyResponse](
 			httpClient,
 			baseURL+VirtualEndpointServiceRevokeAccessKeyProcedure,
@@ -179,6 +190,7 @@ type virtualEndpointServiceClient struct {
 	adjustCredits         *connect.Client[v1.AdjustCreditsRequest, v1.AdjustCreditsResponse]
 	createAccessKey       *connect.Client[v1.CreateAccessKeyRequest, v1.CreateAccessKeyResponse]
 	listAccessKeys        *connect.Client[v1.ListAccessKeysRequest, v1.ListAccessKeysResponse]
+	updateAccessKey       *connect.Client[v1.UpdateAccessKeyRequest, v1.UpdateAccessKeyResponse]
 	revokeAccessKey       *connect.Client[v1.RevokeAccessKeyRequest, v1.RevokeAccessKeyResponse]
 }
 
@@ -227,6 +239,11 @@ func (c *virtualEndpointServiceClient) ListAccessKeys(ctx context.Context, req *
 	return c.listAccessKeys.CallUnary(ctx, req)
 }
 
+// UpdateAccessKey calls tokenbill.v1.VirtualEndpointService.UpdateAccessKey.
+func (c *virtualEndpointServiceClient) UpdateAccessKey(ctx context.Context, req *connect.Request[v1.UpdateAccessKeyRequest]) (*connect.Response[v1.UpdateAccessKeyResponse], error) {
+	return c.updateAccessKey.CallUnary(ctx, req)
+}
+
 // RevokeAccessKey calls tokenbill.v1.VirtualEndpointService.RevokeAccessKey.
 func (c *virtualEndpointServiceClient) RevokeAccessKey(ctx context.Context, req *connect.Request[v1.RevokeAccessKeyRequest]) (*connect.Response[v1.RevokeAccessKeyResponse], error) {
 	return c.revokeAccessKey.CallUnary(ctx, req)
@@ -254,6 +271,8 @@ type VirtualEndpointServiceHandler interface {
 	CreateAccessKey(context.Context, *connect.Request[v1.CreateAccessKeyRequest]) (*connect.Response[v1.CreateAccessKeyResponse], error)
 	// ListAccessKeys returns the keys of a VE, oldest first.
 	ListAccessKeys(context.Context, *connect.Request[v1.ListAccessKeysRequest]) (*connect.Response[v1.ListAccessKeysResponse], error)
+	// UpdateAccessKey changes the fields that are present. A key that was revoked cannot be changed.
+	UpdateAccessKey(context.Context, *connect.Request[v1.UpdateAccessKeyRequest]) (*connect.Response[v1.UpdateAccessKeyResponse], error)
 	// RevokeAccessKey ends a key on every node at once. Revoking twice changes nothing.
 	RevokeAccessKey(context.Context, *connect.Request[v1.RevokeAccessKeyRequest]) (*connect.Response[v1.RevokeAccessKeyResponse], error)
 }
@@ -323,6 +342,12 @@ func NewVirtualEndpointServiceHandler(svc VirtualEndpointServiceHandler, opts ..
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	virtualEndpointServiceUpdateAccessKeyHandler := connect.NewUnaryHandler(
+		VirtualEndpointServiceUpdateAccessKeyProcedure,
+		svc.UpdateAccessKey,
+		connect.WithSchema(virtualEndpointServiceMethods.ByName("UpdateAccessKey")),
+		connect.WithHandlerOptions(opts...),
+	)
 	virtualEndpointServiceRevokeAccessKeyHandler := connect.NewUnaryHandler(
 		VirtualEndpointServiceRevokeAccessKeyProcedure,
 		svc.RevokeAccessKey,
@@ -349,6 +374,8 @@ func NewVirtualEndpointServiceHandler(svc VirtualEndpointServiceHandler, opts ..
 			virtualEndpointServiceCreateAccessKeyHandler.ServeHTTP(w, r)
 		case VirtualEndpointServiceListAccessKeysProcedure:
 			virtualEndpointServiceListAccessKeysHandler.ServeHTTP(w, r)
+		case VirtualEndpointServiceUpdateAccessKeyProcedure:
+			virtualEndpointServiceUpdateAccessKeyHandler.ServeHTTP(w, r)
 		case VirtualEndpointServiceRevokeAccessKeyProcedure:
 			virtualEndpointServiceRevokeAccessKeyHandler.ServeHTTP(w, r)
 		default:
@@ -394,6 +421,10 @@ func (UnimplementedVirtualEndpointServiceHandler) CreateAccessKey(context.Contex
 
 func (UnimplementedVirtualEndpointServiceHandler) ListAccessKeys(context.Context, *connect.Request[v1.ListAccessKeysRequest]) (*connect.Response[v1.ListAccessKeysResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tokenbill.v1.VirtualEndpointService.ListAccessKeys is not implemented"))
+}
+
+func (UnimplementedVirtualEndpointServiceHandler) UpdateAccessKey(context.Context, *connect.Request[v1.UpdateAccessKeyRequest]) (*connect.Response[v1.UpdateAccessKeyResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tokenbill.v1.VirtualEndpointService.UpdateAccessKey is not implemented"))
 }
 
 func (UnimplementedVirtualEndpointServiceHandler) RevokeAccessKey(context.Context, *connect.Request[v1.RevokeAccessKeyRequest]) (*connect.Response[v1.RevokeAccessKeyResponse], error) {

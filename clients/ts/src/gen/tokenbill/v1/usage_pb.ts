@@ -14,7 +14,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file tokenbill/v1/usage.proto.
  */
 export const file_tokenbill_v1_usage: GenFile = /*@__PURE__*/
-  fileDesc("Chh0b2tlbmJpbGwvdjEvdXNhZ2UucHJvdG8SDHRva2VuYmlsbC52MSKbAQoHQXR0ZW1wdBIZChFwaHlzaWNhbF9tb2RlbF9pZBgBIAEoCRIMCgR0aWVyGAIgASgFEisKBnJlc3VsdBgDIAEoDjIbLnRva2VuYmlsbC52MS5BdHRlbXB0UmVzdWx0EhMKC2h0dHBfc3RhdHVzGAQgASgFEhAKCHN0YXJ0X3VzGAUgASgDEhMKC2R1cmF0aW9uX3VzGAYgASgDIskECg1SZXF1ZXN0UmVjb3JkEgoKAmlkGAEgASgJEg0KBXZlX2lkGAIgASgJEhUKDWFjY2Vzc19rZXlfaWQYAyABKAkSGAoQbG9naWNhbF9tb2RlbF9pZBgEIAEoCRIVCg1sb2dpY2FsX21vZGVsGAUgASgJEigKCGVuZHBvaW50GAYgASgOMhYudG9rZW5iaWxsLnYxLkVuZHBvaW50Eg4KBnN0cmVhbRgHIAEoCBIZChFwaHlzaWNhbF9tb2RlbF9pZBgIIAEoCRIQCghwcmljZV9pZBgJIAEoCRIpCgV1bml0cxgKIAMoCzIaLnRva2VuYmlsbC52MS5Vbml0UXVhbnRpdHkSDwoHY3JlZGl0cxgLIAEoCRImCgdvdXRjb21lGAwgASgOMhUudG9rZW5iaWxsLnYxLk91dGNvbWUSEwoLaHR0cF9zdGF0dXMYDSABKAUSJwoIYXR0ZW1wdHMYDiADKAsyFS50b2tlbmJpbGwudjEuQXR0ZW1wdBIvCgthcnJpdmVfdGltZRgPIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFQoNZmlyc3RfYnl0ZV91cxgQIAEoAxIYChBmaXJzdF9jb250ZW50X3VzGBEgASgDEhMKC2R1cmF0aW9uX3VzGBIgASgDEhsKE3Vwc3RyZWFtX3JlcXVlc3RfaWQYEyABKAkSEwoLdHJhbnNmZXJfaWQYFCABKAkSDwoHbm9kZV9pZBgVIAEoCRISCgplcnJvcl9jb2RlGBYgASgJIt0BCgxVc2FnZVN1bW1hcnkSDQoFdmVfaWQYASABKAkSFQoNbG9naWNhbF9tb2RlbBgCIAEoCRIZChFwaHlzaWNhbF9tb2RlbF9pZBgDIAEoCRIVCg1hY2Nlc3Nfa2V5X2lkGAQgASgJEgsKA2RheRgFIAEoCRIQCghyZXF1ZXN0cxgGIAEoAxIpCgV1bml0cxgHIAMoCzIaLnRva2VuYmlsbC52MS5Vbml0UXVhbnRpdHkSDwoHY3JlZGl0cxgIIAEoCRIaChJlc3RpbWF0ZWRfcmVxdWVzdHMYCSABKAMitwEKCFRyYW5zZmVyEgoKAmlkGAEgASgJEg0KBXZlX2lkGAIgASgJEhUKDWRlYml0X2FjY291bnQYAyABKAkSFgoOY3JlZGl0X2FjY291bnQYBCABKAkSDwoHY3JlZGl0cxgFIAEoCRIRCglyZWZlcmVuY2UYBiABKAkSDgoGcmVhc29uGAcgASgJEi0KCXBvc3RfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAqdgoIRW5kcG9pbnQSGAoURU5EUE9JTlRfVU5TUEVDSUZJRUQQABIdChlFTkRQT0lOVF9DSEFUX0NPTVBMRVRJT05TEAESGAoURU5EUE9JTlRfQ09NUExFVElPTlMQAhIXChNFTkRQT0lOVF9FTUJFRERJTkdTEAMq6QEKB091dGNvbWUSFwoTT1VUQ09NRV9VTlNQRUNJRklFRBAAEhUKEU9VVENPTUVfQ09NUExFVEVEEAESGgoWT1VUQ09NRV9VUFNUUkVBTV9FUlJPUhACEhgKFE9VVENPTUVfVVBTVFJFQU1fQ1VUEAMSFwoTT1VUQ09NRV9DTElFTlRfR09ORRAEEhYKEk9VVENPTUVfQlVER0VUX0NVVBAFEhgKFE9VVENPTUVfTk9ERV9DUkFTSEVEEAYSGAoUT1VUQ09NRV9DTElFTlRfRVJST1IQBxITCg9PVVRDT01FX1RJTUVPVVQQCCr9AgoNQXR0ZW1wdFJlc3VsdBIeChpBVFRFTVBUX1JFU1VMVF9VTlNQRUNJRklFRBAAEhkKFUFUVEVNUFRfUkVTVUxUX1NFUlZFRBABEiMKH0FUVEVNUFRfUkVTVUxUX0NPTk5FQ1RJT05fRVJST1IQAhIlCiFBVFRFTVBUX1JFU1VMVF9GSVJTVF9CWVRFX1RJTUVPVVQQAxIZChVBVFRFTVBUX1JFU1VMVF9TVEFUVVMQBBIdChlBVFRFTVBUX1JFU1VMVF9CQURfQU5TV0VSEAUSHwobQVRURU1QVF9SRVNVTFRfQ0xJRU5UX0VSUk9SEAYSHgoaQVRURU1QVF9SRVNVTFRfQ0xJRU5UX0dPTkUQBxIgChxBVFRFTVBUX1JFU1VMVF9UT1RBTF9USU1FT1VUEAgSJgoiQVRURU1QVF9SRVNVTFRfQUREUkVTU19OT1RfQUxMT1dFRBAJEiAKHEFUVEVNUFRfUkVTVUxUX0xJTUlUX1JFQUNIRUQQCkK3AQoQY29tLnRva2VuYmlsbC52MUIKVXNhZ2VQcm90b1ABWkZnaXRodWIuY29tL3Rva2VuYmlsbC90b2tlbmJpbGwvY2xpZW50cy9nby9nZW4vdG9rZW5iaWxsL3YxO3Rva2VuYmlsbHYxogIDVFhYqgIMVG9rZW5iaWxsLlYxygIMVG9rZW5iaWxsXFYx4gIYVG9rZW5iaWxsXFYxXEdQQk1ldGFkYXRh6gINVG9rZW5iaWxsOjpWMWIGcHJvdG8z", [file_google_protobuf_timestamp, file_tokenbill_v1_meter]);
+  fileDesc("Chh0b2tlbmJpbGwvdjEvdXNhZ2UucHJvdG8SDHRva2VuYmlsbC52MSKWAgoHQXR0ZW1wdBIZChFwaHlzaWNhbF9tb2RlbF9pZBgBIAEoCRIMCgR0aWVyGAIgASgFEisKBnJlc3VsdBgDIAEoDjIbLnRva2VuYmlsbC52MS5BdHRlbXB0UmVzdWx0EhMKC2h0dHBfc3RhdHVzGAQgASgFEhAKCHN0YXJ0X3VzGAUgASgDEhMKC2R1cmF0aW9uX3VzGAYgASgDEicKBGtpbmQYByABKA4yGS50b2tlbmJpbGwudjEuQXR0ZW1wdEtpbmQSFQoNZmlyc3RfYnl0ZV91cxgIIAEoAxIYChBmaXJzdF9jb250ZW50X3VzGAkgASgDEg4KBmRldGFpbBgKIAEoCRIPCgdjcmVkaXRzGAsgASgJItsECg1SZXF1ZXN0UmVjb3JkEgoKAmlkGAEgASgJEg0KBXZlX2lkGAIgASgJEhUKDWFjY2Vzc19rZXlfaWQYAyABKAkSGAoQbG9naWNhbF9tb2RlbF9pZBgEIAEoCRIVCg1sb2dpY2FsX21vZGVsGAUgASgJEigKCGVuZHBvaW50GAYgASgOMhYudG9rZW5iaWxsLnYxLkVuZHBvaW50Eg4KBnN0cmVhbRgHIAEoCBIZChFwaHlzaWNhbF9tb2RlbF9pZBgIIAEoCRIQCghwcmljZV9pZBgJIAEoCRIpCgV1bml0cxgKIAMoCzIaLnRva2VuYmlsbC52MS5Vbml0UXVhbnRpdHkSDwoHY3JlZGl0cxgLIAEoCRImCgdvdXRjb21lGAwgASgOMhUudG9rZW5iaWxsLnYxLk91dGNvbWUSEwoLaHR0cF9zdGF0dXMYDSABKAUSJwoIYXR0ZW1wdHMYDiADKAsyFS50b2tlbmJpbGwudjEuQXR0ZW1wdBIvCgthcnJpdmVfdGltZRgPIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFQoNZmlyc3RfYnl0ZV91cxgQIAEoAxIYChBmaXJzdF9jb250ZW50X3VzGBEgASgDEhMKC2R1cmF0aW9uX3VzGBIgASgDEhsKE3Vwc3RyZWFtX3JlcXVlc3RfaWQYEyABKAkSEwoLdHJhbnNmZXJfaWQYFCABKAkSDwoHbm9kZV9pZBgVIAEoCRISCgplcnJvcl9jb2RlGBYgASgJEhAKCGhlZGdlX29mGBcgASgJIt0BCgxVc2FnZVN1bW1hcnkSDQoFdmVfaWQYASABKAkSFQoNbG9naWNhbF9tb2RlbBgCIAEoCRIZChFwaHlzaWNhbF9tb2RlbF9pZBgDIAEoCRIVCg1hY2Nlc3Nfa2V5X2lkGAQgASgJEgsKA2RheRgFIAEoCRIQCghyZXF1ZXN0cxgGIAEoAxIpCgV1bml0cxgHIAMoCzIaLnRva2VuYmlsbC52MS5Vbml0UXVhbnRpdHkSDwoHY3JlZGl0cxgIIAEoCRIaChJlc3RpbWF0ZWRfcmVxdWVzdHMYCSABKAMitwEKCFRyYW5zZmVyEgoKAmlkGAEgASgJEg0KBXZlX2lkGAIgASgJEhUKDWRlYml0X2FjY291bnQYAyABKAkSFgoOY3JlZGl0X2FjY291bnQYBCABKAkSDwoHY3JlZGl0cxgFIAEoCRIRCglyZWZlcmVuY2UYBiABKAkSDgoGcmVhc29uGAcgASgJEi0KCXBvc3RfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAqdgoIRW5kcG9pbnQSGAoURU5EUE9JTlRfVU5TUEVDSUZJRUQQABIdChlFTkRQT0lOVF9DSEFUX0NPTVBMRVRJT05TEAESGAoURU5EUE9JTlRfQ09NUExFVElPTlMQAhIXChNFTkRQT0lOVF9FTUJFRERJTkdTEAMqgQIKB091dGNvbWUSFwoTT1VUQ09NRV9VTlNQRUNJRklFRBAAEhUKEU9VVENPTUVfQ09NUExFVEVEEAESGgoWT1VUQ09NRV9VUFNUUkVBTV9FUlJPUhACEhgKFE9VVENPTUVfVVBTVFJFQU1fQ1VUEAMSFwoTT1VUQ09NRV9DTElFTlRfR09ORRAEEhYKEk9VVENPTUVfQlVER0VUX0NVVBAFEhgKFE9VVENPTUVfTk9ERV9DUkFTSEVEEAYSGAoUT1VUQ09NRV9DTElFTlRfRVJST1IQBxITCg9PVVRDT01FX1RJTUVPVVQQCBIWChJPVVRDT01FX0hFREdFX0xPU1QQCSrmBAoNQXR0ZW1wdFJlc3VsdBIeChpBVFRFTVBUX1JFU1VMVF9VTlNQRUNJRklFRBAAEhkKFUFUVEVNUFRfUkVTVUxUX1NFUlZFRBABEiMKH0FUVEVNUFRfUkVTVUxUX0NPTk5FQ1RJT05fRVJST1IQAhIlCiFBVFRFTVBUX1JFU1VMVF9GSVJTVF9CWVRFX1RJTUVPVVQQAxIZChVBVFRFTVBUX1JFU1VMVF9TVEFUVVMQBBIdChlBVFRFTVBUX1JFU1VMVF9CQURfQU5TV0VSEAUSHwobQVRURU1QVF9SRVNVTFRfQ0xJRU5UX0VSUk9SEAYSHgoaQVRURU1QVF9SRVNVTFRfQ0xJRU5UX0dPTkUQBxIgChxBVFRFTVBUX1JFU1VMVF9UT1RBTF9USU1FT1VUEAgSJgoiQVRURU1QVF9SRVNVTFRfQUREUkVTU19OT1RfQUxMT1dFRBAJEiAKHEFUVEVNUFRfUkVTVUxUX0xJTUlUX1JFQUNIRUQQChIfChtBVFRFTVBUX1JFU1VMVF9SQVRFX0xJTUlURUQQCxIiCh5BVFRFTVBUX1JFU1VMVF9DT05ORUNUX1RJTUVPVVQQDBIoCiRBVFRFTVBUX1JFU1VMVF9GSVJTVF9DT05URU5UX1RJTUVPVVQQDRIfChtBVFRFTVBUX1JFU1VMVF9JRExFX1RJTUVPVVQQDhIdChlBVFRFTVBUX1JFU1VMVF9IRURHRV9MT1NUEA8SIAocQVRURU1QVF9SRVNVTFRfTk9fQ09OTkVDVElPThAQEhYKEkFUVEVNUFRfUkVTVUxUX0NVVBARKqwBCgtBdHRlbXB0S2luZBIcChhBVFRFTVBUX0tJTkRfVU5TUEVDSUZJRUQQABIWChJBVFRFTVBUX0tJTkRfRklSU1QQARIZChVBVFRFTVBUX0tJTkRfRkFMTEJBQ0sQAhIWChJBVFRFTVBUX0tJTkRfUkVUUlkQAxIWChJBVFRFTVBUX0tJTkRfSEVER0UQBBIcChhBVFRFTVBUX0tJTkRfTEFTVF9SRVNPUlQQBUK3AQoQY29tLnRva2VuYmlsbC52MUIKVXNhZ2VQcm90b1ABWkZnaXRodWIuY29tL3Rva2VuYmlsbC90b2tlbmJpbGwvY2xpZW50cy9nby9nZW4vdG9rZW5iaWxsL3YxO3Rva2VuYmlsbHYxogIDVFhYqgIMVG9rZW5iaWxsLlYxygIMVG9rZW5iaWxsXFYx4gIYVG9rZW5iaWxsXFYxXEdQQk1ldGFkYXRh6gINVG9rZW5iaWxsOjpWMWIGcHJvdG8z", [file_google_protobuf_timestamp, file_tokenbill_v1_meter]);
 
 /**
  * Attempt is one try at one target.
@@ -63,6 +63,41 @@ export type Attempt = Message<"tokenbill.v1.Attempt"> & {
    * @generated from field: int64 duration_us = 6;
    */
   durationUs: bigint;
+
+  /**
+   * Why it was made.
+   *
+   * @generated from field: tokenbill.v1.AttemptKind kind = 7;
+   */
+  kind: AttemptKind;
+
+  /**
+   * From its begin to the head of the answer, in microseconds; 0: none came.
+   *
+   * @generated from field: int64 first_byte_us = 8;
+   */
+  firstByteUs: bigint;
+
+  /**
+   * From its begin to the first content, in microseconds; 0: none came.
+   *
+   * @generated from field: int64 first_content_us = 9;
+   */
+  firstContentUs: bigint;
+
+  /**
+   * The cause in a word, such as `ECONNREFUSED`, or the upstream's error code; empty if there is nothing more to say.
+   *
+   * @generated from field: string detail = 10;
+   */
+  detail: string;
+
+  /**
+   * What was billed for it, an exact decimal; empty: nothing.
+   *
+   * @generated from field: string credits = 11;
+   */
+  credits: string;
 };
 
 /**
@@ -231,6 +266,13 @@ export type RequestRecord = Message<"tokenbill.v1.RequestRecord"> & {
    * @generated from field: string error_code = 22;
    */
   errorCode: string;
+
+  /**
+   * For OUTCOME_HEDGE_LOST: the request that this call was part of.
+   *
+   * @generated from field: string hedge_of = 23;
+   */
+  hedgeOf: string;
 };
 
 /**
@@ -282,7 +324,7 @@ export type UsageSummary = Message<"tokenbill.v1.UsageSummary"> & {
   day: string;
 
   /**
-   * Requests.
+   * Requests; a hedged call that was overtaken counts as one of its own.
    *
    * @generated from field: int64 requests = 6;
    */
@@ -503,6 +545,13 @@ export const Outcome = {
    * @generated from enum value: OUTCOME_TIMEOUT = 8;
    */
   TIMEOUT: 8,
+
+  /**
+   * The call of a hedged request that another one overtook. It has a record of its own, and is billed what it delivered.
+   *
+   * @generated from enum value: OUTCOME_HEDGE_LOST = 9;
+   */
+  HEDGE_LOST: 9,
 } as const;
 
 /**
@@ -546,7 +595,7 @@ export const AttemptResult = {
   CONNECTION_ERROR: 2,
 
   /**
-   * Nothing came in time.
+   * The head of the answer did not come in time.
    *
    * @generated from enum value: ATTEMPT_RESULT_FIRST_BYTE_TIMEOUT = 3;
    */
@@ -600,6 +649,55 @@ export const AttemptResult = {
    * @generated from enum value: ATTEMPT_RESULT_LIMIT_REACHED = 10;
    */
   LIMIT_REACHED: 10,
+
+  /**
+   * The target was at one of its rate limits and was passed over.
+   *
+   * @generated from enum value: ATTEMPT_RESULT_RATE_LIMITED = 11;
+   */
+  RATE_LIMITED: 11,
+
+  /**
+   * No connection could be made in time.
+   *
+   * @generated from enum value: ATTEMPT_RESULT_CONNECT_TIMEOUT = 12;
+   */
+  CONNECT_TIMEOUT: 12,
+
+  /**
+   * The head came in time, the first content did not.
+   *
+   * @generated from enum value: ATTEMPT_RESULT_FIRST_CONTENT_TIMEOUT = 13;
+   */
+  FIRST_CONTENT_TIMEOUT: 13,
+
+  /**
+   * Nothing more came for too long, after content.
+   *
+   * @generated from enum value: ATTEMPT_RESULT_IDLE_TIMEOUT = 14;
+   */
+  IDLE_TIMEOUT: 14,
+
+  /**
+   * Another call of the same request had content first, and this one was cancelled.
+   *
+   * @generated from enum value: ATTEMPT_RESULT_HEDGE_LOST = 15;
+   */
+  HEDGE_LOST: 15,
+
+  /**
+   * The node had no connection to spare; the target was not called.
+   *
+   * @generated from enum value: ATTEMPT_RESULT_NO_CONNECTION = 16;
+   */
+  NO_CONNECTION: 16,
+
+  /**
+   * The answer broke off after content.
+   *
+   * @generated from enum value: ATTEMPT_RESULT_CUT = 17;
+   */
+  CUT: 17,
 } as const;
 
 /**
@@ -614,4 +712,66 @@ export type AttemptResult = (typeof AttemptResult)[keyof typeof AttemptResult] |
  */
 export const AttemptResultSchema: GenEnum<AttemptResult> = /*@__PURE__*/
   enumDesc(file_tokenbill_v1_usage, 2);
+
+/**
+ * AttemptKind says why an attempt was made.
+ *
+ * @generated from enum tokenbill.v1.AttemptKind
+ */
+export const AttemptKind = {
+  /**
+   * Never sent by present nodes.
+   *
+   * @generated from enum value: ATTEMPT_KIND_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * The first of its request.
+   *
+   * @generated from enum value: ATTEMPT_KIND_FIRST = 1;
+   */
+  FIRST: 1,
+
+  /**
+   * The one before had failed.
+   *
+   * @generated from enum value: ATTEMPT_KIND_FALLBACK = 2;
+   */
+  FALLBACK: 2,
+
+  /**
+   * The same target once more, after a failure that is known to be safe to repeat.
+   *
+   * @generated from enum value: ATTEMPT_KIND_RETRY = 3;
+   */
+  RETRY: 3,
+
+  /**
+   * The one before was slow.
+   *
+   * @generated from enum value: ATTEMPT_KIND_HEDGE = 4;
+   */
+  HEDGE: 4,
+
+  /**
+   * Every target was cooling down, and this was the best of them.
+   *
+   * @generated from enum value: ATTEMPT_KIND_LAST_RESORT = 5;
+   */
+  LAST_RESORT: 5,
+} as const;
+
+/**
+ * AttemptKind says why an attempt was made.
+ *
+ * @generated from enum tokenbill.v1.AttemptKind
+ */
+export type AttemptKind = (typeof AttemptKind)[keyof typeof AttemptKind] | UnknownEnum;
+
+/**
+ * Describes the enum tokenbill.v1.AttemptKind.
+ */
+export const AttemptKindSchema: GenEnum<AttemptKind> = /*@__PURE__*/
+  enumDesc(file_tokenbill_v1_usage, 3);
 
