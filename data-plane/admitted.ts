@@ -4,6 +4,8 @@ import type { ScannedBody } from "./body.ts";
 import type { Reservation } from "./budget/budget.ts";
 import type { EndpointSpec, Format } from "./formats/format.ts";
 import { FORWARDED_HEADERS } from "./formats/openai.ts";
+import type { RateHold } from "./rates/rates.ts";
+import type { ExpectedTokens } from "./rates/request_rates.ts";
 import type { RouteKey, RouteLm, RoutePm } from "./route_types.ts";
 import type { Exchange, OutboundRequest } from "./transport.ts";
 
@@ -18,6 +20,14 @@ export interface Admitted {
   /** Headers that the answer has in any case. */
   readonly headers: string[];
   readonly reservation: Reservation;
+  /** Tokens that it is expected to use, for rate limits. */
+  readonly tokens: ExpectedTokens;
+  /** What is held of the rate limits of its key and its VE. */
+  readonly rates: readonly RateHold[];
+  /** Hash of the key that it sticks to a target by; 0: it does not. */
+  readonly sticky: number;
+  /** A call that lost to another of the same request is billed by itself: the id of that request. */
+  readonly hedgeOf?: string;
   /** The answer's length is limited to this upstream; null: as the client wishes. */
   readonly clampTo: number | null;
 }

@@ -37,6 +37,8 @@ const KEYS = [
   "best_of",
   "messages",
   "prompt",
+  "user",
+  "prompt_cache_key",
 ] as const;
 type Key = (typeof KEYS)[number];
 /**
@@ -120,6 +122,8 @@ function noRanges(): Partial<Record<Key, Range>> {
     best_of: undefined,
     messages: undefined,
     prompt: undefined,
+    user: undefined,
+    prompt_cache_key: undefined,
   };
 }
 
@@ -174,6 +178,14 @@ function readFields(
     inside,
     cuts,
   };
+}
+
+/** A field of text, "" if it is absent or something else: whether it may be is for the upstream to say. */
+export function textField(body: ScannedBody, name: "user" | "prompt_cache_key"): string {
+  const range = body.ranges[name];
+  return range === undefined || body.bytes[range.start] !== QUOTE
+    ? ""
+    : decodeString(body.bytes, range.start, range.end);
 }
 
 const LOWER_N = 0x6e;

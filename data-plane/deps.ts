@@ -24,7 +24,8 @@ export interface PipelineMetrics {
   request(endpoint: number, status: number, outcome: number, durationUs: number): void;
   /** The first content of an answer came `us` after arrival. */
   firstContent(us: number): void;
-  attempt(result: number): void;
+  /** `kind`: number of `tokenbill.v1.AttemptKind`. */
+  attempt(result: number, kind: number): void;
 }
 
 export interface PipelineDeps {

@@ -3,6 +3,9 @@
  * and statuses (reference/UPSTREAM-FORMATS.md A7), so that its SDKs raise their typed errors.
  */
 
+import { RateKind, type RateRefusal } from "./rates/rates.ts";
+import { formatDuration } from "./rates/request_rates.ts";
+
 /** An answer that is an error. `headers` is flat. */
 export interface ErrorAnswer {
   readonly status: number;
@@ -183,6 +186,24 @@ export function rateLimited(model: string, retryAfterS: number): ErrorAnswer {
     },
     retryAfter(retryAfterS),
   );
+}
+
+/** A rate limit of the key or the VE is reached, in OpenAI's words and types. */
+export function rateLimitReached({ kind, limit, retryMs, tooLarge }: RateRefusal, tokens: number): ErrorAnswer {
+  const inTokens = kind === RateKind.TOKENS;
+  const what = kind === RateKind.CONCURRENT ? "concurrent requests" : `${inTokens ? "tokens" : "requests"} per minute`;
+  const type = inTokens ? "tokens" : "requests";
+  const code = "rate_limit_exceeded";
+  if (tooLarge) {
+    const message = `Request too large: limit of ${limit} ${what}, requested ${tokens}. The input must be reduced.`;
+    return answer(429, { message, type, code }, NO_RETRY);
+  }
+  const message = `Rate limit reached on ${what}: limit ${limit}. Please try again in ${formatDuration(retryMs)}.`;
+  return answer(429, { message, type, code }, [
+    ...retryAfter(retryMs / 1000),
+    "retry-after-ms",
+    String(Math.min(RETRY_AFTER_S_MAX * 1000, Math.max(1, Math.ceil(retryMs)))),
+  ]);
 }
 
 /**

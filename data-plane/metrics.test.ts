@@ -18,7 +18,7 @@ function made(): NodeMetrics {
   metrics.request(1, 200, 1, 20_000);
   metrics.request(1, 204, 1, 2_000_000);
   metrics.request(0, 404, 0, 0);
-  metrics.attempt(1);
+  metrics.attempt(1, 1);
   metrics.firstContent(300_000);
   const settlement = {
     units: [
@@ -43,7 +43,7 @@ test("counts, histograms and figures, the same however often they are read", asy
     'tokenbill_node_requests_total{endpoint="chat_completions",status="2xx"} 2',
     'tokenbill_node_requests_total{endpoint="none",status="4xx"} 1',
     'tokenbill_node_outcomes_total{outcome="completed"} 2',
-    'tokenbill_node_attempts_total{result="served"} 1',
+    'tokenbill_node_attempts_total{result="served",kind="first"} 1',
     'tokenbill_node_units_total{meter="input_tokens"} 10',
     'tokenbill_node_units_total{meter="output_tokens"} 5',
     "tokenbill_node_credits_total 2.5",

@@ -6,7 +6,12 @@
 import { Counter, Gauge, Registry } from "prom-client";
 import { type Credits, PICO_PER_CREDIT } from "../core/credits.ts";
 import { METER_SLOTS, Meter } from "../core/meters.ts";
-import { AttemptResultSchema, EndpointSchema, OutcomeSchema } from "../proto/gen/tokenbill/v1/usage_pb.ts";
+import {
+  AttemptKindSchema,
+  AttemptResultSchema,
+  EndpointSchema,
+  OutcomeSchema,
+} from "../proto/gen/tokenbill/v1/usage_pb.ts";
 import type { WalletTotals } from "./budget/wallet.ts";
 import type { PipelineMetrics } from "./deps.ts";
 import type { Settlement } from "./journal/journal.ts";
@@ -26,6 +31,7 @@ function labelsOf(schema: { values: readonly { number: number; name: string }[] 
 const ENDPOINTS = labelsOf(EndpointSchema, "ENDPOINT_");
 const OUTCOMES = labelsOf(OutcomeSchema, "OUTCOME_");
 const RESULTS = labelsOf(AttemptResultSchema, "ATTEMPT_RESULT_");
+const KINDS = labelsOf(AttemptKindSchema, "ATTEMPT_KIND_");
 const METERS: string[] = [];
 for (const [name, number] of Object.entries(Meter)) METERS[number] = name.toLowerCase();
 
@@ -101,7 +107,8 @@ export class NodeMetrics implements PipelineMetrics {
   /** By endpoint and status class. */
   readonly #requests = new Float64Array(ENDPOINTS.length * STATUS_CLASSES);
   readonly #outcomes = new Float64Array(OUTCOMES.length);
-  readonly #attempts = new Float64Array(RESULTS.length);
+  /** By result and kind. */
+  readonly #attempts = new Float64Array(RESULTS.length * KINDS.length);
   readonly #units = new Float64Array(METER_SLOTS);
   #credits: Credits = 0n;
   readonly #durations = new PlainHistogram("tokenbill_node_request_seconds", "From arrival to the end of the answer");
@@ -118,7 +125,12 @@ export class NodeMetrics implements PipelineMetrics {
       });
     });
     this.#countNames("outcomes_total", "Requests by how they ended", "outcome", OUTCOMES, this.#outcomes);
-    this.#countNames("attempts_total", "Attempts at upstreams by how they ended", "result", RESULTS, this.#attempts);
+    this.#count("attempts_total", "Attempts at upstreams by why and how they ended", ["result", "kind"], (add) => {
+      this.#attempts.forEach((value, n) => {
+        const result = RESULTS[Math.floor(n / KINDS.length)]!;
+        if (value > 0) add({ result, kind: KINDS[n % KINDS.length]! }, value);
+      });
+    });
     this.#countNames("units_total", "Units consumed, by meter", "meter", METERS, this.#units);
     this.#count("credits_total", "Credits spent", [], (add) => add({}, toNumber(this.#credits)));
     for (const histogram of [this.#durations, this.#firstContents]) this.registry.registerMetric(histogram as never);
@@ -136,8 +148,8 @@ export class NodeMetrics implements PipelineMetrics {
     this.#firstContents.observe(us / 1e6);
   }
 
-  attempt(result: number): void {
-    this.#attempts[result < RESULTS.length ? result : 0]!++;
+  attempt(result: number, kind: number): void {
+    this.#attempts[(result < RESULTS.length ? result : 0) * KINDS.length + (kind < KINDS.length ? kind : 0)]!++;
   }
 
   /** Every settlement passes the journal, so it is counted there. */

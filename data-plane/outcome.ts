@@ -25,6 +25,8 @@
  * | `drain-count` | `CLIENT_GONE` | `DRAIN`: this node drains 64 answers of the Provider already | as `CANCEL_ESTIMATE` | clients that leave must not pile up work |
  * | `drain-broken` | `CLIENT_GONE` | `DRAIN`: the upstream failed meanwhile | what arrived; nothing before content | as if the client were there |
  * | `client-stalled` | `CLIENT_GONE` | the client read nothing for two minutes | as if it had left | it holds a connection and memory |
+ * | `hedge-lost-accepted` | `HEDGE_LOST` | another call of a hedged request had content first, after this upstream had accepted the request | the input, estimated, as a record of its own; nothing where the Provider says `FREE` | accepted input is read, and on the upstream's bill |
+ * | `hedge-lost-unanswered` | none | as above, before this upstream accepted it | nothing; the attempt is in the record of the request | nobody can tell that the upstream began |
  * | `client-gone-settling` | as without | the client left after the end, before its last bytes | as without | the answer was made for it |
  * | `crash-before-content` | `NODE_CRASHED` | the node died before any content of a stream | nothing | the client got nothing |
  * | `crash-after-content` | `NODE_CRASHED` | the node died after content of a stream | the last progress note, estimated | it is at most a second old; the first is written with the first content |
@@ -40,6 +42,7 @@ export const Outcome = {
   NODE_CRASHED: 6,
   CLIENT_ERROR: 7,
   TIMEOUT: 8,
+  HEDGE_LOST: 9,
 } as const;
 export type Outcome = (typeof Outcome)[keyof typeof Outcome];
 
@@ -54,8 +57,19 @@ export const AttemptResult = {
   TOTAL_TIMEOUT: 8,
   ADDRESS_NOT_ALLOWED: 9,
   LIMIT_REACHED: 10,
+  RATE_LIMITED: 11,
+  CONNECT_TIMEOUT: 12,
+  FIRST_CONTENT_TIMEOUT: 13,
+  IDLE_TIMEOUT: 14,
+  HEDGE_LOST: 15,
+  NO_CONNECTION: 16,
+  CUT: 17,
 } as const;
 export type AttemptResult = (typeof AttemptResult)[keyof typeof AttemptResult];
+
+/** Why an attempt was made: numbers of `tokenbill.v1.AttemptKind`. */
+export const AttemptKind = { FIRST: 1, FALLBACK: 2, RETRY: 3, HEDGE: 4, LAST_RESORT: 5 } as const;
+export type AttemptKind = (typeof AttemptKind)[keyof typeof AttemptKind];
 
 /** Numbers of `tokenbill.v1.OnDisconnect`; 0 counts as CANCEL_ESTIMATE. */
 export const OnDisconnect = { DRAIN: 1, CANCEL_ESTIMATE: 2, FREE: 3 } as const;

@@ -5,8 +5,9 @@
  */
 
 import { maxCredits } from "../core/credits.ts";
+import type { Admitted } from "./admitted.ts";
 import { authenticate, parseTarget } from "./auth.ts";
-import { BodyError, type ScannedBody, scanBody } from "./body.ts";
+import { BodyError, type ScannedBody, scanBody, textField } from "./body.ts";
 import type { Reservation, ReserveFailure } from "./budget/budget.ts";
 import {
   type Admission,
@@ -15,6 +16,7 @@ import {
   outputTokensAccepted,
   outputTokensCovered,
   type RequestSize,
+  STREAM_OUTPUT_TOKENS,
   type TargetCost,
 } from "./budget/estimate.ts";
 import { Core, type Live } from "./core.ts";
@@ -32,15 +34,20 @@ import {
   JOURNAL_UNAVAILABLE,
   modelNotFound,
   noTarget,
+  rateLimitReached,
   unknownPath,
   UNSUPPORTED_ENCODING,
   wrongMethod,
 } from "./errors.ts";
 import type { EndpointSpec } from "./formats/format.ts";
 import { isMagic, magicJson, magicStream, magicText } from "./magic.ts";
+import { BYTES_PER_TOKEN } from "./meter.ts";
 import { listModels, showModel } from "./models.ts";
+import type { RateHold } from "./rates/rates.ts";
+import { addRateHeaders, type ExpectedTokens, takeRates } from "./rates/request_rates.ts";
 import { allowedOrigin, commonHeaders, isPreflight, replyError, replyJson, replyPreflight } from "./reply.ts";
-import { checkoutUrl, routable, type RouteKey, type RouteLm } from "./route_types.ts";
+import { stickyHash } from "./router.ts";
+import { checkoutUrl, routable, type RouteKey, type RouteLm, type RouteSticky, StickySource } from "./route_types.ts";
 import { Serving } from "./serving.ts";
 import type { BodyFailure, BodySink, Exchange, ExchangeSink, Pipeline } from "./transport.ts";
 
@@ -105,6 +112,29 @@ function replyModels(
   replyJson(exchange, 200, headers, body);
 }
 
+const NO_HOLDS: readonly RateHold[] = [];
+/** More of a sticky key is not looked at. */
+const STICKY_KEY_CHARS_MAX = 512;
+
+/** What counts against rate limits until the request has ended: its input by bytes, and as long an answer as is expected. */
+function expectedTokens({ bodyBytes, hasOutput, outputTokensMax, answers }: RequestSize): ExpectedTokens {
+  const input = Math.ceil(bodyBytes / BYTES_PER_TOKEN);
+  return { input, all: hasOutput ? input + (outputTokensMax || STREAM_OUTPUT_TOKENS) * answers : input };
+}
+
+/** The hash of the first key that the request has, 0 if it has none or does not stick. */
+function stickyKey(sticky: RouteSticky | null, body: ScannedBody, exchange: Exchange): number {
+  if (sticky === null) return 0;
+  for (const source of sticky.sources) {
+    const key =
+      source === StickySource.HEADER
+        ? exchange.header(sticky.header)
+        : textField(body, source === StickySource.USER ? "user" : "prompt_cache_key");
+    if (key !== "") return stickyHash(key.slice(0, STICKY_KEY_CHARS_MAX));
+  }
+  return 0;
+}
+
 /** A request from its body to its admission. */
 class Entry implements BodySink, ExchangeSink, Live {
   private readonly core: Core;
@@ -118,6 +148,9 @@ class Entry implements BodySink, ExchangeSink, Live {
   private gone = false;
   /** While the budget is asked, its answer must be waited for: it may hold Credits. */
   private reserving = false;
+  /** What is held of the rate limits of the key and the VE, until the request is admitted. */
+  private rates: readonly RateHold[] = NO_HOLDS;
+  private tokens: ExpectedTokens = { all: 0, input: 0 };
 
   constructor(
     core: Core,
@@ -199,6 +232,7 @@ class Entry implements BodySink, ExchangeSink, Live {
       outputTokensMax: body.outputTokensMax,
       answers: body.answers,
     };
+    if (!this.takeRates(size)) return;
     const wish = admissionOf(size, targets, ve.strict);
     const reservation = budget.reserve(ve.id, wish.amount);
     if (reservation !== null) return this.admitted(body, lm, size, targets, wish, reservation);
@@ -213,6 +247,22 @@ class Entry implements BodySink, ExchangeSink, Live {
         this.crash(error);
       }
     });
+  }
+
+  /** False: a rate limit of the key or the VE is reached, and the client was told. */
+  private takeRates(size: RequestSize): boolean {
+    const { key, headers } = this;
+    const { rates } = this.core.deps;
+    this.tokens = expectedTokens(size);
+    if (rates === undefined || (key.rateLimits === null && key.ve.rateLimits === null)) return true;
+    const taken = takeRates(rates, key, this.tokens);
+    addRateHeaders(headers, rates, key);
+    if (!Array.isArray(taken)) {
+      this.refuse(rateLimitReached(taken, this.tokens.all));
+      return false;
+    }
+    this.rates = taken;
+    return true;
   }
 
   private reserved(
@@ -247,13 +297,30 @@ class Entry implements BodySink, ExchangeSink, Live {
     try {
       const clampTo = this.clampOf(size, targets, wish, reservation);
       if (clampTo !== null) headers.push("x-tokenbill-clamped-max-tokens", String(clampTo));
-      const admitted = { id, arriveMs, key, endpoint, lm, body, stream, headers, reservation, clampTo };
+      const { tokens, rates } = this;
+      const sticky = stickyKey(lm.spec.routing.sticky, body, this.exchange);
+      const admitted: Admitted = {
+        id,
+        arriveMs,
+        key,
+        endpoint,
+        lm,
+        body,
+        stream,
+        headers,
+        reservation,
+        clampTo,
+        tokens,
+        rates,
+        sticky,
+      };
       serving = new Serving(this.core, this.exchange, admitted);
     } catch (error) {
       this.core.deps.budget.settle(reservation, 0n);
       throw error;
     }
-    // From here on the reservation is the other's to settle, whatever happens.
+    // From here on the reservation and the holds are the other's to settle, whatever happens.
+    this.rates = NO_HOLDS;
     serving.begin();
     this.core.closed(this);
   }
@@ -312,6 +379,8 @@ class Entry implements BodySink, ExchangeSink, Live {
 
   private leave(): void {
     this.gone = true;
+    for (const hold of this.rates) hold.release();
+    this.rates = NO_HOLDS;
     this.core.closed(this);
   }
 }

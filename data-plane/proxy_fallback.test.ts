@@ -30,6 +30,8 @@ const {
   SERVED,
   CONNECTION_ERROR,
   FIRST_BYTE_TIMEOUT,
+  FIRST_CONTENT_TIMEOUT,
+  NO_CONNECTION,
   STATUS,
   BAD_ANSWER,
   CLIENT_ERROR,
@@ -154,12 +156,12 @@ describe("a stream falls back until its first content", () => {
   });
 
   test("when only comments and roles come in time", async () => {
-    await start({ deadlines: { firstByteMs: 80 } });
+    await start({ deadlines: { firstContentMs: 80 } });
     gateway.upstreams[0]!.next(sse([": thinking\n\n", role], "hang"));
     gateway.upstreams[1]!.next(sse(streamText(["good"])));
     const response = await gateway.chat({ stream: true });
     expect(await response.text()).toContain("good");
-    expect(results()[0]).toEqual([FIRST_BYTE_TIMEOUT, 200]);
+    expect(results()[0]).toEqual([FIRST_CONTENT_TIMEOUT, 200]);
   });
 
   test("but not after it", async () => {
@@ -292,7 +294,10 @@ describe("health", () => {
       await response.text();
     }
     expect(second!.seen).toHaveLength(4);
-    expect(gateway.journal.settlements[0]!.attempts).toMatchObject([{ physicalModelId: "pm_1", result: SERVED }]);
+    expect(gateway.journal.settlements[0]!.attempts).toMatchObject([
+      { physicalModelId: "pm_0", result: NO_CONNECTION, detail: "NO_FREE_CONNECTION" },
+      { physicalModelId: "pm_1", result: SERVED },
+    ]);
     second!.next(hold);
     const alsoBusy = gateway.chat();
     await expect.poll(() => second!.seen.length).toBe(5);

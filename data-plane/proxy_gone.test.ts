@@ -253,7 +253,7 @@ describe("CLIENT_GONE, at the bounds", () => {
       response.writeHead(200, { "content-type": "text/event-stream" });
       const flood = (): void => {
         while (response.write(piece));
-        const timer = setTimeout(stopped, 500);
+        const timer = setTimeout(stopped, 2_000);
         response.once("drain", () => (clearTimeout(timer), flood()));
       };
       flood();

@@ -5,7 +5,8 @@ import { UnitKind } from "../core/meters.ts";
 import { limitAccount, LimitKind, UNIT } from "./budget/accounts.ts";
 import { STREAM_OUTPUT_TOKENS } from "./budget/estimate.ts";
 import { AttemptResult, Outcome } from "./outcome.ts";
-import { delta, type FakeLimit, type Gateway, type GatewayOptions, PRICE, resource, startGateway } from "./testing.ts";
+import { delta, type Gateway, type GatewayOptions, PRICE, resource, startGateway } from "./testing.ts";
+import type { FakeLimit } from "./testing_fakes.ts";
 import { error, hang, reset } from "./testing_upstream.ts";
 import { ATTEMPTS_MAX, LIMIT_ENTRIES_MAX } from "./trail.ts";
 

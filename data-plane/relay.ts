@@ -36,12 +36,12 @@ export interface RelayHost {
   commit(contentType: string, bytes: number | null): void;
   /** Sends bytes to the client, unless it is gone. */
   write(bytes: Uint8Array): void;
-  /** The answer is no answer; nothing was sent. */
-  badAnswer(): void;
+  /** The answer is no answer, and why, in a word; nothing was sent. */
+  badAnswer(detail: string): void;
   /** The answer is whole. `final` is sent once the settlement is journaled. */
   complete(final: Uint8Array | null): void;
-  /** The answer broke after it began. */
-  broken(): void;
+  /** The answer broke after it began, and how, in a word. */
+  broken(detail: string): void;
   /** So much generated text arrived by now. The host stops the relay when the wallet covers no more. */
   metered(textBytes: number, pieces: number): void;
 }
@@ -122,7 +122,7 @@ class JsonRelay implements Relay {
       return;
     }
     const reading = this.format.readAnswer(rest, this.endpoint);
-    if (!reading.valid) return this.host.badAnswer();
+    if (!reading.valid) return this.host.badAnswer(rest.length === 0 ? "empty" : "not_an_answer");
     this.whole = new WholeAnswer(reading);
     this.committed = true;
     this.host.commit(this.contentType, rest.length);
@@ -149,7 +149,7 @@ class JsonRelay implements Relay {
     const start = this.chunks[0]!.toString("latin1", 0, 64).trimStart();
     if (!start.startsWith("{") || start.startsWith('{"error"')) {
       this.stop();
-      return this.host.badAnswer();
+      return this.host.badAnswer("not_an_answer");
     }
     this.committed = true;
     this.host.commit(this.contentType, null);
@@ -206,7 +206,7 @@ class StreamRelay implements Relay {
       this.splitter.push(chunk, this.onFrame);
     } catch (error) {
       if (!(error instanceof FrameTooLargeError)) throw error;
-      return this.fail();
+      return this.fail("frame_too_large");
     }
     this.flush();
   }
@@ -221,10 +221,10 @@ class StreamRelay implements Relay {
       this.flush();
       if (this.stopped) return;
     }
-    if (!this.committed) return this.fail();
+    if (!this.committed) return this.fail("empty");
     // A stream without [DONE] is whole if its choices ended or its usage came.
     if (this.reader.finished || this.reader.usage !== null) this.end(null);
-    else this.fail();
+    else this.fail("ended_early");
   }
 
   delivered(): Delivered {
@@ -248,11 +248,12 @@ class StreamRelay implements Relay {
     parseFrame(buffer, start, end, event);
     switch (reader.read(event, !this.committed)) {
       case FrameKind.DONE:
-        if (!this.committed) return this.fail();
+        if (!this.committed) return this.fail("empty");
         return this.end(buffer.subarray(start, end));
       case FrameKind.ERROR:
+        return this.fail("error_frame");
       case FrameKind.BROKEN:
-        return this.fail();
+        return this.fail("broken_frame");
       case FrameKind.USAGE_ONLY:
         return;
       case FrameKind.CONTENT:
@@ -327,7 +328,7 @@ class StreamRelay implements Relay {
       this.held.push(replacement ?? Buffer.from(buffer.subarray(start, end)));
       this.heldBytes += end - start;
     } else if (!comment) {
-      this.fail();
+      this.fail("no_content");
     }
   }
 
@@ -337,11 +338,11 @@ class StreamRelay implements Relay {
     this.host.complete(final);
   }
 
-  private fail(): void {
+  private fail(detail: string): void {
     this.flush();
     this.stop();
-    if (this.committed) this.host.broken();
-    else this.host.badAnswer();
+    if (this.committed) this.host.broken(detail);
+    else this.host.badAnswer(detail);
   }
 }
 

@@ -3,7 +3,19 @@
 import type { ErrorAnswer } from "./errors.ts";
 import type { Exchange } from "./transport.ts";
 
-const EXPOSED = "x-request-id, retry-after, x-should-retry, x-tokenbill-clamped-max-tokens, x-tokenbill-attempts";
+const RATE_LIMIT_HEADERS = ["limit", "remaining", "reset"].flatMap((what) => [
+  `x-ratelimit-${what}-requests`,
+  `x-ratelimit-${what}-tokens`,
+]);
+const EXPLANATIONS = ["clamped-max-tokens", "attempts", "request-id", "model", "physical-model", "credits"];
+const EXPOSED = [
+  "x-request-id",
+  "retry-after",
+  "retry-after-ms",
+  "x-should-retry",
+  ...RATE_LIMIT_HEADERS,
+  ...EXPLANATIONS.map((name) => `x-tokenbill-${name}`),
+].join(", ");
 const PREFLIGHT_S = "86400";
 
 /** The value of `access-control-allow-origin` for an origin, "" if it is not allowed or CORS is off. */

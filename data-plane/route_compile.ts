@@ -13,6 +13,7 @@ import type { ProviderConfig } from "../proto/gen/tokenbill/node/v1/config_pb.ts
 import type { Deadlines, Routing, Target } from "../proto/gen/tokenbill/v1/logical_model_pb.ts";
 import type { RateLimits as RateLimitsConfig } from "../proto/gen/tokenbill/v1/rate_limit_pb.ts";
 import { type Price, ProviderFormat } from "../proto/gen/tokenbill/v1/provider_pb.ts";
+import { mergeDeadlines } from "./deadlines.ts";
 import type { RateLimits } from "./rates/rates.ts";
 import {
   type AdmissionRates,
@@ -190,16 +191,18 @@ export function deadlinesKey({ connectMs, firstByteMs, firstContentMs, idleMs, t
   return `${connectMs},${firstByteMs},${firstContentMs},${idleMs},${totalMs}`;
 }
 
-/** `pms[i]` is what `sorted[i]` leads to. Null: no target has deadlines of its own. */
+/** Null: no target has deadlines of its own. */
 export function compileTargetDeadlines(
   sorted: readonly Target[],
   pms: readonly RoutePm[],
+  all: RouteDeadlines,
 ): ReadonlyMap<RoutePm, RouteDeadlines> | null {
-  const own = new Map<RoutePm, RouteDeadlines>();
-  sorted.forEach(({ deadlines }, i) => {
-    if (deadlines !== undefined) own.set(pms[i]!, compileDeadlines(deadlines));
-  });
-  return own.size === 0 ? null : own;
+  const merged = new Map<RoutePm, RouteDeadlines>();
+  for (const { physicalModelId, deadlines } of sorted) {
+    const pm = pms.find(({ id }) => id === physicalModelId);
+    if (deadlines !== undefined && pm !== undefined) merged.set(pm, mergeDeadlines(compileDeadlines(deadlines), all));
+  }
+  return merged.size === 0 ? null : merged;
 }
 
 export function compileRouting(config: Routing | undefined): RouteRouting {

@@ -11,6 +11,7 @@ import type {
 import type { Target } from "../proto/gen/tokenbill/v1/logical_model_pb.ts";
 import { BudgetMode } from "../proto/gen/tokenbill/v1/virtual_endpoint_pb.ts";
 import { Health } from "./health.ts";
+import { RetryBudget } from "./retry_budget.ts";
 import { stickyHash } from "./router.ts";
 import {
   admissionRates,
@@ -280,7 +281,9 @@ export class Tables {
     const key = `${deadlinesKey(deadlines)};${routingKey(routing)};${targets}\n${name}`;
     let spec = this.specs.get(key);
     if (spec === undefined) {
-      spec = { key, name, group: this.group(targets, sorted), deadlines, routing, refs: 0 };
+      const group = this.group(targets, sorted);
+      const targetDeadlines = compileTargetDeadlines(sorted, group.pms, deadlines);
+      spec = { key, name, group, deadlines, targetDeadlines, routing, refs: 0 };
       spec.group.refs++;
       this.specs.set(key, spec);
     }
@@ -292,7 +295,7 @@ export class Tables {
     if (group !== undefined) return group;
     const pms = sorted.map((target) => this.pm(target.physicalModelId));
     for (const pm of pms) pm.refs++;
-    group = { key, tiers: compileTiers(sorted, pms), pms, deadlines: compileTargetDeadlines(sorted, pms), refs: 0 };
+    group = { key, tiers: compileTiers(sorted, pms), pms, refs: 0 };
     this.groups.set(key, group);
     return group;
   }
@@ -389,6 +392,7 @@ function emptyProvider(id: string, health?: Health): RouteProvider {
     onDisconnect: 0,
     headers: [],
     health: health ?? new Health(),
+    retries: new RetryBudget(),
     refs: 0,
   };
 }

@@ -4,6 +4,7 @@ import type { UnitKind } from "../core/meters.ts";
 import type { CompiledPrice } from "../core/pricing.ts";
 import type { Health } from "./health.ts";
 import type { RateLimits } from "./rates/rates.ts";
+import type { RetryBudget } from "./retry_budget.ts";
 
 /** Numbers equal `tokenbill.v1.ProviderFormat`. */
 export const FORMAT_OPENAI = 1;
@@ -25,6 +26,7 @@ export interface RouteProvider {
   /** Flat: lower-case name, value, … */
   headers: readonly string[];
   readonly health: Health;
+  readonly retries: RetryBudget;
   /** How many Physical Models lead here. */
   refs: number;
 }
@@ -89,8 +91,6 @@ export interface RouteGroup {
   readonly tiers: readonly RouteTier[];
   /** Every Physical Model once. */
   readonly pms: readonly RoutePm[];
-  /** Of targets that have deadlines of their own; null: none has. */
-  readonly deadlines: ReadonlyMap<RoutePm, RouteDeadlines> | null;
   refs: number;
 }
 
@@ -125,6 +125,8 @@ export interface RouteSpec {
   readonly name: string;
   readonly group: RouteGroup;
   readonly deadlines: RouteDeadlines;
+  /** Of targets that say something themselves, merged with `deadlines`; null: none does. */
+  readonly targetDeadlines: ReadonlyMap<RoutePm, RouteDeadlines> | null;
   readonly routing: RouteRouting;
   refs: number;
 }

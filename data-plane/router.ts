@@ -92,6 +92,8 @@ export function choose(
   tried: readonly RoutePm[] | null,
   random: Random,
   now: number,
+  _stream = false,
+  _sticky = 0,
 ): RoutePm | null {
   const done = tried ?? NONE;
   for (const tier of group.tiers) {

@@ -143,6 +143,7 @@ export function settlementOf(
     durationUs: ending.durationUs,
     upstreamRequestId: ending.upstreamRequestId,
     errorCode: ending.errorCode,
+    hedgeOf: request.hedgeOf,
   };
   return limits === undefined ? settlement : { ...settlement, limits };
 }

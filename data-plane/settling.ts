@@ -4,11 +4,14 @@
  */
 
 import type { Admitted } from "./admitted.ts";
+import { UnitKind, unitsOfKind } from "../core/meters.ts";
+import { UNIT } from "./budget/accounts.ts";
 import type { Core } from "./core.ts";
 import type { Growth } from "./growth.ts";
 import type { AttemptEntry } from "./journal/journal.ts";
 import type { LimitHolds } from "./limits.ts";
 import type { Outcome } from "./outcome.ts";
+import type { RateHold } from "./rates/rates.ts";
 import type { Delivered } from "./relay.ts";
 import { type Bill, type Billed, billEstimated, billReported, NOTHING_BILLED, settlementOf } from "./settlement.ts";
 import type { Timing } from "./timing.ts";
@@ -32,6 +35,10 @@ export interface End {
   readonly whole: boolean;
   /** What is held of the limits of the target; null: it has none. */
   readonly limits: LimitHolds | null;
+  /** What is held of rate limits: of the key, the VE, and the target. */
+  readonly rates: readonly RateHold[];
+  /** The attempt that is billed; null: none was made. */
+  readonly attempt: AttemptEntry | null;
   /** How the reservation of a stream grew; null: it is none. */
   readonly growth: Growth | null;
   /** The status that the client saw, 0 if it saw none. */
@@ -125,6 +132,7 @@ export class Settling {
       this.over = true;
       this.core.deps.budget.settle(this.request.reservation, 0n);
       this.end.limits?.release();
+      for (const hold of this.end.rates) hold.settle(0);
       return false;
     }
   }
@@ -143,6 +151,11 @@ export class Settling {
     const { arriveUnixUs, firstByteUs, firstContentUs } = this.timing;
     budget.settle(request.reservation, billed.credits);
     const uses = end.limits?.settle(billed.units, billed.credits);
+    if (end.rates.length > 0) {
+      const tokens = Number(unitsOfKind(billed.units, UnitKind.TOKENS) / UNIT);
+      for (const hold of end.rates) hold.settle(tokens);
+    }
+    if (end.attempt !== null) end.attempt.credits = billed.credits;
     metrics.request(request.endpoint.number, status, outcome, durationUs);
     // If the write failed the journal keeps the record and says so itself; the client has paid for its answer.
     const ending = { outcome, status, errorCode, attempts, firstByteUs, firstContentUs, durationUs, upstreamRequestId };

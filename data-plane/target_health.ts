@@ -10,6 +10,11 @@ export class TargetHealth {
     this.settings = settings;
   }
 
+  /** True if a request may go there without need: well, or due for a trial with none under way. */
+  available(pm: RoutePm, now: number): boolean {
+    return pm.health.available(now);
+  }
+
   /** Call when an attempt begins; its end must call `succeed`, `fail` or `release`. */
   begin(pm: RoutePm, now: number): void {
     pm.health.begin(now);

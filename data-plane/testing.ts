@@ -3,18 +3,17 @@
 import { createHash } from "node:crypto";
 import { create } from "@bufbuild/protobuf";
 import pino from "pino";
-import { type Credits, parseCredits } from "../core/credits.ts";
 import { WatchConfigResponseSchema } from "../proto/gen/tokenbill/node/v1/config_feed_service_pb.ts";
 import { type Resource, ResourceSchema } from "../proto/gen/tokenbill/node/v1/config_pb.ts";
-import { isLimit } from "./budget/accounts.ts";
-import type { Budget, Reservation, ReserveFailure, WalletBalance } from "./budget/budget.ts";
-import type { PipelineMetrics, PipelineSettings } from "./deps.ts";
+import type { PipelineSettings } from "./deps.ts";
 import { newId } from "./ids.ts";
-import type { Intent, Journal, Progress, Settlement } from "./journal/journal.ts";
+import { AttemptKind } from "./outcome.ts";
+import type { Rates } from "./rates/rates.ts";
 import { createPipeline } from "./proxy.ts";
 import { RouteTable } from "./route_table.ts";
 import { type RunningServer, startServer } from "./server.ts";
 import type { TokenCounter } from "./tokenizer/tokens.ts";
+import { FakeBudget, FakeJournal, FakeMetrics } from "./testing_fakes.ts";
 import { startTestUpstream, type TestUpstream } from "./testing_upstream.ts";
 import type { Exchange, Pipeline, Upstream } from "./transport.ts";
 import { createUpstream } from "./upstream.ts";
@@ -22,180 +21,6 @@ import { createUpstream } from "./upstream.ts";
 export const VE = "ve_aaaaaaaaaaaaaaaaaaaaaaaaaa";
 export const KEY = "tbk_test_secret_of_the_first_key";
 export const CHECKOUT = `https://pay.example/checkout?ve_id=${VE}`;
-
-class FakeReservation implements Reservation {
-  readonly account: string;
-  held: Credits;
-  settled = 0;
-  spent: Credits = 0n;
-  constructor(account: string, held: Credits) {
-    this.account = account;
-    this.held = held;
-  }
-}
-
-/** A limit of a Physical Model. */
-export interface FakeLimit {
-  free: Credits;
-  /** What a synchronous report would say; absent: it answers from `free`. */
-  failure?: ReserveFailure;
-  retryMs?: number;
-}
-
-/** One wallet for everything. `slow` stands for the control plane's answer. */
-export class FakeBudget implements Budget {
-  /** By account. A limit that is not here is refused, since nothing may ask for it. */
-  limits = new Map<string, FakeLimit>();
-  limitHolds: FakeReservation[] = [];
-  /** As `pending`, for limits. */
-  limitPending: (() => void)[] | null = null;
-  free: Credits = parseCredits("1000");
-  spent: Credits = 0n;
-  reservations: FakeReservation[] = [];
-  balance: WalletBalance | null = { creditRemaining: parseCredits("12.5"), creditBudget: parseCredits("100") };
-  low = false;
-  /** What is known to be left in the wallet. */
-  left: Credits | null = null;
-  /** What a synchronous report would say; null: it answers from `free`. */
-  failure: ReserveFailure | null = null;
-  /** Waiting reserveSlow calls run when this is called; null: at once. */
-  pending: (() => void)[] | null = null;
-  slowCalls: { amount: Credits; minimum: Credits }[] = [];
-  grown = 0;
-
-  reserve(account: string, amount: Credits): Reservation | null {
-    if (isLimit(account)) return amount <= this.limits.get(account)!.free ? this.holdLimit(account, amount) : null;
-    return amount <= this.free ? this.hold(account, amount) : null;
-  }
-
-  reserveSlow(
-    veId: string,
-    amount: Credits,
-    minimum: Credits,
-    done: (result: Reservation | ReserveFailure) => void,
-  ): void {
-    if (isLimit(veId)) return this.askLimit(veId, amount, minimum, done);
-    this.slowCalls.push({ amount, minimum });
-    const answer = (): void => {
-      if (this.failure !== null) return done(this.failure);
-      if (minimum > this.free) return done("exhausted");
-      done(this.hold(veId, amount < this.free ? amount : this.free));
-    };
-    if (this.pending === null) setImmediate(answer);
-    else this.pending.push(answer);
-  }
-
-  grow(reservation: Reservation, amount: Credits): boolean {
-    if (amount > this.free) return false;
-    this.grown++;
-    this.free -= amount;
-    (reservation as FakeReservation).held += amount;
-    return true;
-  }
-
-  settle(reservation: Reservation, spent: Credits): void {
-    const fake = reservation as FakeReservation;
-    fake.settled++;
-    fake.spent = spent;
-    const limit = this.limits.get(fake.account);
-    if (limit !== undefined) {
-      limit.free += fake.held - spent;
-      return;
-    }
-    this.free += fake.held - spent;
-    this.spent += spent;
-  }
-
-  readBalance(_: string, done: (balance: WalletBalance | null) => void): void {
-    setImmediate(() => done(this.balance));
-  }
-
-  remaining(): Credits | null {
-    return this.left;
-  }
-
-  isLow(): boolean {
-    return this.low;
-  }
-
-  retryMs(account: string): number {
-    return this.limits.get(account)?.retryMs ?? 0;
-  }
-
-  private askLimit(
-    account: string,
-    amount: Credits,
-    minimum: Credits,
-    done: (result: Reservation | ReserveFailure) => void,
-  ): void {
-    const answer = (): void => {
-      const { free, failure } = this.limits.get(account)!;
-      if (failure !== undefined) return done(failure);
-      if (minimum > free) return done("exhausted");
-      done(this.holdLimit(account, amount < free ? amount : free));
-    };
-    if (this.limitPending === null) setImmediate(answer);
-    else this.limitPending.push(answer);
-  }
-
-  private holdLimit(account: string, amount: Credits): Reservation {
-    this.limits.get(account)!.free -= amount;
-    const reservation = new FakeReservation(account, amount);
-    this.limitHolds.push(reservation);
-    return reservation;
-  }
-
-  private hold(veId: string, amount: Credits): Reservation {
-    this.free -= amount;
-    const reservation = new FakeReservation(veId, amount);
-    this.reservations.push(reservation);
-    return reservation;
-  }
-}
-
-export class FakeJournal implements Journal {
-  accepting = true;
-  intents: Intent[] = [];
-  notes: Progress[] = [];
-  settlements: Settlement[] = [];
-  /** Set to keep `written` back; call what it collects. */
-  held: (() => void)[] | null = null;
-  private waiting: { count: number; resolve: () => void }[] = [];
-
-  intent(intent: Intent): void {
-    this.intents.push(intent);
-  }
-
-  progress(progress: Progress): void {
-    this.notes.push(progress);
-  }
-
-  settle(settlement: Settlement, written: (error?: Error) => void): void {
-    this.settlements.push(settlement);
-    if (this.held === null) setImmediate(written);
-    else this.held.push(written);
-    this.waiting = this.waiting.filter(({ count, resolve }) => {
-      if (this.settlements.length < count) return true;
-      resolve();
-      return false;
-    });
-  }
-
-  /** Resolves once so many settlements were made, with the last of them. */
-  async settled(count = 1): Promise<Settlement> {
-    if (this.settlements.length < count) await new Promise<void>((resolve) => this.waiting.push({ count, resolve }));
-    return this.settlements[count - 1]!;
-  }
-}
-
-export class FakeMetrics implements PipelineMetrics {
-  requests: { endpoint: number; status: number; outcome: number }[] = [];
-  request(endpoint: number, status: number, outcome: number): void {
-    this.requests.push({ endpoint, status, outcome });
-  }
-  firstContent(): void {}
-  attempt(): void {}
-}
 
 type Kind = Resource["kind"]["case"] & string;
 
@@ -222,8 +47,8 @@ export function delta(table: RouteTable, upserts: readonly Resource[], removedId
   return table.apply(create(WatchConfigResponseSchema, { event: { case: "delta", value } as never }));
 }
 
-export function keyResource(id: string, veId: string, secret: string): Resource {
-  return resource("accessKey", { id, veId, digest: createHash("sha256").update(secret).digest() });
+export function keyResource(id: string, veId: string, secret: string, rateLimits?: unknown): Resource {
+  return resource("accessKey", { id, veId, digest: createHash("sha256").update(secret).digest(), rateLimits });
 }
 
 /** 0.001 Credit per input token, 0.002 per output token. */
@@ -250,6 +75,11 @@ export interface GatewayOptions {
   readonly provider?: Record<string, unknown>;
   readonly pm?: Record<string, unknown>;
   readonly deadlines?: Record<string, number>;
+  /** Of the target `pm_<n>` alone. */
+  readonly targetDeadlines?: readonly (Record<string, number> | undefined)[];
+  readonly routing?: Record<string, unknown>;
+  readonly rates?: Rates;
+  readonly keyRateLimits?: Record<string, unknown>;
   readonly random?: () => number;
   readonly outbound?: Upstream;
   readonly bodiesBytesMax?: number;
@@ -310,20 +140,32 @@ export function gatewayResources(urls: readonly string[], options: GatewayOption
       checkoutUrl: CHECKOUT,
       ...options.ve,
     }),
-    keyResource("key_1", VE, KEY),
+    keyResource("key_1", VE, KEY, options.keyRateLimits),
     resource("logicalModel", {
       id: "lm_1",
       veId: VE,
       name: "gpt",
       createUnixS: 1_700_000_000n,
       deadlines: options.deadlines,
+      routing: options.routing,
       targets: urls.map((_, i) => ({
         physicalModelId: `pm_${i}`,
         ...(options.targets?.[i] ?? { tier: i, weight: 1 }),
+        deadlines: options.targetDeadlines?.[i],
       })),
     }),
   );
   return resources;
+}
+
+function postTo(url: string): Gateway["post"] {
+  return (path, body, headers = {}, signal) =>
+    fetch(url + path, {
+      method: "POST",
+      headers: { authorization: `Bearer ${KEY}`, "content-type": "application/json", ...headers },
+      body: typeof body === "string" ? body : JSON.stringify(body),
+      ...(signal === undefined ? {} : { signal }),
+    });
 }
 
 export async function startGateway(options: GatewayOptions = {}): Promise<Gateway> {
@@ -355,6 +197,7 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
     log,
     metrics,
     ...(options.tokens !== undefined && { tokens: options.tokens }),
+    ...(options.rates !== undefined && { rates: options.rates }),
   });
   const departures = watchDepartures(pipeline);
   const server = await startServer({
@@ -366,13 +209,7 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
     bodiesBytesMax: options.bodiesBytesMax,
   });
   const url = `http://${server.address}`;
-  const post: Gateway["post"] = (path, body, headers = {}, signal) =>
-    fetch(url + path, {
-      method: "POST",
-      headers: { authorization: `Bearer ${KEY}`, "content-type": "application/json", ...headers },
-      body: typeof body === "string" ? body : JSON.stringify(body),
-      ...(signal === undefined ? {} : { signal }),
-    });
+  const post = postTo(url);
   return {
     url,
     upstreams,
@@ -434,8 +271,11 @@ function watchDepartures(pipeline: Pipeline): { pipeline: Pipeline; first: Promi
 function check(budget: FakeBudget, journal: FakeJournal, pipeline: Pipeline, problems: readonly string[]): void {
   const wrong = [...budget.reservations, ...budget.limitHolds].filter(({ settled }) => settled !== 1).length;
   if (wrong > 0) throw new Error(`${wrong} reservations were not settled exactly once`);
-  if (journal.settlements.length !== budget.reservations.length) {
-    throw new Error(`${journal.settlements.length} settlements for ${budget.reservations.length} reservations`);
+  // A hedged request holds twice; the second is settled with a record of its own, or given back.
+  const requests = journal.settlements.filter(({ hedgeOf }) => hedgeOf === undefined);
+  const hedges = requests.flatMap(({ attempts }) => attempts).filter(({ kind }) => kind === AttemptKind.HEDGE);
+  if (requests.length + hedges.length !== budget.reservations.length) {
+    throw new Error(`${requests.length} and ${hedges.length} for ${budget.reservations.length} reservations`);
   }
   const owed = journal.settlements.reduce((sum, { credits }) => sum + credits, 0n);
   if (owed !== budget.spent) throw new Error(`journaled ${owed}, spent ${budget.spent}`);

@@ -4,8 +4,7 @@ import type { Core } from "./core.ts";
 import { type ErrorAnswer, limitUnavailable, modelLimitReached, noTarget, rateLimited } from "./errors.ts";
 import type { FailureKind } from "./health.ts";
 import type { AttemptEntry } from "./journal/journal.ts";
-import type { LimitFailure } from "./limits.ts";
-import { AttemptResult } from "./outcome.ts";
+import { AttemptKind, AttemptResult } from "./outcome.ts";
 import { choose, lastResort, tierOf } from "./router.ts";
 import type { RouteGroup, RoutePm } from "./route_types.ts";
 
@@ -13,6 +12,36 @@ import type { RouteGroup, RoutePm } from "./route_types.ts";
 export const ATTEMPTS_MAX = 8;
 /** Targets passed over for a limit that the record of one request tells of. */
 export const LIMIT_ENTRIES_MAX = 32;
+/** Calls of one target again after a failure that is safe to repeat. */
+export const RETRIES_PER_TARGET_MAX = 1;
+
+/** Results of attempts that called nobody. */
+const PASSED_OVER: ReadonlySet<AttemptResult> = new Set([
+  AttemptResult.LIMIT_REACHED,
+  AttemptResult.RATE_LIMITED,
+  AttemptResult.NO_CONNECTION,
+]);
+
+export interface Choice {
+  readonly pm: RoutePm;
+  readonly kind: AttemptKind;
+}
+
+/** What the record of an attempt says beyond its result. */
+export interface AttemptFacts {
+  readonly pm: RoutePm;
+  readonly kind: AttemptKind;
+  readonly startUs: number;
+  readonly firstByteUs: number;
+  readonly firstContentUs: number;
+  readonly httpStatus: number;
+}
+
+/**
+ * Why a target was passed over. `reached`: a Unit Limit or Credit Limit has too little left. `unavailable`: one cannot be
+ * asked about. `rate`: a rate limit. `connection`: this node has no connection to spare.
+ */
+export type Shortage = "reached" | "unavailable" | "rate" | "connection";
 
 export class Trail {
   /** For the request log. */
@@ -22,11 +51,17 @@ export class Trail {
   private readonly core: Core;
   private readonly group: RouteGroup;
   private readonly arriveUs: number;
+  private readonly stream: boolean;
+  private readonly sticky: number;
+  /** Of the tries, those that were begun. */
+  private begun = 0;
+  private newest: RoutePm | null = null;
   private tried: RoutePm[] | null = null;
   private usedLastResort = false;
   /** A target whose connection broke before it answered, and may be asked once more. */
   private resend: RoutePm | null = null;
   private resent = false;
+  private retries = 0;
   private onlyRateLimits = true;
   private shortages = 0;
   /** Targets passed over for a limit, and whether all limits are known to be reached. */
@@ -34,38 +69,84 @@ export class Trail {
   private onlyReached = true;
   private limitRetryMs = Number.POSITIVE_INFINITY;
   private retryAfterMs = Number.POSITIVE_INFINITY;
-  private startUs = 0;
 
-  constructor(core: Core, group: RouteGroup, arriveUs: number) {
+  /** `sticky`: the hash of the key that the request sticks by, 0 if it does not. */
+  constructor(core: Core, group: RouteGroup, arriveUs: number, stream: boolean, sticky: number) {
     this.core = core;
     this.group = group;
     this.arriveUs = arriveUs;
+    this.stream = stream;
+    this.sticky = sticky;
   }
 
   /** The next target, its attempt begun; null when there is none. */
-  next(): RoutePm | null {
-    if (this.tries >= ATTEMPTS_MAX) return null;
+  next(): Choice | null {
+    if (this.begun >= ATTEMPTS_MAX) return null;
     const now = this.core.deps.now();
-    const pm =
-      choose(this.group, this.tried, this.core.deps.random, now) ?? this.takeLastResort(now) ?? this.takeResend();
-    if (pm === null) return null;
-    this.startUs = this.core.nowUs();
-    this.core.health.begin(pm, now);
-    return pm;
+    const pm = this.choose(now);
+    if (pm !== null) return this.begin(pm, this.begun === 0 ? AttemptKind.FIRST : AttemptKind.FALLBACK, now);
+    const last = this.takeLastResort(now);
+    if (last !== null) return this.begin(last, AttemptKind.LAST_RESORT, now);
+    const again = this.takeResend();
+    return again === null ? null : this.begin(again, AttemptKind.RETRY, now);
   }
 
-  record(pm: RoutePm, result: AttemptResult, httpStatus: number): void {
-    this.core.deps.metrics.attempt(result);
-    if (result !== AttemptResult.LIMIT_REACHED) this.tries++;
-    else if (this.limitedCount > LIMIT_ENTRIES_MAX) return;
-    this.attempts.push({
+  /** A target beside the one that is slow, its attempt begun; null when there is none that is well. */
+  hedge(): Choice | null {
+    if (this.begun >= ATTEMPTS_MAX) return null;
+    const now = this.core.deps.now();
+    const pm = this.choose(now);
+    return pm === null ? null : this.begin(pm, AttemptKind.HEDGE, now);
+  }
+
+  /** The target of `hedge` is not called after all. */
+  putBack({ pm }: Choice): void {
+    this.begun--;
+    this.newest = null;
+    this.core.health.release(pm);
+  }
+
+  /**
+   * True: the target that just failed may be called again, since the failure is known to be safe to repeat. Its Provider's
+   * budget is charged.
+   */
+  mayRetry(pm: RoutePm): boolean {
+    if (this.retries >= RETRIES_PER_TARGET_MAX || this.begun >= ATTEMPTS_MAX) return false;
+    if (!this.core.health.available(pm, this.core.deps.now()) || !pm.provider.retries.take()) return false;
+    this.retries++;
+    return true;
+  }
+
+  /** The attempt that `mayRetry` allowed is begun. */
+  retry(pm: RoutePm): Choice {
+    return this.begin(pm, AttemptKind.RETRY, this.core.deps.now());
+  }
+
+  record(facts: AttemptFacts, result: AttemptResult, detail: string): AttemptEntry {
+    const { pm, kind, startUs, httpStatus, firstByteUs, firstContentUs } = facts;
+    this.core.deps.metrics.attempt(result, kind);
+    const entry: AttemptEntry = {
       physicalModelId: pm.id,
       tier: tierOf(this.group, pm),
       result,
       httpStatus,
-      startUs: Math.max(0, this.startUs - this.arriveUs),
-      durationUs: Math.max(0, this.core.nowUs() - this.startUs),
-    });
+      startUs: Math.max(0, startUs - this.arriveUs),
+      durationUs: Math.max(0, this.core.nowUs() - startUs),
+      kind,
+      firstByteUs,
+      firstContentUs,
+      detail,
+      credits: 0n,
+    };
+    if (!PASSED_OVER.has(result)) this.tries++;
+    else if (this.limitedCount + this.shortages > LIMIT_ENTRIES_MAX) return entry;
+    this.attempts.push(entry);
+    return entry;
+  }
+
+  /** Hedged attempts end in any order: the record shows them in the order of their begin. */
+  sorted(): readonly AttemptEntry[] {
+    return this.attempts.length < 2 ? this.attempts : this.attempts.sort((a, b) => a.startUs - b.startUs);
   }
 
   /** `resendable`: the connection broke after it stood and before an answer, as kept connections do. */
@@ -75,40 +156,61 @@ export class Trail {
     // Ours to mend, not the client's and not the upstream's: it must be seen.
     if (kind === "account")
       deps.log.warn({ pm: pm.id, provider: pm.provider.id }, "an upstream refuses our account or model");
-    (this.tried ??= []).push(pm);
     if (resendable && !this.resent) this.resend = pm;
     if (kind === "rate_limit")
       this.retryAfterMs = Math.min(this.retryAfterMs, retryAfterMs || health.settings.rateLimitMs);
     else this.onlyRateLimits = false;
   }
 
-  /** This node had no connection to spare: nothing was tried, and the target's health stays as it was. */
-  skipped(pm: RoutePm, detail: string): void {
+  /** Nothing was called, and the target's health stays as it was. `retryMs`: when there is hope again. */
+  passedOver(facts: AttemptFacts, why: Shortage, retryMs: number, detail: string): void {
+    const { pm } = facts;
     this.core.health.release(pm);
-    (this.tried ??= []).push(pm);
-    this.onlyRateLimits = false;
-    this.shortages++;
-    this.core.shortage(pm, detail);
-  }
-
-  /** At a limit, as far as this node can tell: nothing was tried. */
-  limited(pm: RoutePm, failure: LimitFailure, retryMs: number): void {
-    this.core.health.release(pm);
-    (this.tried ??= []).push(pm);
-    this.limitedCount++;
-    if (failure === "unavailable") this.onlyReached = false;
-    this.limitRetryMs = Math.min(this.limitRetryMs, retryMs);
+    this.begun--;
+    if (why === "connection") {
+      this.onlyRateLimits = false;
+      this.shortages++;
+      this.core.shortage(pm, detail);
+      this.record(facts, AttemptResult.NO_CONNECTION, detail);
+      return;
+    }
     // If it was the last resort, another may be.
     this.usedLastResort = false;
-    this.record(pm, AttemptResult.LIMIT_REACHED, 0);
+    if (why === "rate") {
+      this.shortages++;
+      this.retryAfterMs = Math.min(this.retryAfterMs, retryMs);
+      this.record(facts, AttemptResult.RATE_LIMITED, detail);
+      return;
+    }
+    this.limitedCount++;
+    if (why === "unavailable") this.onlyReached = false;
+    this.limitRetryMs = Math.min(this.limitRetryMs, retryMs);
+    this.record(facts, AttemptResult.LIMIT_REACHED, detail);
   }
 
   /** What the client is told when no target is left. */
   error(model: string): ErrorAnswer {
     if (this.limitedCount > 0 && this.tries + this.shortages === 0)
       return this.onlyReached ? modelLimitReached(model, this.limitRetryMs / 1000) : limitUnavailable(model);
-    const limited = this.onlyRateLimits && this.tries > 0;
+    const limited = this.onlyRateLimits && this.retryAfterMs < Number.POSITIVE_INFINITY;
     return limited ? rateLimited(model, this.retryAfterMs / 1000) : noTarget(model);
+  }
+
+  private choose(now: number): RoutePm | null {
+    if (this.newest !== null) (this.tried ??= []).push(this.newest);
+    this.newest = null;
+    return choose(this.group, this.tried, this.core.deps.random, now, this.stream, this.sticky);
+  }
+
+  private begin(pm: RoutePm, kind: AttemptKind, now: number): Choice {
+    this.begun++;
+    if (kind !== AttemptKind.RETRY) {
+      this.newest = pm;
+      this.retries = 0;
+      pm.provider.retries.deposit();
+    }
+    this.core.health.begin(pm, now);
+    return { pm, kind };
   }
 
   private takeLastResort(now: number): RoutePm | null {

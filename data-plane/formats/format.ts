@@ -87,6 +87,8 @@ export interface Format {
   /** Which field an answer's length is limited with when the client used none. */
   outputTokensField(provider: RouteProvider, endpoint: EndpointSpec): BodyChanges["outputTokensField"];
   classify(status: number, body: Buffer): StatusVerdict;
+  /** The upstream's code of a refusal, for the request log; "" if it gave none, or one that tells of its account. */
+  refusalCode(body: Buffer, provider: RouteProvider): string;
   /** The client's view of a refusal: the upstream's words without anything of its account. */
   refusal(status: number, body: Buffer, provider: RouteProvider): ErrorAnswer;
   readAnswer(body: Buffer, endpoint: EndpointSpec): AnswerReading;

@@ -264,6 +264,7 @@ export const openai: Format = {
     return endpoint.chat && provider.origin === OPENAI_HOST ? "max_completion_tokens" : "max_tokens";
   },
   classify,
+  refusalCode: (body, provider) => word(errorOf(body)["code"], provider) ?? "",
   refusal: (status, body, provider) => upstreamRefusal(status, refusalFields(body, provider)),
   readAnswer: (body, endpoint) => new OpenAiAnswer(body, endpoint),
   readTail: (tail) => lastUsage(tail) ?? null,

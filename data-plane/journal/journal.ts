@@ -11,6 +11,15 @@ export interface AttemptEntry {
   readonly httpStatus: number;
   readonly startUs: number;
   readonly durationUs: number;
+  /** Number of `tokenbill.v1.AttemptKind`. */
+  readonly kind: number;
+  /** After `startUs`; 0: it never came to that. */
+  readonly firstByteUs: number;
+  readonly firstContentUs: number;
+  /** A word; printable ASCII. */
+  readonly detail: string;
+  /** What was billed for it. */
+  credits: Credits;
 }
 
 /** One finished request: everything of `tokenbill.node.v1.UsageRecord` but `record_no`, which the journal gives. */
@@ -36,6 +45,8 @@ export interface Settlement {
   readonly durationUs: number;
   readonly upstreamRequestId: string;
   readonly errorCode: string;
+  /** Of a call that lost to another of the same request: that request. */
+  readonly hedgeOf?: string | undefined;
   /** What it used of limits of its Physical Model that this node has leases of; not part of the record. */
   readonly limits?: readonly LimitUse[];
 }

@@ -35,10 +35,15 @@ const attempts = fc.array(
   fc.record({
     physicalModelId: fc.oneof(text, long),
     tier: int32,
-    result: fc.nat(9),
+    result: fc.nat(17),
     httpStatus: int32,
     startUs: safe,
     durationUs: safe,
+    kind: fc.nat(5),
+    firstByteUs: safe,
+    firstContentUs: safe,
+    detail: text,
+    credits,
   }),
   { maxLength: 5 },
 );
@@ -54,7 +59,7 @@ const settlement: fc.Arbitrary<Settlement> = fc.record({
   priceId: text,
   units,
   credits,
-  outcome: fc.nat(8),
+  outcome: fc.nat(9),
   httpStatus: int32,
   attempts,
   arriveUnixUs: safe,
@@ -63,6 +68,7 @@ const settlement: fc.Arbitrary<Settlement> = fc.record({
   durationUs: safe,
   upstreamRequestId: text,
   errorCode: text,
+  hedgeOf: text,
 });
 
 /** A decoded record in the form of a settlement. */
@@ -81,13 +87,18 @@ function plain(record: UsageRecord) {
     credits: record.credits,
     outcome: record.outcome,
     httpStatus: record.httpStatus,
-    attempts: record.attempts.map(({ physicalModelId, tier, result, httpStatus, startUs, durationUs }) => ({
-      physicalModelId,
-      tier,
-      result,
-      httpStatus,
-      startUs: Number(startUs),
-      durationUs: Number(durationUs),
+    attempts: record.attempts.map((attempt) => ({
+      physicalModelId: attempt.physicalModelId,
+      tier: attempt.tier,
+      result: attempt.result,
+      httpStatus: attempt.httpStatus,
+      startUs: Number(attempt.startUs),
+      durationUs: Number(attempt.durationUs),
+      kind: attempt.kind,
+      firstByteUs: Number(attempt.firstByteUs),
+      firstContentUs: Number(attempt.firstContentUs),
+      detail: attempt.detail,
+      credits: attempt.credits,
     })),
     arriveUnixUs: Number(record.arriveUnixUs),
     firstByteUs: Number(record.firstByteUs),
@@ -95,6 +106,7 @@ function plain(record: UsageRecord) {
     durationUs: Number(record.durationUs),
     upstreamRequestId: record.upstreamRequestId,
     errorCode: record.errorCode,
+    hedgeOf: record.hedgeOf,
   };
 }
 
@@ -108,7 +120,9 @@ test("a settlement decodes to itself with the generated codec, wherever in a buf
       const decoded = fromBinary(UsageRecordSchema, buffer.subarray(at, end));
       expect(decoded.recordNo).toBe(BigInt(recordNo));
       expect(decoded.$unknown).toBeUndefined();
-      expect(plain(decoded)).toEqual({ ...given, credits: formatCredits(given.credits) });
+      const decimal = (amount: bigint): string => (amount > 0n ? formatCredits(amount) : "");
+      const tried = given.attempts.map((attempt) => ({ ...attempt, credits: decimal(attempt.credits) }));
+      expect(plain(decoded)).toEqual({ ...given, credits: formatCredits(given.credits), attempts: tried });
       const { id, veId, credits } = given;
       expect(readRecordHead(buffer.subarray(at, end))).toEqual({ recordNo, id, veId, credits });
       expect(readRecordKey(buffer.subarray(at, end))).toMatchObject({ recordNo, id });

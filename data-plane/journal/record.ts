@@ -16,7 +16,7 @@ const ID_TAG = (2 << 3) | BYTES;
 const SHORT_CHARS = 42;
 const FIXED_BYTES_MAX = 400;
 const UNIT_BYTES_MAX = 40;
-const ATTEMPT_BYTES_MAX = 100;
+const ATTEMPT_BYTES_MAX = 200;
 
 function stringBytesMax(text: string): number {
   return text.length * 3 + 6;
@@ -30,7 +30,9 @@ export function settlementBytesMax(settlement: Settlement): number {
     stringBytesMax(s.id) + stringBytesMax(s.veId) + stringBytesMax(s.accessKeyId) + stringBytesMax(s.logicalModelId);
   bytes += stringBytesMax(s.logicalModel) + stringBytesMax(s.physicalModelId) + stringBytesMax(s.priceId);
   bytes += stringBytesMax(s.upstreamRequestId) + stringBytesMax(s.errorCode);
-  for (const attempt of s.attempts) bytes += ATTEMPT_BYTES_MAX + stringBytesMax(attempt.physicalModelId);
+  if (s.hedgeOf !== undefined) bytes += stringBytesMax(s.hedgeOf);
+  for (const { physicalModelId, detail } of s.attempts)
+    bytes += ATTEMPT_BYTES_MAX + stringBytesMax(physicalModelId) + stringBytesMax(detail);
   return bytes;
 }
 
@@ -150,6 +152,11 @@ function writeAttempts(attempts: readonly AttemptEntry[]): void {
     writer.number(4, attempt.httpStatus);
     writer.number(5, whole(attempt.startUs));
     writer.number(6, whole(attempt.durationUs));
+    writer.number(7, attempt.kind);
+    writer.number(8, whole(attempt.firstByteUs));
+    writer.number(9, whole(attempt.firstContentUs));
+    writer.string(10, attempt.detail);
+    if (attempt.credits > 0n) writer.string(11, formatCredits(attempt.credits));
     writer.close(start);
   }
 }
@@ -184,6 +191,7 @@ export function encodeSettlement(buffer: Buffer, at: number, recordNo: number, s
   writer.number(19, whole(s.durationUs));
   writer.string(20, s.upstreamRequestId);
   writer.string(21, s.errorCode);
+  if (s.hedgeOf !== undefined) writer.string(22, s.hedgeOf);
   return writer.at;
 }
 
