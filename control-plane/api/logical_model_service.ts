@@ -16,7 +16,8 @@ import {
 } from "../../proto/gen/tokenbill/v1/logical_model_service_pb.ts";
 import type { Tx } from "../db/database.ts";
 import { checkRoutable, checkTargets } from "../domain/catalogue.ts";
-import { DomainError, limitReached } from "../domain/errors.ts";
+import type { LiveView } from "../domain/dry_run.ts";
+import { limitReached } from "../domain/errors.ts";
 import { addTombstones, nextRevision } from "../store/feed_state.ts";
 import * as logicalModels from "../store/logical_model.ts";
 import { keepTargetModels } from "../store/physical_model.ts";
@@ -24,6 +25,7 @@ import type { StoredTarget } from "../store/routing_columns.ts";
 import { keepVirtualEndpoint, readVirtualEndpoint } from "../store/virtual_endpoint.ts";
 import { type Deps, requireMerchant } from "./context.ts";
 import { checkEtag } from "./convert.ts";
+import { dryRunCalls } from "./dry_run_calls.ts";
 import { once, requestBytes } from "./idempotency.ts";
 import { decodeRowPosition, pageSize, toPage } from "./paging.ts";
 import { compileStoredPrice } from "./prices.ts";
@@ -116,7 +118,8 @@ function reads(deps: Deps): Pick<ServiceImpl<typeof LogicalModelService>, "getLo
   };
 }
 
-export function logicalModelService(deps: Deps): ServiceImpl<typeof LogicalModelService> {
+/** `live` is what nodes see of upstreams and rate limits, for DryRun. */
+export function logicalModelService(deps: Deps, live: LiveView): ServiceImpl<typeof LogicalModelService> {
   return {
     async createLogicalModel(request, ctx) {
       const merchantId = requireMerchant(ctx);
@@ -174,10 +177,7 @@ export function logicalModelService(deps: Deps): ServiceImpl<typeof LogicalModel
       return create(DeleteLogicalModelResponseSchema);
     },
 
-    async dryRun() {
-      throw new DomainError("not_available", "DryRun comes with the next change");
-    },
-
     ...reads(deps),
+    ...dryRunCalls(deps, live),
   };
 }
