@@ -9,9 +9,12 @@ import {
   CreateAccessKeyResponseSchema,
   ListAccessKeysResponseSchema,
   RevokeAccessKeyResponseSchema,
+  type UpdateAccessKeyRequest,
+  UpdateAccessKeyResponseSchema,
   type VirtualEndpointService,
 } from "../../proto/gen/tokenbill/v1/virtual_endpoint_service_pb.ts";
-import { DomainError, invalidField, limitReached } from "../domain/errors.ts";
+import type { Tx } from "../db/database.ts";
+import { invalidField, limitReached } from "../domain/errors.ts";
 import { secretPrefix } from "../ids.ts";
 import { digest } from "../secrets.ts";
 import * as keys from "../store/access_key.ts";
@@ -21,6 +24,7 @@ import { type Deps, requireMerchant } from "./context.ts";
 import { optionalTime } from "./convert.ts";
 import { once, requestBytes } from "./idempotency.ts";
 import { decodeRowPosition, pageSize, toPage } from "./paging.ts";
+import { rateLimitsOr, toRateLimits } from "./routing_fields.ts";
 
 const LIST = "access_keys";
 
@@ -41,7 +45,24 @@ function toAccessKey(row: keys.AccessKeyRow): AccessKey {
     createTime: timestampFromDate(row.created_at),
     lastUseTime: optionalTime(row.last_used_at),
     revokeTime: optionalTime(row.revoked_at),
+    rateLimits: toRateLimits(row.rate_limits),
   });
+}
+
+/** @throws DomainError not_found, invalid_field when it was revoked */
+async function updateKey(
+  deps: Deps,
+  tx: Tx,
+  merchantId: string,
+  { id, name, rateLimits }: UpdateAccessKeyRequest,
+): Promise<keys.AccessKeyRow> {
+  const key = await keys.lockAccessKey(tx, merchantId, id);
+  if (key.revoked_at !== null) {
+    const remedy = "the access key was revoked, which is for good: make a new one with CreateAccessKey";
+    throw invalidField("id", remedy, "revoked");
+  }
+  const fields = { name: name ?? key.name, rate_limits: rateLimitsOr(rateLimits, key.rate_limits) };
+  return keys.updateAccessKey(tx, key.id, fields, await nextRevision(tx), new Date(deps.now()));
 }
 
 export function accessKeyCalls(deps: Deps): AccessKeyCalls {
@@ -81,6 +102,7 @@ export function accessKeyCalls(deps: Deps): AccessKeyCalls {
               name: request.name,
               prefix: secretPrefix(secret),
               digest: digest(secret),
+              rateLimits: rateLimitsOr(request.rateLimits, null),
             };
             const row = await keys.insertAccessKey(tx, key, await nextRevision(tx), new Date(deps.now()));
             return create(CreateAccessKeyResponseSchema, { accessKey: toAccessKey(row), secret });
@@ -100,8 +122,10 @@ export function accessKeyCalls(deps: Deps): AccessKeyCalls {
       });
     },
 
-    async updateAccessKey() {
-      throw new DomainError("not_available", "UpdateAccessKey comes with the next change");
+    async updateAccessKey(request, ctx) {
+      const merchantId = requireMerchant(ctx);
+      const row = await deps.db.tx((tx) => updateKey(deps, tx, merchantId, request));
+      return create(UpdateAccessKeyResponseSchema, { accessKey: toAccessKey(row) });
     },
 
     async revokeAccessKey(request, ctx) {

@@ -3,12 +3,7 @@
 import { create } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { ServiceImpl } from "@connectrpc/connect";
-import {
-  type Deadlines,
-  type LogicalModel,
-  LogicalModelSchema,
-  type Target,
-} from "../../proto/gen/tokenbill/v1/logical_model_pb.ts";
+import { type LogicalModel, LogicalModelSchema, type Target } from "../../proto/gen/tokenbill/v1/logical_model_pb.ts";
 import {
   type CreateLogicalModelRequest,
   CreateLogicalModelRequestSchema,
@@ -21,16 +16,20 @@ import {
 } from "../../proto/gen/tokenbill/v1/logical_model_service_pb.ts";
 import type { Tx } from "../db/database.ts";
 import { checkRoutable, checkTargets } from "../domain/catalogue.ts";
-import { DomainError, limitReached } from "../domain/errors.ts";
+import type { LiveView } from "../domain/dry_run.ts";
+import { limitReached } from "../domain/errors.ts";
 import { addTombstones, nextRevision } from "../store/feed_state.ts";
 import * as logicalModels from "../store/logical_model.ts";
 import { keepTargetModels } from "../store/physical_model.ts";
+import type { StoredTarget } from "../store/routing_columns.ts";
 import { keepVirtualEndpoint, readVirtualEndpoint } from "../store/virtual_endpoint.ts";
 import { type Deps, requireMerchant } from "./context.ts";
 import { checkEtag } from "./convert.ts";
+import { dryRunCalls } from "./dry_run_calls.ts";
 import { once, requestBytes } from "./idempotency.ts";
 import { decodeRowPosition, pageSize, toPage } from "./paging.ts";
 import { compileStoredPrice } from "./prices.ts";
+import { storedDeadlines, storedRouting, storedTarget, toDeadlines, toRouting, toTarget } from "./routing_fields.ts";
 
 const LIST = "logical_models";
 
@@ -41,26 +40,13 @@ function toLogicalModel(row: logicalModels.LogicalModelRow): LogicalModel {
     id: row.id,
     veId: row.ve_id,
     name: row.name,
-    targets: row.targets.map(({ pm, tier, weight }) => ({ physicalModelId: pm, tier, weight })),
-    deadlines: {
-      connectMs: row.deadlines.connect_ms,
-      firstByteMs: row.deadlines.first_byte_ms,
-      idleMs: row.deadlines.idle_ms,
-      totalMs: row.deadlines.total_ms,
-    },
+    targets: row.targets.map(toTarget),
+    deadlines: toDeadlines(row.deadlines),
+    routing: toRouting(row.routing),
     createTime: timestampFromDate(row.created_at),
     updateTime: timestampFromDate(row.updated_at),
     etag: String(row.version),
   });
-}
-
-function storedDeadlines(deadlines: Deadlines | undefined): logicalModels.StoredDeadlines {
-  return {
-    connect_ms: deadlines?.connectMs ?? 0,
-    first_byte_ms: deadlines?.firstByteMs ?? 0,
-    idle_ms: deadlines?.idleMs ?? 0,
-    total_ms: deadlines?.totalMs ?? 0,
-  };
 }
 
 /** Checked targets as they are stored; their models are kept from deletion until the end of the transaction. */
@@ -69,8 +55,9 @@ async function storedTargets(
   merchantId: string,
   targets: readonly Target[],
   field: string,
-): Promise<logicalModels.StoredTarget[]> {
+): Promise<StoredTarget[]> {
   checkTargets(targets, field);
+  const stored = targets.map((target, index) => storedTarget(target, `${field}[${index}]`));
   const ids = targets.map((target) => target.physicalModelId);
   const rows = await keepTargetModels(tx, merchantId, ids);
   const models = rows.map(({ id, format, price_body: body }) => ({
@@ -79,7 +66,7 @@ async function storedTargets(
     price: body === null ? null : compileStoredPrice(body),
   }));
   checkRoutable(targets, new Map(models.map((model) => [model.id, model])), field);
-  return targets.map(({ physicalModelId, tier, weight }) => ({ pm: physicalModelId, tier, weight }));
+  return stored;
 }
 
 async function createModel(
@@ -88,6 +75,7 @@ async function createModel(
   merchantId: string,
   request: CreateLogicalModelRequest,
 ): Promise<logicalModels.LogicalModelRow> {
+  const routing = storedRouting(request.routing);
   const ve = await keepVirtualEndpoint(tx, merchantId, request.veId);
   const targets = await storedTargets(tx, merchantId, request.targets, "targets");
   if ((await logicalModels.countLogicalModels(tx, ve.id)) >= LOGICAL_MODELS_PER_VE_MAX) {
@@ -105,6 +93,7 @@ async function createModel(
     name: request.name,
     targets,
     deadlines: storedDeadlines(request.deadlines),
+    routing,
   };
   return logicalModels.insertLogicalModel(tx, fields, await nextRevision(tx), new Date(deps.now()));
 }
@@ -129,7 +118,8 @@ function reads(deps: Deps): Pick<ServiceImpl<typeof LogicalModelService>, "getLo
   };
 }
 
-export function logicalModelService(deps: Deps): ServiceImpl<typeof LogicalModelService> {
+/** `live` is what nodes see of upstreams and rate limits, for DryRun. */
+export function logicalModelService(deps: Deps, live: LiveView): ServiceImpl<typeof LogicalModelService> {
   return {
     async createLogicalModel(request, ctx) {
       const merchantId = requireMerchant(ctx);
@@ -163,6 +153,7 @@ export function logicalModelService(deps: Deps): ServiceImpl<typeof LogicalModel
               ? row.targets
               : await storedTargets(tx, merchantId, request.targets.targets, "targets.targets"),
           deadlines: request.deadlines === undefined ? row.deadlines : storedDeadlines(request.deadlines),
+          routing: request.routing === undefined ? row.routing : storedRouting(request.routing),
         };
         const changed = await logicalModels.updateLogicalModel(
           tx,
@@ -186,10 +177,7 @@ export function logicalModelService(deps: Deps): ServiceImpl<typeof LogicalModel
       return create(DeleteLogicalModelResponseSchema);
     },
 
-    async dryRun() {
-      throw new DomainError("not_available", "DryRun comes with the next change");
-    },
-
     ...reads(deps),
+    ...dryRunCalls(deps, live),
   };
 }

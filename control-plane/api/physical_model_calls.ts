@@ -37,6 +37,7 @@ import {
   writeLimitChanges,
 } from "./physical_model_limits.ts";
 import { checkPrice, type CheckedPrice, readPrice } from "./prices.ts";
+import { rateLimitsOr, toRateLimits } from "./routing_fields.ts";
 
 const LIST = "physical_models";
 const PRICE_LIST = "prices";
@@ -66,6 +67,7 @@ function toPhysicalModel(row: models.PhysicalModelRow, limits: readonly LimitAcc
     createTime: timestampFromDate(row.created_at),
     updateTime: timestampFromDate(row.updated_at),
     etag: String(row.version),
+    rateLimits: toRateLimits(row.rate_limits),
     ...toLimitFields(limits, nowMs),
   });
 }
@@ -109,6 +111,7 @@ async function createModel(
     price_id: price === null ? null : await storePrice(tx, merchantId, price, now),
     max_output_tokens: request.maxOutputTokens,
     disabled: false,
+    rate_limits: rateLimitsOr(request.rateLimits, null),
   };
   const row = await models.insertPhysicalModel(tx, fields, await nextRevision(tx), now);
   if (isChange(limits))
@@ -137,6 +140,7 @@ async function updateModel(
     price_id: price === null ? row.price_id : await storePrice(tx, merchantId, price, now),
     max_output_tokens: request.maxOutputTokens ?? row.max_output_tokens,
     disabled: request.disabled ?? row.disabled,
+    rate_limits: rateLimitsOr(request.rateLimits, row.rate_limits),
   };
   // Before the revision, which is locked last.
   if (isChange(limits))

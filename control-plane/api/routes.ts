@@ -10,6 +10,7 @@ import { ProviderService } from "../../proto/gen/tokenbill/v1/provider_service_p
 import { UsageService } from "../../proto/gen/tokenbill/v1/usage_service_pb.ts";
 import { VirtualEndpointService } from "../../proto/gen/tokenbill/v1/virtual_endpoint_service_pb.ts";
 import type { Auditor } from "../audit/auditor.ts";
+import { NOTHING_KNOWN } from "../domain/dry_run.ts";
 import type { Feed } from "../feed/feed.ts";
 import { auditService } from "./audit_service.ts";
 import { configFeedService } from "./config_feed_service.ts";
@@ -41,7 +42,7 @@ const REPORT_BYTES_MAX = 32 * 1024 * 1024;
 export function registerServices(router: ConnectRouter, deps: Deps, feed: Feed, auditor: Auditor): void {
   router.service(ProviderService, providerService(deps));
   router.service(VirtualEndpointService, virtualEndpointService(deps, feed));
-  router.service(LogicalModelService, logicalModelService(deps));
+  router.service(LogicalModelService, logicalModelService(deps, NOTHING_KNOWN));
   router.service(UsageService, usageService(deps));
   router.service(MerchantService, merchantService(deps));
   router.service(AuditService, auditService(deps, auditor));

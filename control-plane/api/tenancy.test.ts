@@ -93,6 +93,10 @@ const ATTEMPTS: Readonly<Record<string, readonly ["not_found" | "empty" | "wrong
   ],
   "VirtualEndpointService.CreateAccessKey": [["not_found", ({ b, veId }) => b.ves.createAccessKey({ veId })]],
   "VirtualEndpointService.ListAccessKeys": [["not_found", ({ b, veId }) => b.ves.listAccessKeys({ veId })]],
+  "VirtualEndpointService.UpdateAccessKey": [
+    ["not_found", ({ b, keyId }) => b.ves.updateAccessKey({ id: keyId, name: "stolen" })],
+    ["not_found", ({ b, keyId }) => b.ves.updateAccessKey({ id: keyId, rateLimits: { requestsPerMinute: 1 } })],
+  ],
   "VirtualEndpointService.RevokeAccessKey": [["not_found", ({ b, keyId }) => b.ves.revokeAccessKey({ id: keyId })]],
   "LogicalModelService.CreateLogicalModel": [
     [
@@ -112,6 +116,10 @@ const ATTEMPTS: Readonly<Record<string, readonly ["not_found" | "empty" | "wrong
     ["not_found", ({ b, lmId }) => b.models.updateLogicalModel({ id: lmId, name: "y" })],
   ],
   "LogicalModelService.DeleteLogicalModel": [["not_found", ({ b, lmId }) => b.models.deleteLogicalModel({ id: lmId })]],
+  "LogicalModelService.DryRun": [
+    ["not_found", ({ b, veId }) => b.models.dryRun({ veId, model: "gpt" })],
+    ["not_found", ({ b, bVeId }) => b.models.dryRun({ veId: bVeId, model: "a's own" })],
+  ],
   "UsageService.SummarizeUsage": [
     [
       "empty",
@@ -198,6 +206,8 @@ describe.each(openTestDatabases())("tenancy on $name", ({ open }) => {
     a = clientsOf(cp, merchantA.token);
     const b = clientsOf(cp, merchantB.token);
     const catalogue = await makeCatalogue(a, "a");
+    const targets = [{ physicalModelId: catalogue.pmId, weight: 1 }];
+    await a.models.createLogicalModel({ veId: catalogue.veId, name: "a's own", targets });
     const own = await makeCatalogue(b, "b");
     const requestId = await reportUsage(cp, a, catalogue);
     const tokens = await a.merchants.listApiTokens({});
@@ -248,6 +258,7 @@ describe.each(openTestDatabases())("tenancy on $name", ({ open }) => {
     expect(
       (await a.ves.listAccessKeys({ veId: world.veId })).accessKeys.map(({ revokeTime }) => revokeTime),
     ).toStrictEqual([undefined]);
+    expect((await a.ves.listAccessKeys({ veId: world.veId })).accessKeys).toMatchObject([{ name: "a" }]);
   });
 
   test.each(ALL_METHODS.map((method) => [nameOf(method), method] as const))(

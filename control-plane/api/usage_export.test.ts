@@ -1,9 +1,45 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { create } from "@bufbuild/protobuf";
-import { RequestRecordSchema } from "../../proto/gen/tokenbill/v1/usage_pb.ts";
+import { create, fromJsonString } from "@bufbuild/protobuf";
+import { AttemptKind, AttemptResult, Outcome, RequestRecordSchema } from "../../proto/gen/tokenbill/v1/usage_pb.ts";
 import { ExportFormat } from "../../proto/gen/tokenbill/v1/usage_service_pb.ts";
 import { exportHeader, exportLine, Pieces } from "./usage_export.ts";
+
+describe("hedged requests", () => {
+  const lost = create(RequestRecordSchema, {
+    id: "usg_b",
+    credits: "0.002",
+    outcome: Outcome.HEDGE_LOST,
+    hedgeOf: "usg_a",
+    attempts: [
+      { physicalModelId: "pm_a", result: AttemptResult.STATUS, httpStatus: 503, kind: AttemptKind.FIRST },
+      {
+        physicalModelId: "pm_b",
+        result: AttemptResult.HEDGE_LOST,
+        httpStatus: 200,
+        kind: AttemptKind.HEDGE,
+        firstByteUs: 900n,
+        detail: "overtaken",
+        credits: "0.002",
+      },
+      // As nodes wrote it before there were kinds.
+      { physicalModelId: "pm_c", result: AttemptResult.SERVED, httpStatus: 200 },
+    ],
+  });
+
+  it("show in CSV what they were part of, and why each attempt was made and what it cost", () => {
+    const names = exportHeader(ExportFormat.CSV).trim().split(",");
+    const cells = exportLine(ExportFormat.CSV, lost).trim().split(",");
+    const cell = (name: string) => cells[names.indexOf(name)];
+    expect(cell("outcome")).toBe("HEDGE_LOST");
+    expect(cell("hedge_of")).toBe("usg_a");
+    expect(cell("attempts")).toBe("pm_a:STATUS:503:FIRST;pm_b:HEDGE_LOST:200:HEDGE:0.002;pm_c:SERVED:200");
+  });
+
+  it("are whole in NDJSON", () => {
+    expect(fromJsonString(RequestRecordSchema, exportLine(ExportFormat.NDJSON, lost))).toEqual(lost);
+  });
+});
 
 describe("formulas", () => {
   const record = create(RequestRecordSchema, { logicalModel: '=cmd("x")', credits: "0.5", upstreamRequestId: "@x" });

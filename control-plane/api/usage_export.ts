@@ -3,6 +3,8 @@
 import { type DescEnum, toJsonString } from "@bufbuild/protobuf";
 import { type Meter, MeterSchema, UnitSource } from "../../proto/gen/tokenbill/v1/meter_pb.ts";
 import {
+  AttemptKind,
+  AttemptKindSchema,
   AttemptResultSchema,
   EndpointSchema,
   OutcomeSchema,
@@ -54,6 +56,7 @@ const COLUMNS: readonly Column[] = [
   { name: "upstream_request_id", value: (record) => csvText(record.upstreamRequestId) },
   { name: "transfer_id", value: (record) => csvText(record.transferId) },
   { name: "node_id", value: (record) => csvText(record.nodeId) },
+  { name: "hedge_of", value: (record) => csvText(record.hedgeOf) },
 ];
 
 /** RFC 3339 in UTC with microseconds. */
@@ -69,13 +72,18 @@ function quantity(record: RequestRecord, meter: Meter): string {
   return unit === undefined ? "" : String(unit.quantity);
 }
 
-/** `pm_…:STATUS:503;pm_…:SERVED:200`, in order. */
+/**
+ * `pm_…:STATUS:503:FIRST;pm_…:SERVED:200:FALLBACK:0.05`, in order: the kind where it is known, and what was billed, if
+ * anything. NDJSON has the rest.
+ */
 function attempts(record: RequestRecord): string {
   const text = record.attempts
-    .map(
-      ({ physicalModelId, result, httpStatus }) =>
-        `${physicalModelId}:${enumName(AttemptResultSchema, result)}:${httpStatus}`,
-    )
+    .map(({ physicalModelId, result, httpStatus, kind, credits }) => {
+      const parts = [physicalModelId, enumName(AttemptResultSchema, result), String(httpStatus)];
+      if (kind !== AttemptKind.UNSPECIFIED) parts.push(enumName(AttemptKindSchema, kind));
+      if (credits !== "") parts.push(credits);
+      return parts.join(":");
+    })
     .join(";");
   return csvText(text);
 }

@@ -38,5 +38,6 @@ export function toRequestRecord(event: EventRow): RequestRecord {
     transferId: event.transferId,
     nodeId: event.nodeId,
     errorCode: record.errorCode,
+    hedgeOf: record.hedgeOf,
   });
 }

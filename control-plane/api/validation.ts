@@ -38,6 +38,7 @@ function fieldPath(path: Path): string {
 /** What to do about it, where the rule alone does not say. */
 function remedy(violation: Violation): string {
   const last = violation.field.findLast((part) => part.kind === "field");
+  if (violation.ruleId === "repeated.unique") return "name each once";
   const isEnum = last?.kind === "field" && last.enum !== undefined;
   if (isEnum) {
     const names = last.enum!.values.filter((value) => value.number !== 0).map((value) => value.name);
@@ -53,7 +54,8 @@ function remedy(violation: Violation): string {
   if (last !== undefined && last.kind === "field" && /^(upstream_)?name$/.test(last.name)) {
     return "give a name without control characters that is not blank";
   }
-  return violation.forKey ? "give a valid header name" : "give printable ASCII characters alone";
+  const isHeader = last !== undefined && last.kind === "field" && last.name === "header";
+  return violation.forKey || isHeader ? "give a valid header name" : "give printable ASCII characters alone";
 }
 
 function toDomainError(violation: Violation): DomainError {

@@ -33,6 +33,7 @@ import { type Deps, requireMerchant } from "./context.ts";
 import { canonicalCredits, checkEtag, checkoutUrl, optionalTime } from "./convert.ts";
 import { once, requestBytes } from "./idempotency.ts";
 import { decodeRowPosition, pageSize, toPage } from "./paging.ts";
+import { rateLimitsOr, toRateLimits } from "./routing_fields.ts";
 import { type CreditHints, walletCalls, walletOf } from "./wallet_calls.ts";
 
 const LIST = "virtual_endpoints";
@@ -58,6 +59,8 @@ function toVirtualEndpoint(deps: Deps, row: ves.VirtualEndpointRow, wallet: Wall
     etag: String(row.version),
     budgetReset: toBudgetReset(row),
     nextBudgetResetTime: optionalTime(row.next_budget_reset_at),
+    rateLimits: toRateLimits(row.rate_limits),
+    explainHeaders: row.explain_headers,
   });
 }
 
@@ -88,6 +91,8 @@ function newFields(
     low_balance: request.lowBalanceCredits ?? template?.low_balance ?? "0",
     offline_grace: request.offlineGraceCredits ?? template?.offline_grace ?? "0",
     labels,
+    rate_limits: rateLimitsOr(request.rateLimits, template?.rate_limits ?? null),
+    explain_headers: request.explainHeaders ?? template?.explain_headers ?? false,
     ...budget,
   };
 }
@@ -105,6 +110,8 @@ function changedFields(
     low_balance: request.lowBalanceCredits ?? row.low_balance,
     offline_grace: request.offlineGraceCredits ?? row.offline_grace,
     labels: request.labels?.labels ?? row.labels,
+    rate_limits: rateLimitsOr(request.rateLimits, row.rate_limits),
+    explain_headers: request.explainHeaders ?? row.explain_headers,
     ...budget,
   };
 }

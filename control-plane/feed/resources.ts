@@ -9,10 +9,13 @@ import {
   ProviderCredentialsSchema,
   type ProviderFormat,
 } from "../../proto/gen/tokenbill/v1/provider_pb.ts";
+import type { RateLimits } from "../../proto/gen/tokenbill/v1/rate_limit_pb.ts";
 import type { UnitKind } from "../../proto/gen/tokenbill/v1/meter_pb.ts";
 import type { BudgetMode } from "../../proto/gen/tokenbill/v1/virtual_endpoint_pb.ts";
 import type { Deps } from "../api/context.ts";
+import { toDeadlines, toRateLimits, toRouting, toTarget } from "../api/routing_fields.ts";
 import type { ResourceRow } from "../store/feed.ts";
+import type { StoredDeadlines, StoredRateLimits, StoredRouting, StoredTarget } from "../store/routing_columns.ts";
 
 type Doc = ResourceRow["doc"];
 type ResourceDeps = Pick<Deps, "secrets" | "settings" | "log">;
@@ -23,6 +26,11 @@ function bytes(value: unknown): Uint8Array | null {
 
 function decimal(value: unknown): string {
   return formatCredits(parseCredits(value as string));
+}
+
+/** Undefined: none. */
+function rateLimits(doc: Doc): RateLimits | undefined {
+  return toRateLimits(doc["rate_limits"] as StoredRateLimits | null);
 }
 
 function provider(deps: ResourceDeps, id: string, doc: Doc, withCredentials: boolean) {
@@ -60,6 +68,7 @@ function physicalModel(id: string, doc: Doc) {
     disabled: doc["disabled"] as boolean,
     unitLimitUnit: (doc["unit_limit_unit"] as UnitKind | null) ?? 0,
     creditLimited: doc["credit_limited"] as boolean,
+    rateLimits: rateLimits(doc),
     ...(price === null ? {} : { price: fromBinary(PriceSchema, price) }),
   };
 }
@@ -74,40 +83,24 @@ function virtualEndpoint(deps: ResourceDeps, id: string, doc: Doc) {
     lowBalanceCredits: decimal(doc["low_balance"]),
     offlineGraceCredits: decimal(doc["offline_grace"]),
     checkoutUrl: `${deps.settings.publicUrl}/checkout?ve_id=${encodeURIComponent(id)}`,
+    explainHeaders: doc["explain_headers"] as boolean,
+    rateLimits: rateLimits(doc),
   };
 }
 
 function accessKey(id: string, doc: Doc) {
-  return { id, veId: doc["ve_id"] as string, digest: bytes(doc["digest"])! };
-}
-
-interface TargetDoc {
-  pm: string;
-  tier: number;
-  weight: number;
-}
-
-interface DeadlinesDoc {
-  connect_ms: number;
-  first_byte_ms: number;
-  idle_ms: number;
-  total_ms: number;
+  return { id, veId: doc["ve_id"] as string, digest: bytes(doc["digest"])!, rateLimits: rateLimits(doc) };
 }
 
 function logicalModel(id: string, doc: Doc) {
-  const deadlines = doc["deadlines"] as Partial<DeadlinesDoc>;
   return {
     id,
     veId: doc["ve_id"] as string,
     name: doc["name"] as string,
-    targets: (doc["targets"] as TargetDoc[]).map(({ pm, tier, weight }) => ({ physicalModelId: pm, tier, weight })),
-    deadlines: {
-      connectMs: deadlines.connect_ms ?? 0,
-      firstByteMs: deadlines.first_byte_ms ?? 0,
-      idleMs: deadlines.idle_ms ?? 0,
-      totalMs: deadlines.total_ms ?? 0,
-    },
+    targets: (doc["targets"] as StoredTarget[]).map(toTarget),
+    deadlines: toDeadlines(doc["deadlines"] as StoredDeadlines),
     createUnixS: BigInt(doc["created_s"] as number),
+    routing: toRouting(doc["routing"] as StoredRouting | null),
   };
 }
 

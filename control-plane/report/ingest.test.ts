@@ -5,8 +5,11 @@ import {
   type ReportUsageResponse,
 } from "../../proto/gen/tokenbill/node/v1/usage_report_service_pb.ts";
 import type { Price } from "../../proto/gen/tokenbill/v1/provider_pb.ts";
+import { AttemptKind, AttemptResult, Outcome } from "../../proto/gen/tokenbill/v1/usage_pb.ts";
+import { GetRequestRequestSchema } from "../../proto/gen/tokenbill/v1/usage_service_pb.ts";
 import { formatCredits, parseCredits } from "../../core/credits.ts";
 import { usageReportService } from "../api/usage_report_service.ts";
+import { usageService } from "../api/usage_service.ts";
 import { audit } from "../audit.ts";
 import type { Database } from "../db/database.ts";
 import { openTestDatabases } from "../db/testing.ts";
@@ -100,6 +103,51 @@ describe.each(openTestDatabases())("usage reports on $name", ({ open }) => {
     expect(leaseOf(await one.send([], burning), ve)).toMatchObject({ granted: "90", ttlMs: 900_000n });
     expect(leaseOf(await two.send([], burning), ve)).toMatchObject({ granted: "1", ttlMs: 60_000n });
     expect(leaseOf(await one.send([], burning), ve).ttlMs).toBe(60_000n);
+  });
+
+  it("bills the call of a hedged request that was overtaken like any other", async () => {
+    const ve = await newVe("100");
+    const node = newNode();
+    const served = record(1n, ve, 1000, price);
+    const lost = record(2n, ve, 250, price, {
+      outcome: Outcome.HEDGE_LOST,
+      httpStatus: 200,
+      hedgeOf: served.id!,
+      attempts: [
+        {
+          physicalModelId: "pm_a",
+          result: AttemptResult.HEDGE_LOST,
+          httpStatus: 200,
+          durationUs: 900n,
+          kind: AttemptKind.HEDGE,
+          firstByteUs: 400n,
+          firstContentUs: 800n,
+          detail: "overtaken",
+          credits: "0.25",
+        },
+      ],
+    });
+    const answer = await node.send([encode(served), encode(lost)]);
+    expect(answer).toMatchObject({ status: APPLIED, lastRecordNo: 2n });
+    expect((await figures(ve))["settled"]).toBe("1.25");
+    expect(await db.query("select 1 from usage_quarantine where boot_id = $1", [node.boot])).toEqual([]);
+    const [day] = await db.query<{ requests: bigint; credits: string }>(
+      "select requests, credits from usage_daily where ve_id = $1",
+      [ve],
+    );
+    expect(day).toEqual({ requests: 2n, credits: "1.250000000000" });
+    const service = usageService(world.deps);
+    const request = create(GetRequestRequestSchema, { id: lost.id! });
+    expect(await service.getRequest(request, callContext(OF_MERCHANT))).toMatchObject({
+      request: {
+        outcome: Outcome.HEDGE_LOST,
+        hedgeOf: served.id,
+        credits: "0.25",
+        attempts: [
+          { kind: AttemptKind.HEDGE, firstByteUs: 400n, firstContentUs: 800n, detail: "overtaken", credits: "0.25" },
+        ],
+      },
+    });
   });
 
   it("takes boots by whatever name", async () => {

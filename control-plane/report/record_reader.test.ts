@@ -30,6 +30,11 @@ const attempt = fc.record({
   httpStatus: int32,
   startUs: int64,
   durationUs: int64,
+  kind: int32,
+  firstByteUs: int64,
+  firstContentUs: int64,
+  detail: text,
+  credits: text,
 });
 const record = fc
   .record(
@@ -55,6 +60,7 @@ const record = fc
       durationUs: int64,
       upstreamRequestId: text,
       errorCode: text,
+      hedgeOf: text,
     },
     { requiredKeys: [] },
   )
@@ -105,7 +111,19 @@ describe("readUsage", () => {
               .filter((meter) => typeof meter === "number")
               .slice(0, units)
               .map((meter) => create(UnitQuantitySchema, { meter, quantity: 2n ** 53n - 1n, source: 1 })),
-            attempts: [{ physicalModelId: "pm_a", durationUs: 412_345n }],
+            attempts: [
+              { physicalModelId: "pm_a", durationUs: 412_345n },
+              {
+                physicalModelId: "pm_b",
+                durationUs: 812_345n,
+                kind: 4,
+                firstByteUs: 300_000n,
+                firstContentUs: 400_000n,
+                detail: "ECONNREFUSED",
+                credits: "0.000000000001",
+              },
+            ],
+            hedgeOf: "usg_a",
             arriveUnixUs: 1_800_000_000_000_000n,
           }),
         );

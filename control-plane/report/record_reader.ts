@@ -110,8 +110,8 @@ function skipAttempt(): void {
   reader.end = end;
   while (reader.at < end && !reader.odd) {
     const tag = reader.varint();
-    if (tag === ((1 << 3) | BYTES)) reader.skipText();
-    else if (tag >= 2 << 3 && tag <= ((6 << 3) | VARINT) && (tag & 7) === VARINT) reader.varint();
+    if (tag === ((1 << 3) | BYTES) || tag === ((10 << 3) | BYTES) || tag === ((11 << 3) | BYTES)) reader.skipText();
+    else if (tag >= 2 << 3 && tag <= ((9 << 3) | VARINT) && (tag & 7) === VARINT) reader.varint();
     else reader.odd = true;
   }
   reader.end = stop;
@@ -134,6 +134,7 @@ function skipField(tag: number): void {
     case (5 << 3) | BYTES:
     case (20 << 3) | BYTES:
     case (21 << 3) | BYTES:
+    case (22 << 3) | BYTES:
       reader.skipText();
       break;
     case (15 << 3) | BYTES:

@@ -2,19 +2,26 @@
 
 import type { Tx } from "../db/database.ts";
 import { notFound } from "../domain/errors.ts";
+import { jsonOrNull, type StoredRateLimits } from "./routing_columns.ts";
 
-export interface AccessKeyRow {
+/** What a merchant can change. */
+export interface AccessKeyFields {
+  name: string;
+  /** Null: none. */
+  rate_limits: StoredRateLimits | null;
+}
+
+export interface AccessKeyRow extends AccessKeyFields {
   id: string;
   n: bigint;
   ve_id: string;
-  name: string;
   prefix: string;
   created_at: Date;
   last_used_at: Date | null;
   revoked_at: Date | null;
 }
 
-const COLUMNS = "id, n, ve_id, name, prefix, created_at, last_used_at, revoked_at";
+const COLUMNS = "id, n, ve_id, name, prefix, rate_limits, created_at, last_used_at, revoked_at";
 
 export interface NewAccessKey {
   readonly id: string;
@@ -24,13 +31,15 @@ export interface NewAccessKey {
   readonly prefix: string;
   /** SHA-256 of the secret. */
   readonly digest: Uint8Array;
+  /** Null: none. */
+  readonly rateLimits: StoredRateLimits | null;
 }
 
 export async function insertAccessKey(tx: Tx, key: NewAccessKey, revision: bigint, now: Date): Promise<AccessKeyRow> {
   const [row] = await tx.query<AccessKeyRow>(
-    `insert into access_key (id, merchant_id, ve_id, name, prefix, digest, revision, created_at, updated_at)
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $8) returning ${COLUMNS}`,
-    [key.id, key.merchantId, key.veId, key.name, key.prefix, key.digest, revision, now],
+    `insert into access_key (id, merchant_id, ve_id, name, prefix, digest, revision, created_at, updated_at, rate_limits)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $8, $9::jsonb) returning ${COLUMNS}`,
+    [key.id, key.merchantId, key.veId, key.name, key.prefix, key.digest, revision, now, jsonOrNull(key.rateLimits)],
   );
   return row!;
 }
@@ -61,6 +70,22 @@ export async function lockAccessKey(tx: Tx, merchantId: string, id: string): Pro
   );
   if (row === undefined) throw notFound("access key");
   return row;
+}
+
+/** Writes a locked row as a new version. */
+export async function updateAccessKey(
+  tx: Tx,
+  id: string,
+  fields: AccessKeyFields,
+  revision: bigint,
+  now: Date,
+): Promise<AccessKeyRow> {
+  const [row] = await tx.query<AccessKeyRow>(
+    `update access_key set name = $2, rate_limits = $3::jsonb, revision = $4, updated_at = $5, version = version + 1
+     where id = $1 returning ${COLUMNS}`,
+    [id, fields.name, jsonOrNull(fields.rate_limits), revision, now],
+  );
+  return row!;
 }
 
 /** Marks a locked key as revoked. */

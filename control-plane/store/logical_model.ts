@@ -3,26 +3,15 @@
 import type { Tx } from "../db/database.ts";
 import { isUniqueViolation } from "../db/errors.ts";
 import { nameTaken, notFound } from "../domain/errors.ts";
-
-/** As stored; `pm` is the Physical Model's id. */
-export interface StoredTarget {
-  pm: string;
-  tier: number;
-  weight: number;
-}
-
-export interface StoredDeadlines {
-  connect_ms: number;
-  first_byte_ms: number;
-  idle_ms: number;
-  total_ms: number;
-}
+import { jsonOrNull, type StoredDeadlines, type StoredRouting, type StoredTarget } from "./routing_columns.ts";
 
 /** What a merchant can change. */
 export interface LogicalModelFields {
   name: string;
   targets: StoredTarget[];
   deadlines: StoredDeadlines;
+  /** Null: nothing beyond tiers and weights. */
+  routing: StoredRouting | null;
 }
 
 export interface LogicalModelRow extends LogicalModelFields {
@@ -34,7 +23,7 @@ export interface LogicalModelRow extends LogicalModelFields {
   updated_at: Date;
 }
 
-const COLUMNS = "id, n, ve_id, name, targets, deadlines, version, created_at, updated_at";
+const COLUMNS = "id, n, ve_id, name, targets, deadlines, routing, version, created_at, updated_at";
 
 function onConflict(error: unknown): never {
   throw isUniqueViolation(error, "logical_model_name_key") ? nameTaken("Logical Model of this VE") : error;
@@ -59,8 +48,9 @@ export async function insertLogicalModel(
 ): Promise<LogicalModelRow> {
   const rows = await tx
     .query<LogicalModelRow>(
-      `insert into logical_model (id, merchant_id, ve_id, name, targets, pm_ids, deadlines, revision, created_at, updated_at)
-       values ($1, $2, $3, $4, $5::jsonb, $6, $7::jsonb, $8, $9, $9) returning ${COLUMNS}`,
+      `insert into logical_model (id, merchant_id, ve_id, name, targets, pm_ids, deadlines, revision, created_at, updated_at,
+         routing)
+       values ($1, $2, $3, $4, $5::jsonb, $6, $7::jsonb, $8, $9, $9, $10::jsonb) returning ${COLUMNS}`,
       [
         row.id,
         row.merchant_id,
@@ -71,6 +61,7 @@ export async function insertLogicalModel(
         JSON.stringify(row.deadlines),
         revision,
         now,
+        jsonOrNull(row.routing),
       ],
     )
     .catch(onConflict);
@@ -94,6 +85,15 @@ export function readLogicalModel(tx: Tx, merchantId: string, id: string): Promis
 /** Locks the row until the end of the transaction. @throws DomainError not_found */
 export function lockLogicalModel(tx: Tx, merchantId: string, id: string): Promise<LogicalModelRow> {
   return readOne(tx, merchantId, id, "for update");
+}
+
+/** The Logical Model of a VE that clients send this name for; null if it has none. */
+export async function findLogicalModel(tx: Tx, veId: string, name: string): Promise<LogicalModelRow | null> {
+  const [row] = await tx.query<LogicalModelRow>(`select ${COLUMNS} from logical_model where ve_id = $1 and name = $2`, [
+    veId,
+    name,
+  ]);
+  return row ?? null;
 }
 
 /** Oldest first. */
@@ -125,9 +125,18 @@ export async function updateLogicalModel(
   const rows = await tx
     .query<LogicalModelRow>(
       `update logical_model set name = $2, targets = $3::jsonb, pm_ids = $4, deadlines = $5::jsonb, revision = $6, updated_at = $7,
-         version = version + 1
+         version = version + 1, routing = $8::jsonb
        where id = $1 returning ${COLUMNS}`,
-      [id, fields.name, JSON.stringify(fields.targets), pmIds(fields), JSON.stringify(fields.deadlines), revision, now],
+      [
+        id,
+        fields.name,
+        JSON.stringify(fields.targets),
+        pmIds(fields),
+        JSON.stringify(fields.deadlines),
+        revision,
+        now,
+        jsonOrNull(fields.routing),
+      ],
     )
     .catch(onConflict);
   return rows[0]!;
@@ -151,8 +160,9 @@ export interface CopyLogicalModels {
  */
 export async function copyLogicalModels(tx: Tx, copy: CopyLogicalModels, revision: bigint, now: Date): Promise<void> {
   await tx.query(
-    `insert into logical_model (id, merchant_id, ve_id, name, targets, pm_ids, deadlines, revision, created_at, updated_at)
-     select derived_id('lm_', $4, source.n), source.merchant_id, $3, source.name, source.targets, source.pm_ids, source.deadlines, $5, $6, $6
+    `insert into logical_model (id, merchant_id, ve_id, name, targets, pm_ids, deadlines, routing, revision, created_at, updated_at)
+     select derived_id('lm_', $4, source.n), source.merchant_id, $3, source.name, source.targets, source.pm_ids, source.deadlines,
+       source.routing, $5, $6, $6
      from (select * from logical_model where ve_id = $2 and merchant_id = $1 for key share) as source
      order by source.n`,
     [copy.merchantId, copy.fromVeId, copy.toVeId, copy.seed, revision, now],

@@ -4,6 +4,7 @@ import type { Tx } from "../db/database.ts";
 import { isUniqueViolation } from "../db/errors.ts";
 import { inUse, nameTaken, notFound } from "../domain/errors.ts";
 import { deleteLimitsOf } from "./limit.ts";
+import { jsonOrNull, type StoredRateLimits } from "./routing_columns.ts";
 
 /** What a merchant can change. */
 export interface PhysicalModelFields {
@@ -12,6 +13,8 @@ export interface PhysicalModelFields {
   price_id: string | null;
   max_output_tokens: bigint;
   disabled: boolean;
+  /** Null: none. */
+  rate_limits: StoredRateLimits | null;
 }
 
 export interface PhysicalModelRow extends PhysicalModelFields {
@@ -27,7 +30,7 @@ export interface PhysicalModelRow extends PhysicalModelFields {
 }
 
 const OWN_COLUMNS =
-  "id, n, merchant_id, provider_id, name, upstream_name, price_id, max_output_tokens, disabled, version, created_at, updated_at";
+  "id, n, merchant_id, provider_id, name, upstream_name, price_id, max_output_tokens, disabled, rate_limits, version, created_at, updated_at";
 const COLUMNS = `${OWN_COLUMNS.split(", ")
   .map((column) => `m.${column}`)
   .join(", ")}, p.body as price_body`;
@@ -53,8 +56,8 @@ export async function insertPhysicalModel(
   await tx
     .query(
       `insert into physical_model (id, merchant_id, provider_id, name, upstream_name, price_id, max_output_tokens, disabled,
-         revision, created_at, updated_at)
-       values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10)`,
+         revision, created_at, updated_at, rate_limits)
+       values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, $11::jsonb)`,
       [
         row.id,
         row.merchant_id,
@@ -66,6 +69,7 @@ export async function insertPhysicalModel(
         row.disabled,
         revision,
         now,
+        jsonOrNull(row.rate_limits),
       ],
     )
     .catch(onConflict);
@@ -121,7 +125,7 @@ export async function updatePhysicalModel(
   await tx
     .query(
       `update physical_model set name = $2, upstream_name = $3, price_id = $4, max_output_tokens = $5, disabled = $6,
-         revision = $7, updated_at = $8, version = version + 1
+         revision = $7, updated_at = $8, version = version + 1, rate_limits = $9::jsonb
        where id = $1`,
       [
         id,
@@ -132,6 +136,7 @@ export async function updatePhysicalModel(
         fields.disabled,
         revision,
         now,
+        jsonOrNull(fields.rate_limits),
       ],
     )
     .catch(onConflict);
@@ -173,6 +178,25 @@ export async function keepTargetModels(tx: Tx, merchantId: string, ids: readonly
     `select m.id, v.format, m.price_id, p.body as price_body
      from physical_model m join provider v on v.id = m.provider_id left join price p on p.id = m.price_id
      where m.id = any($2::text[]) and m.merchant_id = $1 order by m.id`,
+    [merchantId, ids],
+  );
+}
+
+/** What decides whether a request may go to a Physical Model now, as far as the database knows. */
+export interface TargetStateRow extends TargetModelRow {
+  provider_id: string;
+  disabled: boolean;
+  provider_disabled: boolean;
+  rate_limits: StoredRateLimits | null;
+}
+
+/** Those of `ids` that there are; nothing is locked. */
+export async function readTargetStates(tx: Tx, merchantId: string, ids: readonly string[]): Promise<TargetStateRow[]> {
+  return tx.query<TargetStateRow>(
+    `select m.id, m.provider_id, m.disabled, m.rate_limits, m.price_id, v.format, v.disabled as provider_disabled,
+       p.body as price_body
+     from physical_model m join provider v on v.id = m.provider_id left join price p on p.id = m.price_id
+     where m.id = any($2::text[]) and m.merchant_id = $1`,
     [merchantId, ids],
   );
 }

@@ -2,6 +2,7 @@
 
 import type { Tx } from "../db/database.ts";
 import { notFound } from "../domain/errors.ts";
+import { jsonOrNull, type StoredRateLimits } from "./routing_columns.ts";
 
 /** What a merchant can change. `low_balance`, `offline_grace` and `budget_reset_credits` are decimal strings. */
 export interface VirtualEndpointFields {
@@ -18,6 +19,9 @@ export interface VirtualEndpointFields {
   budget_reset_period: number | null;
   /** Null for templates too. */
   next_budget_reset_at: Date | null;
+  /** Null: none. */
+  rate_limits: StoredRateLimits | null;
+  explain_headers: boolean;
 }
 
 export interface VirtualEndpointRow extends VirtualEndpointFields {
@@ -32,7 +36,7 @@ export interface VirtualEndpointRow extends VirtualEndpointFields {
 }
 
 const COLUMNS =
-  "id, n, merchant_id, name, template, ve_template_id, disabled, budget_mode, exhausted_status, low_balance, offline_grace, labels, budget_reset_credits, budget_reset_period, next_budget_reset_at, version, created_at, updated_at";
+  "id, n, merchant_id, name, template, ve_template_id, disabled, budget_mode, exhausted_status, low_balance, offline_grace, labels, budget_reset_credits, budget_reset_period, next_budget_reset_at, rate_limits, explain_headers, version, created_at, updated_at";
 
 export interface NewVirtualEndpoint extends VirtualEndpointFields {
   id: string;
@@ -50,8 +54,9 @@ export async function insertVirtualEndpoint(
   const [stored] = await tx.query<VirtualEndpointRow>(
     `insert into virtual_endpoint (id, merchant_id, name, template, ve_template_id, disabled, budget_mode, exhausted_status,
        low_balance, offline_grace, labels, revision, created_at, updated_at, budget_reset_credits, budget_reset_period,
-       next_budget_reset_at)
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::jsonb, $12, $13, $13, $14, $15, $16) returning ${COLUMNS}`,
+       next_budget_reset_at, rate_limits, explain_headers)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::jsonb, $12, $13, $13, $14, $15, $16, $17::jsonb, $18)
+     returning ${COLUMNS}`,
     [
       row.id,
       row.merchant_id,
@@ -69,6 +74,8 @@ export async function insertVirtualEndpoint(
       row.budget_reset_credits,
       row.budget_reset_period,
       row.next_budget_reset_at,
+      jsonOrNull(row.rate_limits),
+      row.explain_headers,
     ],
   );
   return stored!;
@@ -133,7 +140,8 @@ export async function updateVirtualEndpoint(
   const [row] = await tx.query<VirtualEndpointRow>(
     `update virtual_endpoint set name = $2, disabled = $3, budget_mode = $4, exhausted_status = $5, low_balance = $6,
        offline_grace = $7, labels = $8::jsonb, revision = $9, updated_at = $10, version = version + 1,
-       budget_reset_credits = $11, budget_reset_period = $12, next_budget_reset_at = $13
+       budget_reset_credits = $11, budget_reset_period = $12, next_budget_reset_at = $13,
+       rate_limits = $14::jsonb, explain_headers = $15
      where id = $1 returning ${COLUMNS}`,
     [
       id,
@@ -149,6 +157,8 @@ export async function updateVirtualEndpoint(
       fields.budget_reset_credits,
       fields.budget_reset_period,
       fields.next_budget_reset_at,
+      jsonOrNull(fields.rate_limits),
+      fields.explain_headers,
     ],
   );
   return row!;

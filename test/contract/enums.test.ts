@@ -4,8 +4,10 @@ import { expect, test } from "vitest";
 import { Period } from "../../core/periods.ts";
 import { Meter, METER_SLOTS, METERS_OF_KIND, PARENT_METER, UnitKind, UnitSource } from "../../core/meters.ts";
 import { ProviderFormat } from "../../control-plane/domain/catalogue.ts";
+import { ExclusionReason } from "../../control-plane/domain/dry_run.ts";
 import { LimitKind } from "../../control-plane/domain/limits.ts";
 import { ERROR_CODES } from "../../control-plane/domain/errors.ts";
+import { StickySource } from "../../control-plane/domain/routing.ts";
 import { WalletState } from "../../control-plane/domain/wallet.ts";
 import { LimitKind as NodeLimitKind } from "../../data-plane/budget/accounts.ts";
 import { WalletState as NodeWalletState } from "../../data-plane/budget/wallet.ts";
@@ -13,6 +15,8 @@ import { CHAT, COMPLETIONS, EMBEDDINGS } from "../../data-plane/endpoints.ts";
 import { AttemptResult, OnDisconnect, Outcome } from "../../data-plane/outcome.ts";
 import { FORMAT_OPENAI } from "../../data-plane/route_types.ts";
 import { ErrorReasonSchema } from "../../proto/gen/tokenbill/v1/error_pb.ts";
+import { StickySourceSchema } from "../../proto/gen/tokenbill/v1/logical_model_pb.ts";
+import { ExclusionReasonSchema } from "../../proto/gen/tokenbill/v1/logical_model_service_pb.ts";
 import { MeterSchema, UnitKindSchema, UnitSourceSchema } from "../../proto/gen/tokenbill/v1/meter_pb.ts";
 import {
   LimitKindSchema,
@@ -67,6 +71,8 @@ test("what the data plane reads from the feed", () => {
 test("what the control plane's domain decides with", () => {
   expect(ProviderFormat).toEqual(schemaNumbers(ProviderFormatSchema, "PROVIDER_FORMAT_"));
   expect(WalletState).toEqual(schemaNumbers(WalletStateSchema, "WALLET_STATE_"));
+  expect(ExclusionReason).toEqual(schemaNumbers(ExclusionReasonSchema, "EXCLUSION_REASON_"));
+  expect(StickySource).toEqual(schemaNumbers(StickySourceSchema, "STICKY_SOURCE_"));
   expect(LimitKind).toEqual(schemaNumbers(LimitKindSchema, "LIMIT_KIND_"));
   expect(Period).toEqual(schemaNumbers(PeriodSchema, "PERIOD_"));
   const reasons = Object.keys(schemaNumbers(ErrorReasonSchema, "ERROR_REASON_")).map((name) => name.toLowerCase());

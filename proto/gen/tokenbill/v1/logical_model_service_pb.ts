@@ -454,14 +454,15 @@ export type DryRunTarget = Message<"tokenbill.v1.DryRunTarget"> & {
   healthShare: number;
 
   /**
-   * The probability that it is asked first, from 0 to 1.
+   * The probability that it is asked first, from 0 to 1, of a request that no `error_code` stops before.
    *
    * @generated from field: double probability = 6;
    */
   probability: number;
 
   /**
-   * Why it would not be asked first; empty if it may be.
+   * Why it would not be asked first; empty if it may be. When every target cools down, the one that is asked all the same
+   * has its cooldown here and a probability of 1.
    *
    * @generated from field: repeated tokenbill.v1.Exclusion exclusions = 7;
    */

@@ -876,9 +876,10 @@ type DryRunTarget struct {
 	Weight int32 `protobuf:"varint,4,opt,name=weight,proto3" json:"weight,omitempty"`
 	// The part of its weight that counts now, from 0 to 1: less than 1 while it fails or is slow compared with its siblings.
 	HealthShare float64 `protobuf:"fixed64,5,opt,name=health_share,json=healthShare,proto3" json:"health_share,omitempty"`
-	// The probability that it is asked first, from 0 to 1.
+	// The probability that it is asked first, from 0 to 1, of a request that no `error_code` stops before.
 	Probability float64 `protobuf:"fixed64,6,opt,name=probability,proto3" json:"probability,omitempty"`
-	// Why it would not be asked first; empty if it may be.
+	// Why it would not be asked first; empty if it may be. When every target cools down, the one that is asked all the same
+	// has its cooldown here and a probability of 1.
 	Exclusions    []*Exclusion `protobuf:"bytes,7,rep,name=exclusions,proto3" json:"exclusions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
