@@ -4,7 +4,8 @@
  */
 
 import { type Admitted, identityOf } from "./admitted.ts";
-import { Attempt, type AttemptFailure, type AttemptHost } from "./attempt.ts";
+import type { Attempt, AttemptFailure, AttemptHost } from "./attempt.ts";
+import { Attempts } from "./attempts.ts";
 import { Client } from "./client.ts";
 import type { Core, Live } from "./core.ts";
 import * as deadlines from "./deadlines.ts";
@@ -12,22 +13,16 @@ import { DRAIN_MS_MAX, type Drain } from "./drains.ts";
 import * as errors from "./errors.ts";
 import { addExplanation } from "./explain.ts";
 import { Growth } from "./growth.ts";
-import { hedgeReservation } from "./hedging.ts";
 import type { AttemptEntry } from "./journal/journal.ts";
 import { AttemptResult, OnDisconnect, Outcome, Phase } from "./outcome.ts";
-import { owesInput, Overtaken } from "./overtaken.ts";
 import { type Delivered, lastFrames } from "./relay.ts";
-import type { Reservation } from "./budget/budget.ts";
-import { checkoutUrl, routable, type RoutePm } from "./route_types.ts";
+import { checkoutUrl } from "./route_types.ts";
 import { NOBODY_SERVED, progressOf } from "./settlement.ts";
 import { ESTIMATE_WAIT_MS, Settling, type SettlingHost } from "./settling.ts";
 import type { Timed } from "./timers.ts";
 import { Timing } from "./timing.ts";
-import { type Choice, type Shortage, Trail } from "./trail.ts";
+import { type Shortage, Trail } from "./trail.ts";
 import type { Exchange, ExchangeSink } from "./transport.ts";
-
-/** Between a failure that is safe to repeat and the same call again. */
-export const RETRY_DELAY_MS = 50;
 
 export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, Live {
   private readonly core: Core;
@@ -38,15 +33,7 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
   liveAt = -1;
   private phase: Phase = Phase.TRYING;
   private drain: Drain | null = null;
-  /** The attempt under way; once there is content, the one that serves. Null: none (any more). */
-  private current: Attempt | null = null;
-  /** The one that was begun because `current` is slow. */
-  private rival: Attempt | null = null;
-  private hedged = false;
-  /** Covers the input of the attempt that loses. */
-  private extra: Reservation | null = null;
-  /** The target that is called again when the deadline comes. */
-  private retry: RoutePm | null = null;
+  private readonly attempts: Attempts;
   private growth: Growth | null = null;
   /** How the present attempt is written down, once it is. */
   private entry: AttemptEntry | null = null;
@@ -61,6 +48,11 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
     const { spec } = request.lm;
     this.timing = new Timing(core, this, request.arriveMs, deadlines.totalMs(spec.deadlines));
     this.trail = new Trail(core, spec.group, this.timing.arriveUs, request.stream, request.sticky);
+    this.attempts = new Attempts(core, request, exchange, this.trail, this.timing, this);
+  }
+
+  private get current(): Attempt | null {
+    return this.attempts.current;
   }
 
   begin(): void {
@@ -80,39 +72,12 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
   /** On to the next target, if the client is still there. */
   private next(): void {
     if (this.client.gone) return this.settle(Outcome.CLIENT_GONE, null, null, 0);
-    const choice = this.trail.next();
-    if (choice === null) return this.finishWithError(this.trail.error(this.request.body.model), Outcome.UPSTREAM_ERROR);
-    this.current = this.make(choice);
-    this.start(this.current);
-  }
-
-  private make(choice: Choice): Attempt {
-    return new Attempt(this.core, this.request, this.client.exchange, choice, this);
-  }
-
-  private start(attempt: Attempt): void {
-    const { hedgeAfterMs } = this.request.lm.spec.routing;
-    if (hedgeAfterMs > 0 && !this.hedged) this.timing.within(hedgeAfterMs);
-    else this.timing.untilTotal();
-    attempt.begin();
-  }
-
-  /** The present attempt is slow to answer: the next target is asked too, if one is well and the wallet covers it. */
-  private hedge(): void {
-    this.timing.untilTotal();
-    const { current, request, core, trail } = this;
-    if (this.hedged || current === null || current.head !== null) return;
-    this.hedged = true;
-    const choice = trail.hedge();
-    if (choice === null) return;
-    this.extra = hedgeReservation(core.deps.budget, request, current.pm, choice.pm);
-    if (this.extra === null) return trail.putBack(choice);
-    this.rival = this.make(choice);
-    this.rival.begin();
+    if (this.attempts.next()) return;
+    this.finishWithError(this.trail.error(this.request.body.model), Outcome.UPSTREAM_ERROR);
   }
 
   answers(attempt: Attempt): void {
-    if (attempt === this.current && this.rival === null) this.timing.untilTotal();
+    this.attempts.answers(attempt);
   }
 
   received(_: Attempt, bytes: number): void {
@@ -123,59 +88,34 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
     attempt.end();
     attempt.release();
     this.trail.passedOver(attempt, why, retryMs, detail);
-    if (!this.drop(attempt)) this.next();
+    if (!this.attempts.drop(attempt)) this.next();
   }
 
-  failed(attempt: Attempt, { result, health, retryAfterMs, again, detail }: AttemptFailure): void {
-    const { trail } = this;
+  failed(attempt: Attempt, failure: AttemptFailure): void {
+    const { trail, attempts } = this;
     attempt.end();
-    trail.record(attempt, result, detail);
-    trail.failed(attempt.pm, health, retryAfterMs, again === "resend");
+    trail.record(attempt, failure.result, failure.detail);
+    trail.failed(attempt.pm, failure.health, failure.retryAfterMs, failure.again === "resend");
     attempt.release();
-    if (this.drop(attempt)) return;
-    if (again !== "safe" || this.client.gone || !trail.mayRetry(attempt.pm)) return this.next();
-    this.retry = attempt.pm;
-    this.timing.within(RETRY_DELAY_MS);
-  }
-
-  /** The attempt is over. True: the other one of a hedged request goes on. */
-  private drop(attempt: Attempt): boolean {
-    if (attempt === this.current) this.current = this.rival;
-    this.rival = null;
-    return this.current !== null;
+    if (attempts.drop(attempt)) return;
+    if (this.client.gone || !attempts.again(attempt, failure)) this.next();
   }
 
   refused(attempt: Attempt, body: Buffer): void {
     const { core, request, trail } = this;
     const { head, format, pm } = attempt;
     core.health.succeed(pm, core.deps.now(), request.stream, 0);
-    this.serveBy(attempt);
+    this.attempts.serveBy(attempt);
     attempt.end();
     trail.record(attempt, AttemptResult.CLIENT_ERROR, "");
     this.finishWithError(format!.refusal(head!.status, body, pm.provider), Outcome.CLIENT_ERROR);
-  }
-
-  /** This attempt decides: another one that is under way has lost. */
-  private serveBy(attempt: Attempt): void {
-    const other = attempt === this.current ? this.rival : this.current;
-    this.current = attempt;
-    this.rival = null;
-    if (other === null) return;
-    const { core, request, trail, extra } = this;
-    const owes = owesInput(other) && extra !== null;
-    other.end();
-    core.health.release(other.pm);
-    const entry = trail.record(other, AttemptResult.HEDGE_LOST, "");
-    if (!owes) return other.release();
-    this.extra = null;
-    new Overtaken(core, request, extra, other, entry).begin();
   }
 
   // --- relay ----------------------------------------------------------------------------------------------------------
 
   committed(attempt: Attempt, contentType: string, bytes: number | null): void {
     const { core, timing, request, trail } = this;
-    this.serveBy(attempt);
+    this.attempts.serveBy(attempt);
     const { pm, startUs, head } = attempt;
     core.health.succeed(pm, core.deps.now(), request.stream, attempt.sinceSentMs);
     this.growth = request.stream
@@ -255,11 +195,7 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
     this.guard(() => {
       this.client.gone = true;
       if (this.phase >= Phase.SETTLING) return;
-      this.retry = null;
-      // Of two calls the one that was accepted goes on, as it would alone.
-      const { current, rival } = this;
-      if (rival !== null && current !== null)
-        this.serveBy(rival.head !== null && current.head === null ? rival : current);
+      this.attempts.abandon();
       const attempt = this.current;
       // Nobody was called yet: there is nothing to wait for.
       if (attempt === null || attempt.bill === NOBODY_SERVED) return this.leave(false);
@@ -292,7 +228,11 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
       if (this.phase === Phase.SETTLING) return this.settling!.conclude();
       if (this.client.gone) return this.leave(true);
       const total = this.timing.isOver;
-      if (this.phase === Phase.TRYING) return total ? this.giveUp(errors.TOTAL_TIMEOUT) : this.goOn();
+      if (this.phase === Phase.TRYING) {
+        if (total) this.giveUp(errors.TOTAL_TIMEOUT);
+        else if (!this.attempts.goOn()) this.next();
+        return;
+      }
       if (this.client.paused && !total) {
         // It stalls: as good as gone.
         this.client.destroy();
@@ -302,16 +242,6 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
       const result = total ? AttemptResult.TOTAL_TIMEOUT : AttemptResult.IDLE_TIMEOUT;
       this.cut(Outcome.TIMEOUT, result, errors.STREAM_TIMEOUT, "");
     });
-  }
-
-  /** Before any content the deadlines of the attempts are their own: this is for what comes next. */
-  private goOn(): void {
-    const pm = this.retry;
-    if (pm === null) return this.hedge();
-    this.retry = null;
-    if (!routable(pm)) return this.next();
-    this.current = this.make(this.trail.retry(pm));
-    this.start(this.current);
   }
 
   abort(): void {
@@ -325,10 +255,9 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
 
   /** Time is up, for the request or for the node: no more attempts. */
   private giveUp(error: errors.ErrorAnswer): void {
+    this.attempts.abandon();
     const { current } = this;
-    this.retry = null;
     if (current !== null) {
-      this.serveBy(current);
       this.core.health.release(current.pm);
       current.end();
       this.trail.record(current, AttemptResult.TOTAL_TIMEOUT, "");
@@ -352,12 +281,11 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
     errorCode = "",
     whole = false,
   ): void {
-    const { core, request, timing, trail, current, growth, entry, extra } = this;
+    const { core, request, timing, trail, current, growth, entry } = this;
     this.phase = Phase.SETTLING;
     timing.stop();
     this.drain?.end();
-    if (extra !== null) core.deps.budget.settle(extra, 0n);
-    this.extra = null;
+    this.attempts.close();
     const end = {
       outcome,
       bill: served?.bill ?? NOBODY_SERVED,
@@ -417,9 +345,7 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
 
   crash(error: unknown): void {
     this.core.deps.log.error({ err: error, id: this.request.id }, "request failed");
-    this.rival?.end();
-    this.rival?.release();
-    this.rival = null;
+    this.attempts.crash();
     this.current?.stopCall();
     this.timing.stop();
     if (this.phase >= Phase.SETTLING) {
