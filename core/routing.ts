@@ -16,14 +16,14 @@ export function healthShare(failurePercent: number): number {
 }
 
 /** Below this nobody waits, whatever the siblings do. */
-const FAST_MS = 500;
+export const SLOW_MS_MIN = 500;
 /** Slower than the best sibling by no more than this factor is not slow. */
 const SLOW_FACTOR = 2;
 const LATENCY_SHARE_MIN = 0.1;
 
 /** The part of its weight that counts while first content takes it `ownMs`, and its best sibling `bestMs`; 0: not known. */
 export function latencyShare(ownMs: number, bestMs: number): number {
-  if (ownMs === 0 || bestMs === 0 || ownMs < FAST_MS || ownMs <= SLOW_FACTOR * bestMs) return 1;
+  if (ownMs === 0 || bestMs === 0 || ownMs < SLOW_MS_MIN || ownMs <= SLOW_FACTOR * bestMs) return 1;
   return Math.max(LATENCY_SHARE_MIN, (SLOW_FACTOR * bestMs) / ownMs);
 }
 

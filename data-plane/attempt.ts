@@ -254,7 +254,7 @@ export class Attempt implements OutboundSink, RelayHost, Timed, AttemptFacts {
       if (this.over) return;
       if (this.refusal !== null) return this.statusFailed(this.refusal);
       const { CONNECT_TIMEOUT, FIRST_BYTE_TIMEOUT, FIRST_CONTENT_TIMEOUT } = AttemptResult;
-      if (!this.sent) this.fail(CONNECT_TIMEOUT, "failure", "");
+      if (!this.sent) this.fail(CONNECT_TIMEOUT, "connection", "");
       else this.fail(this.head === null ? FIRST_BYTE_TIMEOUT : FIRST_CONTENT_TIMEOUT, "failure", "");
     });
   }
@@ -309,7 +309,7 @@ export class Attempt implements OutboundSink, RelayHost, Timed, AttemptFacts {
   private connectionFailed(kind: CallErrorKind, detail: string): void {
     const safe = !this.sent && SAFE_CODES.has(detail);
     const again = safe ? "safe" : kind === "reset" ? "resend" : "no";
-    this.fail(AttemptResult.CONNECTION_ERROR, "failure", detail, again);
+    this.fail(AttemptResult.CONNECTION_ERROR, kind === "connect" ? "connection" : "failure", detail, again);
   }
 
   private statusFailed(refusal: StatusBody): void {

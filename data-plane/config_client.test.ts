@@ -39,6 +39,7 @@ interface Node {
   readonly table: RouteTable;
   readonly wallets: Wallets;
   readonly pushes: unknown[];
+  readonly seen: string[];
   readonly graces: [string, bigint][];
   readonly hasTable: Promise<void>;
 }
@@ -51,6 +52,7 @@ function start(more: { silenceMs?: number } = {}): Node {
   );
   const pushes: unknown[] = [];
   const graces: [string, bigint][] = [];
+  const seen: string[] = [];
   wallets.push = (veId, { recall, toppedUp }) => void pushes.push({ veId, recall, toppedUp });
   const setGrace = wallets.setGrace.bind(wallets);
   wallets.setGrace = (veId, grace) => {
@@ -69,11 +71,12 @@ function start(more: { silenceMs?: number } = {}): Node {
     now: () => performance.now(),
     random: () => 0,
     onTable: ready.resolve,
+    onHealth: (notes) => void seen.push(...notes.map(({ subjectId }) => subjectId)),
     ...more,
   });
   clients.push(client);
   client.start();
-  return { client, table, wallets, pushes, graces, hasTable: ready.promise };
+  return { client, table, wallets, pushes, seen, graces, hasTable: ready.promise };
 }
 
 type Init = MessageInitShape<typeof WatchConfigResponseSchema>["event"];
@@ -138,6 +141,21 @@ test("pushes about limits reach their accounts, and another kind of Unit makes a
     { veId: "pm_a/units", recall: true, toppedUp: false },
     { veId: "pm_a/credits", recall: false, toppedUp: true },
   ]);
+});
+
+test("what other nodes saw of upstreams is handed on, and not kept", async () => {
+  const node = start();
+  await server.until(() => server.watches.length === 1);
+  sendSnapshot(3n);
+  send({ case: "health", value: { notes: [{ subjectId: "pm_a", coolMs: 9 }, { subjectId: "pm_b" }] } });
+  send({ case: "delta", value: { fromRevision: 3n, revision: 4n, upserts: [], removedIds: [] } });
+  await server.until(() => server.statuses.some(({ applied }) => applied?.revision === 4n));
+  expect(node.seen).toEqual(["pm_a", "pm_b"]);
+  await node.client.stop();
+  await server.stop();
+  const again = start();
+  await again.hasTable;
+  expect([again.table.cursor?.revision, again.seen]).toEqual([4n, []]);
 });
 
 test("after the connection breaks it goes on from where it was", async () => {

@@ -6,6 +6,7 @@ import type { Logger } from "pino";
 import { type Credits, parseCredits } from "../core/credits.ts";
 import type { WatchConfigResponse } from "../proto/gen/tokenbill/node/v1/config_feed_service_pb.ts";
 import type { Resource } from "../proto/gen/tokenbill/node/v1/config_pb.ts";
+import type { HealthNote } from "../proto/gen/tokenbill/node/v1/health_service_pb.ts";
 import { limitAccount, LimitKind } from "./budget/accounts.ts";
 import type { Wallets } from "./budget/wallets.ts";
 import type { TableFile } from "./config_table_file.ts";
@@ -37,6 +38,8 @@ export interface ConfigClientOptions {
   readonly silenceMs?: number;
   /** Runs when the node has a whole table for the first time. */
   onTable(): void;
+  /** What nodes saw of upstreams. */
+  onHealth?(notes: readonly HealthNote[]): void;
 }
 
 export class ConfigClient {
@@ -145,6 +148,10 @@ export class ConfigClient {
       const { veId, physicalModelId, limitKind } = what.value;
       const account = physicalModelId === "" ? veId : limitAccount(physicalModelId, limitKind as number as LimitKind);
       wallets.push(account, what.value);
+      return true;
+    }
+    if (what.case === "health") {
+      this.#options.onHealth?.(what.value.notes);
       return true;
     }
     // What the table says until now is the kind of Unit that leases are counted in.

@@ -60,6 +60,9 @@ function unseal(key: Buffer, index: number, nonce: Buffer, sealed: Buffer): Buff
   return Buffer.concat([decipher.update(sealed.subarray(0, sealed.length - TAG_BYTES)), decipher.final()]);
 }
 
+/** Events that only count when they come. */
+const PASSING: ReadonlySet<string> = new Set(["wallet", "checkpoint", "health"]);
+
 interface Found {
   readonly key: Buffer;
   readonly frames: number;
@@ -163,7 +166,7 @@ export class TableFile {
   /** Keeps an event of the feed. Resolves when there is room for the next. */
   async keep(event: WatchConfigResponse): Promise<void> {
     const kind = event.event.case;
-    if (!this.#options.writes || kind === undefined || kind === "wallet" || kind === "checkpoint") return;
+    if (!this.#options.writes || kind === undefined || PASSING.has(kind)) return;
     if (kind === "snapshotBegin") {
       this.flush();
       this.#enqueue(() => this.#begin());

@@ -1,8 +1,9 @@
-/** The node's connection to the control plane: one HTTP/2 connection for reports and the feed, with or without TLS. */
+/** The node's connection to the control plane: one HTTP/2 connection for all its calls, with or without TLS. */
 
 import { type Client, createClient, type Interceptor } from "@connectrpc/connect";
 import { createConnectTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import { ConfigFeedService } from "../proto/gen/tokenbill/node/v1/config_feed_service_pb.ts";
+import { HealthService } from "../proto/gen/tokenbill/node/v1/health_service_pb.ts";
 import { UsageReportService } from "../proto/gen/tokenbill/node/v1/usage_report_service_pb.ts";
 
 /** A control plane that vanished without a word is noticed after these two together. */
@@ -13,10 +14,12 @@ const MESSAGE_BYTES_MAX = 16 * 1024 * 1024;
 
 export type ReportClient = Client<typeof UsageReportService>;
 export type FeedClient = Client<typeof ConfigFeedService>;
+export type HealthClient = Pick<Client<typeof HealthService>, "shareHealth">;
 
 export interface ControlPlane {
   readonly reports: ReportClient;
   readonly feed: FeedClient;
+  readonly health: HealthClient;
   /** Ends every call. */
   close(): void;
 }
@@ -44,6 +47,7 @@ export function connectControlPlane(url: string, nodeToken: string): ControlPlan
   return {
     reports: createClient(UsageReportService, transport),
     feed: createClient(ConfigFeedService, transport),
+    health: createClient(HealthService, transport),
     close: () => sessionManager.abort(),
   };
 }

@@ -43,7 +43,7 @@ export class Core {
   constructor(deps: PipelineDeps) {
     this.deps = deps;
     this.wheel = new TimerWheel(() => deps.now());
-    this.health = new TargetHealth({ ...HEALTH_DEFAULTS, ...deps.settings.health });
+    this.health = deps.health ?? new TargetHealth({ ...HEALTH_DEFAULTS, ...deps.settings.health });
   }
 
   get liveCount(): number {

@@ -3,6 +3,7 @@
 import type { Logger } from "pino";
 import type { Budget } from "./budget/budget.ts";
 import type { HealthSettings } from "./health.ts";
+import type { TargetHealth } from "./target_health.ts";
 import type { Journal } from "./journal/journal.ts";
 import type { Rates } from "./rates/rates.ts";
 import type { RouteTable } from "./route_table.ts";
@@ -35,6 +36,8 @@ export interface PipelineDeps {
   /** Absent: rate limits are not kept. */
   readonly rates?: Rates;
   readonly upstream: Upstream;
+  /** Absent: one by `settings.health`, of which nobody else hears. */
+  readonly health?: TargetHealth;
   /** Milliseconds since 1970; may have a fraction, and should, for durations in microseconds. */
   now(): number;
   /**

@@ -9,6 +9,7 @@ const SOURCES: MetricSources = {
   wallets: () => ({ wallets: 2, waiting: 1, leased: 1_500_000_000_000n, unacked: 1n, reserved: 0n }),
   feed: () => ({ connected: true, revision: 42, heardAt: 0, rejected: 0 }),
   table: () => ({ ves: 9, keys: 11 }),
+  cooling: () => ({ providers: 1, physicalModels: 4 }),
   now: () => 5_500,
 };
 
@@ -60,6 +61,8 @@ test("counts, histograms and figures, the same however often they are read", asy
     "tokenbill_node_lease_credits 1.5",
     'tokenbill_node_reports_total{result="failed"} 2',
     'tokenbill_node_table_resources{kind="ves"} 9',
+    "tokenbill_node_cooling_providers 1",
+    "tokenbill_node_cooling_physical_models 4",
   ]) {
     expect(body.split("\n")).toContain(line);
   }

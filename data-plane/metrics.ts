@@ -93,6 +93,7 @@ export interface MetricSources {
     readonly rejected: number;
   };
   table(): Readonly<Record<string, number>>;
+  cooling(): { readonly providers: number; readonly physicalModels: number };
   /** The clock of `answeredAt` and `heardAt`, in milliseconds. */
   now(): number;
 }
@@ -194,6 +195,16 @@ export class NodeMetrics implements PipelineMetrics {
       const { applied, duplicate, gap, failed } = sources.reporter();
       for (const [result, value] of Object.entries({ applied, duplicate, gap, failed })) add({ result }, value);
     });
+    this.#gauge(
+      "cooling_providers",
+      "Providers that failed and cool down or wait for a trial",
+      () => sources.cooling().providers,
+    );
+    this.#gauge(
+      "cooling_physical_models",
+      "Physical Models that failed and cool down or wait for a trial",
+      () => sources.cooling().physicalModels,
+    );
     const table = new Gauge({
       name: "tokenbill_node_table_resources",
       help: "Resources in the route table",

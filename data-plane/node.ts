@@ -6,6 +6,9 @@ import { Wallets } from "./budget/wallets.ts";
 import { ConfigClient } from "./config_client.ts";
 import { TableFile } from "./config_table_file.ts";
 import { connectControlPlane } from "./control_plane.ts";
+import { fastRandom } from "./fast_random.ts";
+import { HEALTH_DEFAULTS } from "./health.ts";
+import { HealthShare } from "./health_share.ts";
 import { newId } from "./ids.ts";
 import { createBootDir, HEARTBEAT_MS, removeBootDir, thisProcess, touchClaim } from "./journal/boot_dir.ts";
 import { FileJournal } from "./journal/file_journal.ts";
@@ -18,6 +21,7 @@ import { RouteTable } from "./route_table.ts";
 import { startServer } from "./server.ts";
 import { formatAddress } from "../core/listen_address.ts";
 import type { Settings } from "./settings.ts";
+import { TargetHealth } from "./target_health.ts";
 import { WorkerCounter } from "./tokenizer/worker_counter.ts";
 import { createUpstream } from "./upstream.ts";
 
@@ -48,6 +52,9 @@ export interface RunningNode {
 
 type Parts = ReturnType<typeof assemble>;
 
+/** Durations in microseconds need the fraction, and the ledger wants the wall clock's day: both are in this one. */
+const requestNow = (): number => performance.timeOrigin + performance.now();
+
 /** Makes everything that a node consists of; nothing runs yet. @throws when the home cannot be written */
 function assemble({ settings, nodeId, nodeToken, worker, log }: NodeOptions) {
   const now = forwardClock();
@@ -74,22 +81,16 @@ function assemble({ settings, nodeId, nodeToken, worker, log }: NodeOptions) {
   });
   const same = { nodeId, bootId, log, now, random };
   const reporter = new Reporter({ ...same, client: control.reports, journal, wallets });
-  const recovery = new Recovery({
-    client: control.reports,
-    root,
-    owner,
-    log,
-    now,
-    wallNow: Date.now,
-    random,
-    newId,
-  });
+  const recovery = new Recovery({ ...same, client: control.reports, root, owner, wallNow: Date.now, newId });
   const table = new RouteTable();
   const hasTable = Promise.withResolvers<void>();
   // One file for all workers: the first keeps it, all read it.
   const writes = worker === null || worker === 1;
   const file = new TableFile({ path: join(settings.home, "node", "table.bin"), nodeToken, log, writes });
-  const config = new ConfigClient({ ...same, client: control.feed, table, wallets, file, onTable: hasTable.resolve });
+  const sharing = new HealthShare({ ...same, client: control.health, table, now: requestNow });
+  const health = new TargetHealth(HEALTH_DEFAULTS, sharing);
+  const heard = { onTable: hasTable.resolve, onHealth: sharing.apply.bind(sharing) };
+  const config = new ConfigClient({ ...same, client: control.feed, table, wallets, file, ...heard });
   const upstream = createUpstream({ allowPrivate: settings.allowPrivateUpstreams });
   const tokens = new WorkerCounter({ log });
   const { veDomain, corsOrigins } = settings;
@@ -98,10 +99,10 @@ function assemble({ settings, nodeId, nodeToken, worker, log }: NodeOptions) {
     budget: wallets,
     journal,
     upstream,
-    // Durations in microseconds need the fraction, and the ledger wants the wall clock's day: both are in this one.
-    now: () => performance.timeOrigin + performance.now(),
+    health,
+    now: requestNow,
     wallNow: Date.now,
-    random,
+    random: fastRandom(Math.random() * 2 ** 32),
     newId,
     settings: { veDomain, corsOrigins },
     log,
@@ -120,6 +121,7 @@ function assemble({ settings, nodeId, nodeToken, worker, log }: NodeOptions) {
     recovery,
     table,
     config,
+    sharing,
     upstream,
     tokens,
     pipeline,
@@ -140,6 +142,7 @@ function observe({ metrics, pipeline, journal, reporter, wallets, config, table,
       rejected: config.rejected,
     }),
     table: () => table.size(),
+    cooling: () => table.cooling(),
     now,
   });
 }
@@ -154,10 +157,12 @@ async function release({
   reporter,
   recovery,
   config,
+  sharing,
   upstream,
   tokens,
   log,
 }: Parts): Promise<void> {
+  sharing.stop();
   await Promise.all([config.stop(), recovery.stop(), upstream.close(), tokens.close()]);
   await journal.sync();
   const allReported = await reporter.stop(FINAL_REPORT_MS);

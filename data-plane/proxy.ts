@@ -5,6 +5,7 @@
  */
 
 import { maxCredits } from "../core/credits.ts";
+import { stickyHash } from "../core/routing.ts";
 import type { Admitted } from "./admitted.ts";
 import { authenticate, parseTarget } from "./auth.ts";
 import { BodyError, type ScannedBody, scanBody, textField } from "./body.ts";
@@ -46,7 +47,6 @@ import { listModels, showModel } from "./models.ts";
 import type { RateHold } from "./rates/rates.ts";
 import { addRateHeaders, type ExpectedTokens, takeRates } from "./rates/request_rates.ts";
 import { allowedOrigin, commonHeaders, isPreflight, replyError, replyJson, replyPreflight } from "./reply.ts";
-import { stickyHash } from "./router.ts";
 import { checkoutUrl, routable, type RouteKey, type RouteLm, type RouteSticky, StickySource } from "./route_types.ts";
 import { Serving } from "./serving.ts";
 import type { BodyFailure, BodySink, Exchange, ExchangeSink, Pipeline } from "./transport.ts";

@@ -115,7 +115,7 @@ describe("an answer that is not streamed falls back", () => {
         gateway.table.ve(gateway.journal.settlements[0]?.veId ?? "ve_aaaaaaaaaaaaaaaaaaaaaaaaaa")!,
         "gpt",
       )!.spec.group.pms)
-        pm.health.succeed();
+        pm.health.succeed(0);
       expect((await gateway.chat()).status).toBe(200);
       expect(results()[0]).toEqual([result, 0]);
     }

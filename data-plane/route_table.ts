@@ -119,9 +119,15 @@ export class RouteTable {
     };
   }
 
-  /** Health outlives a snapshot. */
-  private healthOf(id: string): Health | undefined {
+  /** Of a Physical Model or Provider. It outlives a snapshot. */
+  healthOf(id: string): Health | undefined {
     return (this.tables.pms.get(id) ?? this.tables.providers.get(id))?.health;
+  }
+
+  /** How many cool down or wait for a trial, for metrics. */
+  cooling(): { providers: number; physicalModels: number } {
+    const { providers, pms } = this.tables;
+    return { providers: countCooling(providers.values()), physicalModels: countCooling(pms.values()) };
   }
 
   private finishSnapshot(revision: bigint): ApplyResult {
@@ -182,6 +188,12 @@ export class RouteTable {
       if (key !== undefined && !key.ve.present) reject(rejected, key.id, missing("VE", key.ve.id));
     }
   }
+}
+
+function countCooling(targets: Iterable<{ readonly health: Health }>): number {
+  let count = 0;
+  for (const { health } of targets) if (health.coolUntil !== 0) count++;
+  return count;
 }
 
 function missing(kind: string, id: string): string {

@@ -1,5 +1,6 @@
 /** PURE. The maps behind RouteTable: upserts and removals of single resources, and the sharing of what is equal. */
 
+import { stickyHash } from "../core/routing.ts";
 import type {
   AccessKeyConfig,
   LogicalModelConfig,
@@ -12,7 +13,6 @@ import type { Target } from "../proto/gen/tokenbill/v1/logical_model_pb.ts";
 import { BudgetMode } from "../proto/gen/tokenbill/v1/virtual_endpoint_pb.ts";
 import { Health } from "./health.ts";
 import { RetryBudget } from "./retry_budget.ts";
-import { stickyHash } from "./router.ts";
 import {
   admissionRates,
   checkFormat,
@@ -133,7 +133,10 @@ export class Tables {
     const format = checkFormat(config.format);
     const apiKey = compileApiKey(config);
     const headers = compileHeaders(config.headers);
-    Object.assign(this.provider(config.id), {
+    const provider = this.provider(config.id);
+    const { present } = provider;
+    const before = { origin: provider.origin, basePath: provider.basePath, apiKey: provider.apiKey };
+    Object.assign(provider, {
       ...base,
       format,
       apiKey,
@@ -142,6 +145,9 @@ export class Tables {
       disabled: config.disabled,
       onDisconnect: config.onDisconnect,
     });
+    // What it was refused or not reached by may be mended: nobody should wait for the end of a cooldown then.
+    const changed = before.origin !== base.origin || before.basePath !== base.basePath || before.apiKey !== apiKey;
+    if (present && changed) provider.health.retry();
   }
 
   private upsertPm(config: PhysicalModelConfig): void {
@@ -151,6 +157,7 @@ export class Tables {
     const unitLimit = compileUnitKind(config.unitLimitUnit);
     const rateLimits = compileRateLimits(config.rateLimits);
     const pm = this.pm(config.id);
+    if (pm.present && pm.upstreamName !== config.upstreamName) pm.health.retry();
     const provider = this.provider(config.providerId);
     if (pm.provider !== provider) {
       provider.refs++;

@@ -1,27 +1,8 @@
 import { describe, expect, test } from "vitest";
-import { Health, HEALTH_DEFAULTS, TRIAL_MS_MAX } from "./health.ts";
-import { RouteTable } from "./route_table.ts";
+import { HEALTH_DEFAULTS } from "./health.ts";
 import type { RouteGroup, RoutePm } from "./route_types.ts";
 import { choose, lastResort, tierOf } from "./router.ts";
-import { gatewayResources, snapshot, VE } from "./testing.ts";
-
-/** A small generator with a known sequence, so that statistics are the same on every run. */
-function seeded(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
-function groupOf(targets: readonly [tier: number, weight: number][]): RouteGroup {
-  const table = new RouteTable();
-  const urls = targets.map((_, i) => `https://u${i}.example`);
-  snapshot(table, gatewayResources(urls, { targets: targets.map(([tier, weight]) => ({ tier, weight })) }));
-  return table.logicalModel(table.ve(VE)!, "gpt")!.spec.group;
-}
+import { CHI_SQUARE_999, chiSquare, groupOf, seeded } from "./testing_router.ts";
 
 function orderOf(group: RouteGroup, random: () => number, now = 0): string[] {
   const tried: RoutePm[] = [];
@@ -30,18 +11,6 @@ function orderOf(group: RouteGroup, random: () => number, now = 0): string[] {
     if (pm === null) return tried.map(({ id }) => id.slice(3));
     tried.push(pm);
   }
-}
-
-/** The 0.999 quantile of chi-square for these degrees of freedom. */
-const CHI_SQUARE_999: Record<number, number> = { 1: 10.83, 2: 13.82, 3: 16.27, 5: 20.52 };
-
-function chiSquare(seen: readonly number[], shares: readonly number[]): number {
-  const total = seen.reduce((a, b) => a + b, 0);
-  const weight = shares.reduce((a, b) => a + b, 0);
-  return seen.reduce((sum, n, i) => {
-    const expected = (total * shares[i]!) / weight;
-    return sum + (n - expected) ** 2 / expected;
-  }, 0);
 }
 
 describe("the first choice", () => {
@@ -141,65 +110,8 @@ describe("the order of fallback", () => {
   });
 });
 
-describe("health", () => {
-  test("cools down after failures in a row, then lets one trial through at a time", () => {
-    const health = new Health();
-    for (let i = 1; i < HEALTH_DEFAULTS.failuresToCool; i++) health.fail("failure", 0, 0, HEALTH_DEFAULTS);
-    expect(health.available(0)).toBe(true);
-    health.fail("failure", 0, 0, HEALTH_DEFAULTS);
-    expect(health.available(HEALTH_DEFAULTS.cooldownMs - 1)).toBe(false);
-    const due = HEALTH_DEFAULTS.cooldownMs;
-    expect(health.available(due)).toBe(true);
-    health.begin(due);
-    expect(health.available(due)).toBe(false);
-    health.release();
-    expect(health.available(due)).toBe(true);
-    health.begin(due);
-    health.fail("failure", 0, due, HEALTH_DEFAULTS);
-    expect(health.available(due + 2 * HEALTH_DEFAULTS.cooldownMs - 1)).toBe(false);
-    health.begin(due + 2 * HEALTH_DEFAULTS.cooldownMs);
-    health.succeed();
-    expect(health.available(0)).toBe(true);
-  });
-
-  test("a success in between starts the count again; what says nothing does not count", () => {
-    const health = new Health();
-    for (let i = 0; i < 10; i++) {
-      health.fail("failure", 0, 0, HEALTH_DEFAULTS);
-      health.fail("ignore", 0, 0, HEALTH_DEFAULTS);
-      health.succeed();
-    }
-    expect(health.available(0)).toBe(true);
-  });
-
-  test("obeys retry-after up to a minute", () => {
-    const health = new Health();
-    health.fail("rate_limit", 7_000, 0, HEALTH_DEFAULTS);
-    expect([health.available(6_999), health.available(7_000)]).toEqual([false, true]);
-    health.fail("rate_limit", 86_400_000, 0, HEALTH_DEFAULTS);
-    expect([health.available(59_999), health.available(60_000)]).toEqual([false, true]);
-  });
-
-  test("the cooldown has a longest", () => {
-    const health = new Health();
-    let now = 0;
-    for (let i = 0; i < 20; i++) {
-      health.fail("failure", 0, now, HEALTH_DEFAULTS);
-      now = Math.max(now, health.coolUntil);
-    }
-    const before = now;
-    health.fail("failure", 0, now, HEALTH_DEFAULTS);
-    expect(health.coolUntil - before).toBe(HEALTH_DEFAULTS.cooldownMsMax);
-  });
-
-  test("a trial that never ends does not block for ever", () => {
-    const health = new Health();
-    health.fail("account", 0, 0, HEALTH_DEFAULTS);
-    health.begin(60_000);
-    expect(health.available(60_000 + TRIAL_MS_MAX + 1)).toBe(true);
-  });
-
-  test("when all cool down the one that is well first is the last resort", () => {
+describe("the last resort", () => {
+  test("is the target that will be well first when all cool down", () => {
     const group = groupOf([
       [0, 1],
       [0, 1],

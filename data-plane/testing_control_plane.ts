@@ -1,4 +1,4 @@
-/** For tests: the two node services over real HTTP/2, with the ledger's rules for order and repetition. */
+/** For tests: the node services over real HTTP/2, with the ledger's rules for order and repetition. */
 
 import { createServer, type Http2Server, type ServerHttp2Session } from "node:http2";
 import type { AddressInfo } from "node:net";
@@ -13,6 +13,7 @@ import {
   type WatchConfigRequest,
   type WatchConfigResponse,
 } from "../proto/gen/tokenbill/node/v1/config_feed_service_pb.ts";
+import { HealthService, type ShareHealthRequest } from "../proto/gen/tokenbill/node/v1/health_service_pb.ts";
 import {
   LeaseStateSchema,
   LimitStateSchema,
@@ -52,6 +53,7 @@ export class FakeControlPlane {
   /** What everybody who watches is sent first. */
   first: readonly WatchConfigResponse[] = [];
   readonly statuses: ReportConfigStatusRequest[] = [];
+  readonly shares: ShareHealthRequest[] = [];
   readonly #events: { readonly queue: WatchConfigResponse[]; wake: () => void; ended: boolean }[] = [];
   #changed: (() => void)[] = [];
   #server: Http2Server | null = null;
@@ -141,6 +143,14 @@ export class FakeControlPlane {
         return this.#report(request);
       },
       getWallet: () => ({ wallet: { creditBudget: "10", creditRemaining: "7.5", state: 1 } }),
+    });
+    router.service(HealthService, {
+      shareHealth: (request, context) => {
+        authenticate(context.requestHeader);
+        this.shares.push(request);
+        this.#noteChange();
+        return {};
+      },
     });
     const watch = this.#watch.bind(this);
     router.service(ConfigFeedService, {

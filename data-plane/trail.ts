@@ -154,7 +154,7 @@ export class Trail {
     const { deps, health } = this.core;
     health.fail(pm, kind, retryAfterMs, deps.now());
     // Ours to mend, not the client's and not the upstream's: it must be seen.
-    if (kind === "account")
+    if (kind === "account" || kind === "model")
       deps.log.warn({ pm: pm.id, provider: pm.provider.id }, "an upstream refuses our account or model");
     if (resendable && !this.resent) this.resend = pm;
     if (kind === "rate_limit")

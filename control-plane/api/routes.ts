@@ -2,6 +2,7 @@
 
 import type { ConnectRouter } from "@connectrpc/connect";
 import { ConfigFeedService } from "../../proto/gen/tokenbill/node/v1/config_feed_service_pb.ts";
+import { HealthService } from "../../proto/gen/tokenbill/node/v1/health_service_pb.ts";
 import { UsageReportService } from "../../proto/gen/tokenbill/node/v1/usage_report_service_pb.ts";
 import { AuditService } from "../../proto/gen/tokenbill/v1/audit_service_pb.ts";
 import { LogicalModelService } from "../../proto/gen/tokenbill/v1/logical_model_service_pb.ts";
@@ -15,6 +16,7 @@ import type { Feed } from "../feed/feed.ts";
 import { auditService } from "./audit_service.ts";
 import { configFeedService } from "./config_feed_service.ts";
 import type { Deps } from "./context.ts";
+import { healthService } from "./health_service.ts";
 import { logicalModelService } from "./logical_model_service.ts";
 import { merchantService } from "./merchant_service.ts";
 import { providerService } from "./provider_service.ts";
@@ -34,7 +36,7 @@ export const PUBLIC_SERVICES = [
 ] as const;
 
 /** What nodes call, with a node's token. */
-export const NODE_SERVICES = [ConfigFeedService, UsageReportService] as const;
+export const NODE_SERVICES = [ConfigFeedService, UsageReportService, HealthService] as const;
 
 /** A full report: 10,000 records of well under 3 KiB. */
 const REPORT_BYTES_MAX = 32 * 1024 * 1024;
@@ -48,6 +50,7 @@ export function registerServices(router: ConnectRouter, deps: Deps, feed: Feed, 
   router.service(AuditService, auditService(deps, auditor));
   router.service(ConfigFeedService, configFeedService(deps, feed));
   router.service(UsageReportService, usageReportService(deps, feed), { readMaxBytes: REPORT_BYTES_MAX });
+  router.service(HealthService, healthService(feed.health));
   for (const service of [...PUBLIC_SERVICES, ...NODE_SERVICES]) {
     for (const method of service.methods) prepareValidation(method.input);
   }

@@ -8,6 +8,8 @@ import type { Deps } from "../api/context.ts";
 import { DomainError } from "../domain/errors.ts";
 import { type Changes, readChanges, readResourcePage, RESOURCE_KINDS } from "../store/feed.ts";
 import { limitKey } from "../domain/limits.ts";
+import type { BoardNote } from "../health/board.ts";
+import { HealthExchange } from "../health/exchange.ts";
 import { CONFIG_CHANNEL, readFeedState, WALLET_CHANNEL, type WalletHint } from "../store/feed_state.ts";
 import { CHUNK_BYTES_MAX, cutDelta, deltaMessages, type FeedMessage, Packer } from "./chunks.ts";
 import { revisionGauge, slowWatchersTotal, snapshotsTotal, watchersGauge } from "./metrics.ts";
@@ -26,6 +28,9 @@ const PAGE_READS_MAX = 3;
 export const DELTA_ROWS_MAX = 120_000;
 /** More changes than this while a snapshot was sent end the stream. */
 const CATCH_UP_ROWS_MAX = 400_000;
+
+/** Of one message. */
+const HEALTH_NOTES_MAX = 1000;
 
 /** For tests, which reach the limits with little data. */
 export interface FeedOptions {
@@ -65,6 +70,8 @@ export class Feed {
   readonly #watchers = new Set<Watcher>();
   readonly #credits = new Map<string, Set<() => void>>();
   readonly #turnstile = new Turnstile(PAGE_READS_MAX);
+  /** What nodes share of upstreams; the feed brings it to the others. */
+  readonly health: HealthExchange;
   #unlisten: (() => Promise<void>)[] = [];
   #timer: NodeJS.Timeout | undefined;
   #retry: NodeJS.Timeout | undefined;
@@ -79,6 +86,11 @@ export class Feed {
     this.#deps = deps;
     this.#pageRows = options.pageRows ?? PAGE_ROWS;
     this.#deltaRowsMax = options.deltaRowsMax ?? DELTA_ROWS_MAX;
+    this.health = new HealthExchange(deps, (subjects, bootId) => {
+      for (const watcher of this.#watchers) {
+        if (watcher.bootId !== bootId) this.#push(watcher, { kind: "health", subjects });
+      }
+    });
   }
 
   /** Subscribes and reads where the database stands. */
@@ -87,6 +99,7 @@ export class Feed {
     const onReady = () => feed.#poke();
     feed.#unlisten.push(await deps.db.listen(CONFIG_CHANNEL, () => feed.#poke(), onReady));
     feed.#unlisten.push(await deps.db.listen(WALLET_CHANNEL, (payload) => feed.#onWallet(payload), onReady));
+    feed.#unlisten.push(await feed.health.listen());
     const { epoch, revision } = await readFeedState(deps.db);
     feed.#epoch = epoch;
     feed.#revision = revision;
@@ -157,6 +170,7 @@ export class Feed {
 
   #tick(): void {
     this.#poke();
+    this.health.prune();
     for (const watcher of this.#watchers) this.#push(watcher, { kind: "checkpoint" });
   }
 
@@ -234,6 +248,8 @@ export class Feed {
     try {
       if (signal.aborted) return;
       if (this.#closed) throw new DomainError("unavailable", "the control plane is stopping: connect again");
+      // Sent once the table is there: notes about what a node does not know would be lost on it.
+      watcher.push({ kind: "health", subjects: this.health.board.all() });
       yield* this.#follow(watcher, cursor);
     } finally {
       signal.removeEventListener("abort", onAbort);
@@ -250,6 +266,8 @@ export class Feed {
       if (event.kind === "wallet") {
         const { kind: _, ...value } = event;
         yield { event: { case: "wallet", value } };
+      } else if (event.kind === "health") {
+        yield* healthMessages(this.health.notesFor(watcher.bootId, event.subjects));
       } else if (event.kind === "checkpoint") {
         yield checkpoint(at);
       } else if (event.delta.revision > at.revision) {
@@ -325,6 +343,12 @@ export class Feed {
     yield { event: { case: "snapshotEnd", value: { revision } } };
     if (changes.revision > revision) yield* deltaMessages(this.#cut(changes), revision, changes.revision);
     return { epoch, revision: changes.revision };
+  }
+}
+
+function* healthMessages(notes: readonly BoardNote[]): Generator<FeedMessage> {
+  for (let at = 0; at < notes.length; at += HEALTH_NOTES_MAX) {
+    yield { event: { case: "health", value: { notes: notes.slice(at, at + HEALTH_NOTES_MAX) } } };
   }
 }
 

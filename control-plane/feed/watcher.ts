@@ -2,6 +2,8 @@
 
 import { DomainError } from "../domain/errors.ts";
 import type { LimitKind } from "../domain/limits.ts";
+import { SUBJECTS_MAX } from "../health/board.ts";
+import type { Subjects } from "../health/exchange.ts";
 import type { DeltaPart } from "./chunks.ts";
 
 /** Events that wait for a node at most; a node that is further behind is disconnected and starts from its cursor. */
@@ -25,6 +27,8 @@ export type WatcherEvent =
       readonly physicalModelId?: string;
       readonly limitKind?: LimitKind;
     }
+  /** Whose health other nodes saw changing. */
+  | { readonly kind: "health"; readonly subjects: Subjects }
   | { readonly kind: "checkpoint" };
 
 export class Watcher {
@@ -33,6 +37,8 @@ export class Watcher {
   live = false;
   #queue: WatcherEvent[] = [];
   #checkpoint = false;
+  /** Changes of health come together, so that an outage of upstreams never makes the queue long. */
+  #health = new Map<string, boolean>();
   #wake: (() => void) | null = null;
   #end: DomainError | null = null;
   #closed = false;
@@ -49,6 +55,7 @@ export class Watcher {
   push(event: WatcherEvent): boolean {
     if (this.#closed || this.#end !== null) return true;
     if (event.kind === "checkpoint") this.#checkpoint = true;
+    else if (event.kind === "health") this.#noteHealth(event.subjects);
     else if (event.kind !== "delta" || this.live) this.#queue.push(event);
     if (this.#queue.length > WATCHER_QUEUE_MAX) {
       this.end(
@@ -58,6 +65,15 @@ export class Watcher {
     }
     this.#ring();
     return true;
+  }
+
+  #noteHealth(subjects: Subjects): void {
+    for (const [id, cooldown] of subjects) {
+      const waiting = this.#health.get(id);
+      // Who is so far behind misses the rest, which does no harm.
+      if (waiting === undefined && this.#health.size >= SUBJECTS_MAX) continue;
+      this.#health.set(id, cooldown || waiting === true);
+    }
   }
 
   /** Ends the stream with an error that makes the node connect again. */
@@ -88,6 +104,11 @@ export class Watcher {
       if (this.#checkpoint) {
         this.#checkpoint = false;
         return { kind: "checkpoint" };
+      }
+      if (this.#health.size > 0) {
+        const subjects = this.#health;
+        this.#health = new Map();
+        return { kind: "health", subjects };
       }
       await new Promise<void>((resolve) => {
         this.#wake = resolve;

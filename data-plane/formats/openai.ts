@@ -20,9 +20,10 @@ const OPENAI_HOST = "https://api.openai.com";
 
 /** Statuses that say the client's request is at fault: no other target would answer differently. */
 const CLIENT_FAULTS = new Set([400, 413, 422, 451]);
-/** Codes inside a 400 that speak of our account or model, not of the client's request. */
+/** Code of an error about the model, whatever the status. */
+const MODEL_CODE = "model_not_found";
+/** Codes that speak of our account, not of the client's request, whatever the status. */
 const ACCOUNT_CODES = new Set([
-  "model_not_found",
   "invalid_api_key",
   "account_deactivated",
   "billing_hard_limit_reached",
@@ -60,13 +61,17 @@ function errorOf(body: Buffer): Fields {
 
 function classify(status: number, body: Buffer): StatusVerdict {
   const error = errorOf(body);
-  const account = ACCOUNT_CODES.has(String(error["code"] ?? "")) || error["type"] === "insufficient_quota";
-  if (CLIENT_FAULTS.has(status) && !account) return { clientFault: true, health: "ignore" };
-  return { clientFault: false, health: healthOf(status, account) };
+  const health = healthOf(status, String(error["code"] ?? ""), error["type"] === "insufficient_quota");
+  const ours = health === "account" || health === "model";
+  if (CLIENT_FAULTS.has(status) && !ours) return { clientFault: true, health: "ignore" };
+  return { clientFault: false, health };
 }
 
-function healthOf(status: number, account: boolean): FailureKind {
-  if (account || status === 401 || status === 402 || status === 403 || status === 404) return "account";
+/** 403 without more says that our key may not use this model; what it may use at all is said with a code. */
+function healthOf(status: number, code: string, noQuota: boolean): FailureKind {
+  if (code === MODEL_CODE) return "model";
+  if (noQuota || ACCOUNT_CODES.has(code) || status === 401 || status === 402) return "account";
+  if (status === 403 || status === 404) return "model";
   return status === 429 ? "rate_limit" : "failure";
 }
 

@@ -1,4 +1,7 @@
-/** What finding and choosing a target costs with 100,000 VEs in the route table, and what a VE costs in memory. */
+/**
+ * What finding and choosing a target costs with 100,000 VEs in the route table, and what a VE costs in memory; then what a
+ * choice costs by how the targets are.
+ */
 
 import { hash } from "node:crypto";
 import { RouteTable } from "../../data-plane/route_table.ts";
@@ -6,6 +9,7 @@ import { choose } from "../../data-plane/router.ts";
 import type { RouteGroup } from "../../data-plane/route_types.ts";
 import { type FeedWorld, modelNameOf, secretOf, snapshotOf } from "./feed_world.ts";
 import { benchMain, type BenchOptions } from "./options.ts";
+import { printModes, random } from "./router_modes.ts";
 import { digits, median, percentile, printAim, printHeading, printTable } from "./stats.ts";
 
 const VES = 100_000;
@@ -93,12 +97,11 @@ function measure(table: RouteTable, world: FeedWorld, rounds: number): { choice:
   for (let round = 0; round <= rounds; round++) {
     const lookups = prepare(world, Math.random);
     const whole = timeBatches(LOOKUPS, (from, to) => {
-      for (let i = from; i < to; i++)
-        if (choose(groupOf(table, lookups[i]!), null, Math.random, NOW) !== null) chosen++;
+      for (let i = from; i < to; i++) if (choose(groupOf(table, lookups[i]!), null, random, NOW) !== null) chosen++;
     });
     const groups = lookups.map((lookup) => groupOf(table, lookup));
     const alone = timeBatches(LOOKUPS, (from, to) => {
-      for (let i = from; i < to; i++) if (choose(groups[i]!, null, Math.random, NOW) !== null) chosen++;
+      for (let i = from; i < to; i++) if (choose(groups[i]!, null, random, NOW) !== null) chosen++;
     });
     // The first round warms up.
     if (round === 0) continue;
@@ -146,6 +149,7 @@ async function run({ rounds = ROUNDS }: BenchOptions): Promise<void> {
     unit: " µs",
   });
   console.log(`The full look-up, choice included: ${digits(medians.full)} µs at the median.`);
+  printModes(rounds);
 }
 
 if (import.meta.main) await benchMain(run);

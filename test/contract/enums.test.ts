@@ -12,8 +12,10 @@ import { WalletState } from "../../control-plane/domain/wallet.ts";
 import { LimitKind as NodeLimitKind } from "../../data-plane/budget/accounts.ts";
 import { WalletState as NodeWalletState } from "../../data-plane/budget/wallet.ts";
 import { CHAT, COMPLETIONS, EMBEDDINGS } from "../../data-plane/endpoints.ts";
+import { HealthCause } from "../../data-plane/health.ts";
 import { AttemptResult, OnDisconnect, Outcome } from "../../data-plane/outcome.ts";
 import { FORMAT_OPENAI } from "../../data-plane/route_types.ts";
+import { HealthCauseSchema } from "../../proto/gen/tokenbill/node/v1/health_service_pb.ts";
 import { ErrorReasonSchema } from "../../proto/gen/tokenbill/v1/error_pb.ts";
 import { StickySourceSchema } from "../../proto/gen/tokenbill/v1/logical_model_pb.ts";
 import { ExclusionReasonSchema } from "../../proto/gen/tokenbill/v1/logical_model_service_pb.ts";
@@ -66,6 +68,7 @@ test("what the data plane reads from the feed", () => {
   expect(states).toEqual(schemaNumbers(WalletStateSchema, "WALLET_STATE_"));
   expect(UNKNOWN).toBe(0);
   expect(NodeLimitKind).toEqual(schemaNumbers(LimitKindSchema, "LIMIT_KIND_"));
+  expect(HealthCause).toEqual(schemaNumbers(HealthCauseSchema, "HEALTH_CAUSE_"));
 });
 
 test("what the control plane's domain decides with", () => {

@@ -27,21 +27,22 @@ export type HealthNote = Message<"tokenbill.node.v1.HealthNote"> & {
   subjectId: string;
 
   /**
-   * It cools down for so many milliseconds from now; 0: it does not (any more).
+   * It cools down for so many milliseconds from now. 0 with a cause: it did, and is well again. 0 without a cause: the note
+   * tells only of the figures below.
    *
    * @generated from field: int32 cool_ms = 2;
    */
   coolMs: number;
 
   /**
-   * Why.
+   * Why it cools down or did.
    *
    * @generated from field: tokenbill.node.v1.HealthCause cause = 3;
    */
   cause: HealthCause;
 
   /**
-   * Of a hundred of its calls so many failed of late, the newest counting most.
+   * Of a hundred of its calls so many failed of late, the newest counting most. Of a Provider: no connection could be made.
    *
    * @generated from field: int32 failure_percent = 4;
    */
