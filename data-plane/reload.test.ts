@@ -133,7 +133,7 @@ describe("new workers that cannot serve", () => {
     ["hang", "for (;;);"],
   ])("because they %s cost no old one, and the next reload works", async (_, statement) => {
     const env = { DATA_PLANE_WORKERS: "2", JOIN_MS_MAX: "15000", NODE_OPTIONS: options };
-    const node = at.start(env, "reload_child.ts");
+    const node = at.start(env, "testing_primary.ts");
     const load = traffic(await node.ready);
     const before = live().toSorted();
     breakRelease(statement);
@@ -150,7 +150,7 @@ describe("new workers that cannot serve", () => {
 
 test("without a control plane the old workers go on, since new ones would get no leases", async () => {
   const env = { DATA_PLANE_WORKERS: "1", JOIN_MS_MAX: "3000" };
-  const node = at.start(env, "reload_child.ts");
+  const node = at.start(env, "testing_primary.ts");
   const load = traffic(await node.ready);
   const before = live();
   await server.stop();
