@@ -5,6 +5,7 @@
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { relative, resolve } from "node:path";
+import { isatty } from "node:tty";
 import { fileURLToPath } from "node:url";
 
 /** A configuration that cannot work (sysexits' EX_CONFIG): the child has said on stderr what is wrong. */
@@ -27,6 +28,8 @@ interface Ending {
 
 const parts: Part[] = [];
 let stopSince: number | undefined;
+/** Once it is ready. */
+let node: Part | undefined;
 
 function startPart(title: string, script: string, env: NodeJS.ProcessEnv): Part {
   const [guard, main] = ["scripts/stop_with_parent.mjs", script].map((path) => new URL(path, import.meta.url));
@@ -78,6 +81,15 @@ function onSignal(): void {
   }
 }
 
+/** The terminal that this was started in, if there is one, as a file descriptor. */
+const TERMINAL = [0, 1, 2].find((fd) => isatty(fd));
+
+/** SIGHUP goes to the node, which knows what to do; but when it says that the terminal was closed, everything stops. */
+function onHangup(): void {
+  if (TERMINAL !== undefined && !isatty(TERMINAL)) return onSignal();
+  if (stopSince === undefined) node?.process.kill("SIGHUP");
+}
+
 /** A part that ends unasked takes the others with it. */
 async function watch(part: Part): Promise<void> {
   const { code, signal } = await part.ended;
@@ -91,6 +103,7 @@ async function watch(part: Part): Promise<void> {
 async function main(): Promise<void> {
   process.on("SIGINT", onSignal);
   process.on("SIGTERM", onSignal);
+  process.on("SIGHUP", onHangup);
   const home = resolve(process.env["TOKENBILL_HOME"] || ".tokenbill");
   const env = { ...process.env, TOKENBILL_HOME: home, LOG_LEVEL: process.env["LOG_LEVEL"] || "warn" };
 
@@ -104,6 +117,7 @@ async function main(): Promise<void> {
   void watch(dataPlane);
   const dataPlaneAddress = await dataPlane.ready;
   if (dataPlaneAddress === null || stopSince !== undefined) return;
+  node = dataPlane;
 
   const shown = relative(process.cwd(), home) || ".";
   const folder = shown.startsWith("..") ? home : shown;

@@ -52,6 +52,7 @@ export class ConfigClient {
   #telling = false;
   #running: Promise<void> = Promise.resolve();
   #hasTable = false;
+  readonly #heard = Promise.withResolvers<void>();
   /** When the last event came; 0: none yet. */
   heardAt = 0;
   connected = false;
@@ -67,6 +68,11 @@ export class ConfigClient {
     if (table.cursor !== null) log.info({ revision: Number(table.cursor.revision) }, "serving the stored route table");
     this.#noteTable();
     this.#running = this.#run();
+  }
+
+  /** Resolves when the control plane has sent anything. */
+  get heard(): Promise<void> {
+    return this.#heard.promise;
   }
 
   get rejected(): number {
@@ -125,6 +131,7 @@ export class ConfigClient {
         heard = true;
         this.connected = true;
         this.heardAt = now();
+        this.#heard.resolve();
         snapshot = event.event.case === "snapshotBegin" || (snapshot && event.event.case !== "snapshotEnd");
         if (!this.#apply(event)) return { heard, fresh: true, reason: "an event is missing" };
         await file.keep(event);

@@ -166,3 +166,24 @@ test("a directory that cannot be written is no reason to stop", async () => {
   await file.close();
   expect(load()).toEqual([]);
 });
+
+test("one that takes the file over writes nothing before a snapshot, and asks for one", async () => {
+  const before = open();
+  await keep(before, snapshot(1n));
+  const next = open({ writes: false });
+  load(next);
+  // What the old one still writes is not what the new one has read.
+  await keep(before, [delta(1n, 2n)]);
+  await before.close();
+  await keep(next, [delta(1n, 2n)]);
+  expect(next.wantsSnapshot).toBe(false);
+  next.takeOver();
+  expect(next.wantsSnapshot).toBe(true);
+  await keep(next, [delta(2n, 3n)]);
+  next.flush();
+  expect(load()).toEqual(["snapshotBegin 1", "snapshotChunk", "snapshotEnd 1", "delta 2"]);
+  await keep(next, [...snapshot(3n), delta(3n, 4n)]);
+  expect(next.wantsSnapshot).toBe(false);
+  await next.close();
+  expect(load()).toEqual(["snapshotBegin 3", "snapshotChunk", "snapshotEnd 3", "delta 4"]);
+});

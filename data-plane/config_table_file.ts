@@ -119,6 +119,9 @@ export interface TableFileOptions {
 
 export class TableFile {
   readonly #options: TableFileOptions;
+  #writes: boolean;
+  /** The file was written by somebody else since it was read: only a snapshot can follow. */
+  #foreign = false;
   #pending: Buffer[] = [];
   #pendingBytes = 0;
   #timer: NodeJS.Timeout | null = null;
@@ -136,11 +139,20 @@ export class TableFile {
 
   constructor(options: TableFileOptions) {
     this.#options = options;
+    this.#writes = options.writes;
+  }
+
+  /** Who wrote the file is gone; from now on it is written here, beginning with the next snapshot. */
+  takeOver(): void {
+    if (this.#writes) return;
+    this.#writes = true;
+    this.#foreign = true;
+    this.#found = null;
   }
 
   /** Gives every event in the file to `onEvent`. A file that is damaged or was written with another token gives none. */
   load(onEvent: (event: WatchConfigResponse) => void): void {
-    const { path, nodeToken, log, writes } = this.#options;
+    const { path, nodeToken, log } = this.#options;
     let fd: number;
     try {
       fd = openSync(path, "r");
@@ -152,7 +164,7 @@ export class TableFile {
       const found = readFrames(fd, nodeToken, () => undefined);
       readFrames(fd, nodeToken, (content) => decodeEvents(content, onEvent));
       this.#found = found;
-      if (writes && fstatSync(fd).size > found.bytes) truncateSync(path, found.bytes);
+      if (this.#writes && fstatSync(fd).size > found.bytes) truncateSync(path, found.bytes);
     } catch (error) {
       log.warn(
         { reason: (error as Error).message },
@@ -166,8 +178,9 @@ export class TableFile {
   /** Keeps an event of the feed. Resolves when there is room for the next. */
   async keep(event: WatchConfigResponse): Promise<void> {
     const kind = event.event.case;
-    if (!this.#options.writes || kind === undefined || PASSING.has(kind)) return;
+    if (!this.#writes || kind === undefined || PASSING.has(kind)) return;
     if (kind === "snapshotBegin") {
+      this.#foreign = false;
       this.flush();
       this.#enqueue(() => this.#begin());
     }
@@ -187,8 +200,9 @@ export class TableFile {
     }
   }
 
-  /** True when the file has grown so much that a fresh snapshot would be shorter to read. */
+  /** True when only a fresh snapshot can be written, or the file has grown so much that one would be shorter to read. */
   get wantsSnapshot(): boolean {
+    if (this.#foreign) return true;
     if (this.#file === null || this.#file.isNew) return false;
     const { deltaBytes, snapshotBytes } = this.#file;
     return deltaBytes > Math.max(snapshotBytes, this.#options.deltaBytesMin ?? DELTA_BYTES_MIN);

@@ -1,74 +1,26 @@
 /** The whole node as a process, alone and with workers, against a control plane of the tests. */
 
-import { type ChildProcess, spawn } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
-import { create } from "@bufbuild/protobuf";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { WatchConfigResponseSchema } from "../proto/gen/tokenbill/node/v1/config_feed_service_pb.ts";
-import { FakeControlPlane, NODE_TOKEN } from "./testing_control_plane.ts";
+import type { FakeControlPlane } from "./testing_control_plane.ts";
+import { get, NodeHome, type RunningProcess } from "./testing_node.ts";
 
-const MAIN = fileURLToPath(new URL("main.ts", import.meta.url));
-
-let home: string;
+let at: NodeHome;
 let server: FakeControlPlane;
-let children: ChildProcess[];
 
 beforeEach(async () => {
-  home = mkdtempSync(join(tmpdir(), "tokenbill-main-"));
-  children = [];
-  server = new FakeControlPlane();
-  server.first = [
-    create(WatchConfigResponseSchema, { event: { case: "snapshotBegin", value: { epoch: "e", revision: 1n } } }),
-    create(WatchConfigResponseSchema, { event: { case: "snapshotEnd", value: { revision: 1n } } }),
-  ];
-  await server.start();
+  at = await NodeHome.open();
+  server = at.server;
 });
-afterEach(async () => {
-  for (const child of children) child.kill("SIGKILL");
-  await server.stop();
-  rmSync(home, { recursive: true, force: true });
-});
+afterEach(() => at.close());
 
-interface Running {
-  readonly child: ChildProcess;
-  readonly ready: Promise<string>;
-  readonly exit: Promise<{ code: number | null; stderr: string }>;
-}
-
-function start(env: Record<string, string> = {}): Running {
-  const base = {
-    PATH: process.env["PATH"] ?? "",
-    TOKENBILL_HOME: home,
-    DATA_PLANE_ADDR: "127.0.0.1:0",
-    LOG_LEVEL: "silent",
-  };
-  const node = { CONTROL_PLANE_URL: server.url, NODE_TOKEN };
-  const child = spawn(process.execPath, [MAIN], {
-    env: { ...base, ...node, ...env },
-    stdio: ["ignore", "ignore", "pipe", "ipc"],
-  });
-  children.push(child);
-  let stderr = "";
-  child.stderr!.on("data", (chunk: Buffer) => (stderr += chunk.toString()));
-  const ready = new Promise<string>((done) =>
-    child.once("message", (message: { address: string }) => done(message.address)),
-  );
-  const ended = new Promise<number | null>((done) => child.once("exit", done));
-  const drained = new Promise((done) => child.stderr!.once("close", done));
-  const exit = Promise.all([ended, drained]).then(([code]) => ({ code, stderr }));
-  return { child, ready, exit };
-}
-
-async function get(address: string, path: string): Promise<{ status: number; text: string }> {
-  const response = await fetch(`http://${address}${path}`, { headers: { connection: "close" } });
-  return { status: response.status, text: await response.text() };
+function start(env?: Record<string, string>): RunningProcess {
+  return at.start(env);
 }
 
 function boots(): string[] {
-  return readdirSync(join(home, "node", "journal"));
+  return at.boots();
 }
 
 test("serves, stops with everything reported, and starts from its stored table without a control plane", async () => {
@@ -120,7 +72,7 @@ test("workers share one port, are metered together, come back when they die, and
 
   const bootsBefore = boots();
   expect(bootsBefore).toHaveLength(2);
-  const pid = ownerPid(bootsBefore[0]!);
+  const pid = at.ownerPid(bootsBefore[0]!);
   expect(pid).not.toBe(child.pid);
   process.kill(pid, "SIGKILL");
   await server.until(() => server.watches.length === 3);
@@ -133,10 +85,15 @@ test("workers share one port, are metered together, come back when they die, and
   expect(boots()).toEqual([]);
 });
 
-function ownerPid(bootId: string): number {
-  const claim = readdirSync(join(home, "node", "journal", bootId)).find((name) => name === "owner.0.json")!;
-  return (JSON.parse(readFileSync(join(home, "node", "journal", bootId, claim), "utf8")) as { pid: number }).pid;
-}
+test("alone, SIGHUP changes nothing, and it is said how to get reloads", async () => {
+  const { child, ready, exit, stderr } = start({ LOG_LEVEL: "warn" });
+  const address = await ready;
+  child.kill("SIGHUP");
+  await expect.poll(stderr).toContain("set DATA_PLANE_WORKERS");
+  expect((await get(address, "/readyz")).status).toBe(200);
+  child.kill("SIGTERM");
+  expect((await exit).code).toBe(0);
+});
 
 describe("a wrong setting stops the start with one line and code 78", () => {
   test.each<[Record<string, string>, RegExp]>([
@@ -152,7 +109,7 @@ describe("a wrong setting stops the start with one line and code 78", () => {
   test("a port that is taken, and a home that cannot be written", async () => {
     const taken = await start({ DATA_PLANE_ADDR: new URL(server.url).host }).exit;
     expect(taken).toMatchObject({ code: 78, stderr: expect.stringMatching(/^DATA_PLANE_ADDR: [^\n]+\n$/) });
-    const file = join(home, "file");
+    const file = join(at.home, "file");
     writeFileSync(file, "");
     const homeless = await start({ TOKENBILL_HOME: file }).exit;
     expect(homeless).toMatchObject({ code: 78, stderr: expect.stringMatching(/^TOKENBILL_HOME: [^\n]+\n$/) });

@@ -3,11 +3,13 @@
 import cluster from "node:cluster";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { isatty } from "node:tty";
 import { type Logger, pino } from "pino";
 import { newId } from "./ids.ts";
 import { startNode } from "./node.ts";
 import { parseSettings, type Settings, SettingsError } from "./settings.ts";
-import { answerMetrics, runPrimary, WORKER_VARIABLE } from "./workers.ts";
+import { answerMetrics, onKeepTable, readRole, type WorkerRole } from "./worker_messages.ts";
+import { runPrimary } from "./workers.ts";
 
 /** As of sysexits: the configuration is wrong. */
 const EXIT_CONFIG = 78;
@@ -74,15 +76,49 @@ function onStop(stop: () => Promise<void>, log: Logger): void {
   process.on("disconnect", begin);
 }
 
-async function serve(settings: Settings, worker: number | null, log: Logger): Promise<void> {
-  const nodeId = readNodeId(settings) + (worker === null ? "" : `/w${worker}`);
+/** The terminal that this process was started in, if there is one, as a file descriptor. */
+const TERMINAL = [0, 1, 2].find((fd) => isatty(fd));
+
+/** SIGHUP asks for a reload, unless it says that the terminal was closed: that stops the process, as it always did. */
+function onHangup(reload: () => void): void {
+  process.on("SIGHUP", () => {
+    if (TERMINAL !== undefined && !isatty(TERMINAL)) process.kill(process.pid, "SIGTERM");
+    else reload();
+  });
+}
+
+async function serve(settings: Settings, role: WorkerRole | null, log: Logger): Promise<void> {
+  const nodeId = readNodeId(settings) + (role === null ? "" : `/w${role.k}`);
   const nodeToken = readNodeToken(settings);
-  const metricsText = worker === null ? undefined : answerMetrics(() => node.metrics);
-  const node = await startNode({ settings, nodeId, nodeToken, worker, log, metricsText });
+  const metricsText = role === null ? undefined : answerMetrics(() => node.metrics);
+  if (role !== null) onKeepTable(() => node.keepTable());
+  // One that joins others is started when it can serve; stopped before, it has nothing to finish.
+  const node = await startNode({
+    settings,
+    nodeId,
+    nodeToken,
+    worker: role?.k ?? null,
+    keepsTable: role?.keepsTable ?? true,
+    joins: role?.joins ?? false,
+    log,
+    metricsText,
+  });
   onStop(() => node.stop(), log);
   await node.ready;
   log.info({ address: node.address, nodeId }, "data-plane node is ready");
   if (process.connected) process.send?.({ type: "ready", address: node.address });
+}
+
+/** Workers and their primary, of which this process is one. */
+async function serveWithWorkers(settings: Settings, count: number, log: Logger): Promise<void> {
+  if (cluster.isWorker) {
+    // The primary, if anybody, is who a hangup was meant for.
+    process.on("SIGHUP", () => undefined);
+    return serve(settings, readRole(process.env), log);
+  }
+  readNodeToken(settings);
+  const primary = runPrimary({ count, nodeId: readNodeId(settings), drainMs: settings.drainMs, log, onStop });
+  onHangup(() => void primary.reload());
 }
 
 async function main(): Promise<void> {
@@ -92,20 +128,12 @@ async function main(): Promise<void> {
     pino.destination({ dest: 2, sync: false }),
   );
   process.on("exit", () => log.flush());
-  const worker = cluster.isWorker ? Number(process.env[WORKER_VARIABLE]) : null;
   try {
-    if (worker === null && settings.workers > 1) {
-      readNodeToken(settings);
-      await runPrimary({
-        count: settings.workers,
-        nodeId: readNodeId(settings),
-        drainMs: settings.drainMs,
-        log,
-        onStop,
-      });
-    } else {
-      await serve(settings, worker, log);
-    }
+    if (settings.workers !== null) return await serveWithWorkers(settings, settings.workers, log);
+    onHangup(() =>
+      log.warn("SIGHUP replaces the worker processes, and here are none: set DATA_PLANE_WORKERS, also to 1"),
+    );
+    await serve(settings, null, log);
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
     if (code !== undefined && LISTEN_ERRORS.has(code)) fail(`DATA_PLANE_ADDR: cannot listen: ${message}`);

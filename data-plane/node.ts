@@ -35,6 +35,10 @@ export interface NodeOptions {
   readonly nodeToken: string;
   /** Number of the worker from 1; null: the only process. */
   readonly worker: number | null;
+  /** Whether it writes the stored route table of the home; one at a time may. */
+  readonly keepsTable: boolean;
+  /** Others serve on the port already: it is not listened on before there is a route table and a control plane. */
+  readonly joins: boolean;
   readonly log: Logger;
   /** Answers `/metrics` for all workers; absent: for this process. */
   readonly metricsText?: () => Promise<{ contentType: string; body: string }>;
@@ -46,6 +50,8 @@ export interface RunningNode {
   readonly metrics: NodeMetrics;
   /** Resolves when the node can serve: it has a route table. */
   readonly ready: Promise<void>;
+  /** Makes it the one that writes the stored route table: who did is gone. */
+  keepTable(): void;
   /** Lets requests end, writes and reports everything. Safe to call twice. */
   stop(): Promise<void>;
 }
@@ -56,7 +62,7 @@ type Parts = ReturnType<typeof assemble>;
 const requestNow = (): number => performance.timeOrigin + performance.now();
 
 /** Makes everything that a node consists of; nothing runs yet. @throws when the home cannot be written */
-function assemble({ settings, nodeId, nodeToken, worker, log }: NodeOptions) {
+function assemble({ settings, nodeId, nodeToken, worker, keepsTable, log }: NodeOptions) {
   const now = forwardClock();
   const random = Math.random;
   const bootId = newId("boot_");
@@ -84,9 +90,8 @@ function assemble({ settings, nodeId, nodeToken, worker, log }: NodeOptions) {
   const recovery = new Recovery({ ...same, client: control.reports, root, owner, wallNow: Date.now, newId });
   const table = new RouteTable();
   const hasTable = Promise.withResolvers<void>();
-  // One file for all workers: the first keeps it, all read it.
-  const writes = worker === null || worker === 1;
-  const file = new TableFile({ path: join(settings.home, "node", "table.bin"), nodeToken, log, writes });
+  // One file for all workers: one of them keeps it, all read it.
+  const file = new TableFile({ path: join(settings.home, "node", "table.bin"), nodeToken, log, writes: keepsTable });
   const sharing = new HealthShare({ ...same, client: control.health, table, now: requestNow });
   const health = new TargetHealth(HEALTH_DEFAULTS, sharing);
   const heard = { onTable: hasTable.resolve, onHealth: sharing.apply.bind(sharing) };
@@ -120,6 +125,7 @@ function assemble({ settings, nodeId, nodeToken, worker, log }: NodeOptions) {
     reporter,
     recovery,
     table,
+    file,
     config,
     sharing,
     upstream,
@@ -181,6 +187,8 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
   observe(parts);
   parts.reporter.start();
   parts.config.start();
+  // Without the control plane it would get no leases, and refuse what the others still serve from theirs.
+  if (options.joins) await Promise.all([parts.hasTable, parts.config.heard]);
   const server = await startServer({
     address: formatAddress(settings.address),
     pipeline,
@@ -202,5 +210,11 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     pipeline.close();
     await release(parts);
   };
-  return { address: server.address, metrics, ready: parts.hasTable, stop: () => (stopping ??= stop()) };
+  return {
+    address: server.address,
+    metrics,
+    ready: parts.hasTable,
+    keepTable: () => parts.file.takeOver(),
+    stop: () => (stopping ??= stop()),
+  };
 }

@@ -272,6 +272,65 @@ describe("closing", () => {
   });
 });
 
+describe("connections that are kept, while the server closes", () => {
+  const LINGER_MS = 300;
+  /** One request after the other on one connection; null: the connection ended before an answer. */
+  async function on(socket: Socket, request: Buffer | string): Promise<string | null> {
+    socket.write(request);
+    for await (const data of socket.iterator({ destroyOnReturn: false })) return String(data);
+    return null;
+  }
+  const models = `GET /v1/models HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${KEY}\r\n\r\n`;
+
+  afterEach(async () => {
+    closed = true;
+    await gateway.close();
+  });
+
+  test("an idle one is still answered, with its end announced; later ones are closed", async () => {
+    const [used, idle, watched] = [open(), open(), open()];
+    for (const socket of [used, idle]) expect(await on(socket, models)).toMatch(/200 OK[^]*connection: keep-alive/i);
+    expect(await on(watched, "GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n")).toContain("200 OK");
+    const beganMs = performance.now();
+    const closing = gateway.server.close({ drainMs: 5_000, lingerMs: LINGER_MS });
+    expect(await on(watched, "GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n")).toMatch(/ 503 [^]*connection: close/);
+    expect(await on(used, models)).toMatch(/200 OK[^]*connection: close/);
+    await once(idle.resume(), "close");
+    expect(performance.now() - beganMs).toBeGreaterThanOrEqual(LINGER_MS - 20);
+    await closing;
+    expect(performance.now() - beganMs).toBeLessThan(3_000);
+  });
+
+  test("one whose stream ends meanwhile is not broken under the client's next request", async () => {
+    let finish: () => void = () => undefined;
+    gateway.upstreams[0]!.next((response) => {
+      response.writeHead(200, { "content-type": "text/event-stream" });
+      response.write(chunk({ content: "first" }));
+      finish = () => response.end(chunk({}, "stop") + "data: [DONE]\n\n");
+    });
+    const socket = open();
+    expect(await on(socket, post(CHAT, '{"model":"gpt","messages":[],"stream":true}'))).toContain("200 OK");
+    const closing = gateway.server.close({ drainMs: 5_000, lingerMs: LINGER_MS });
+    // Longer than idle connections live.
+    await new Promise((resolve) => setTimeout(resolve, LINGER_MS + 100));
+    finish();
+    let text = "";
+    while (!text.includes("[DONE]")) text += (await on(socket, "")) ?? "";
+    expect(await on(socket, models)).toMatch(/200 OK[^]*connection: close/);
+    await closing;
+    socket.destroy();
+  });
+
+  test("no linger is longer than the time to drain", async () => {
+    const socket = open();
+    await on(socket, models);
+    const beganMs = performance.now();
+    await gateway.server.close({ drainMs: 50 });
+    expect(performance.now() - beganMs).toBeLessThan(1_000);
+    socket.destroy();
+  });
+});
+
 test("no connection is left open at an upstream whose client went away", async () => {
   gateway.upstreams[0]!.next(hang);
   const controller = new AbortController();

@@ -3,6 +3,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import type { Logger } from "pino";
+import { type CloseOptions, Closing } from "./closing.ts";
 import { type ErrorAnswer, HEADERS_TOO_LARGE, MALFORMED_HTTP, REQUEST_TIMEOUT, UNKNOWN_EXPECTATION } from "./errors.ts";
 import type { BodyFailure, BodySink, Exchange, ExchangeSink, Pipeline } from "./transport.ts";
 
@@ -45,8 +46,11 @@ export interface ServerOptions {
 export interface RunningServer {
   /** `host:port` as it is. */
   readonly address: string;
-  /** Takes no new connections, lets what runs end for up to `drainMs`, then ends it. */
-  close(options: { drainMs: number }): Promise<void>;
+  /**
+   * Takes no new connections, lets what runs end for up to `drainMs`, then ends it. Connections that are or get idle meanwhile
+   * stay for LINGER_MS, and their next answer says `connection: close`.
+   */
+  close(options: CloseOptions): Promise<void>;
 }
 
 /** Bytes of request bodies that this process holds. */
@@ -68,10 +72,12 @@ class NodeExchange implements Exchange {
   private bytes = 0;
   private ended = false;
   private waitsForDrain = false;
-  private readonly closing: () => boolean;
+  /** The client was told that this is the last answer of its connection. */
+  private isLast = false;
+  private readonly closing: Closing;
   private readonly bodies: BodyMemory;
 
-  constructor(request: IncomingMessage, response: ServerResponse, closing: () => boolean, bodies: BodyMemory) {
+  constructor(request: IncomingMessage, response: ServerResponse, closing: Closing, bodies: BodyMemory) {
     this.bodies = bodies;
     this.method = request.method ?? "";
     this.target = request.url ?? "";
@@ -109,7 +115,8 @@ class NodeExchange implements Exchange {
   writeHead(status: number, headers: readonly string[]): void {
     const { response } = this;
     if (response.headersSent || response.destroyed) return;
-    response.writeHead(status, this.closing() ? [...headers, "connection", "close"] : (headers as string[]));
+    this.isLast = this.closing.begun;
+    response.writeHead(status, this.isLast ? [...headers, "connection", "close"] : (headers as string[]));
   }
 
   write(chunk: Uint8Array): boolean {
@@ -185,6 +192,7 @@ class NodeExchange implements Exchange {
   }
 
   closed(): void {
+    if (!this.isLast) this.closing.noteIdle();
     this.bodies.used -= this.bytes;
     this.bytes = 0;
     this.bodySink = null;
@@ -228,6 +236,7 @@ function replyOwn(
   response: ServerResponse,
 ): boolean {
   if (request.method !== "GET" && request.method !== "HEAD") return false;
+  if (closing) response.setHeader("connection", "close");
   switch (request.url) {
     case "/healthz":
       replyText(response, 200, TEXT, "ok\n");
@@ -302,8 +311,7 @@ function boundAddress(server: Server): string {
 
 /** Resolves once the server listens; rejects if it cannot. */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
-  let closing = false;
-  const isClosing = (): boolean => closing;
+  const closing = new Closing();
   const bodies: BodyMemory = { max: options.bodiesBytesMax ?? BODIES_BYTES_MAX, used: 0 };
   const server = createServer(
     {
@@ -320,8 +328,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       if (request.headers.host === undefined && request.httpVersion === "1.1") {
         return refuse(request, response, MALFORMED_HTTP, options.newId("usg_"));
       }
-      if (replyOwn(options, closing, request, response)) return;
-      options.pipeline.handle(new NodeExchange(request, response, isClosing, bodies));
+      if (replyOwn(options, closing.begun, request, response)) return;
+      options.pipeline.handle(new NodeExchange(request, response, closing, bodies));
     },
   );
   server.maxConnections = CONNECTIONS_MAX;
@@ -342,25 +350,6 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   });
   return {
     address: boundAddress(server),
-    async close({ drainMs }) {
-      closing = true;
-      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-      server.closeIdleConnections();
-      const { pipeline } = options;
-      let timer: NodeJS.Timeout | undefined;
-      const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, drainMs)));
-      await Promise.race([pipeline.idle(), late]);
-      clearTimeout(timer);
-      pipeline.abortAll();
-      await pipeline.idle();
-      // What was answered just now is still on its way out: idle connections go first, the others shortly after.
-      server.closeIdleConnections();
-      const cut = setTimeout(() => server.closeAllConnections(), CLOSE_MS);
-      await closed;
-      clearTimeout(cut);
-    },
+    close: (how) => closing.run(server, options.pipeline, how),
   };
 }
-
-/** After the last answer, connections get this long to take it. */
-const CLOSE_MS = 2_000;

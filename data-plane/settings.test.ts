@@ -6,7 +6,7 @@ import { parseSettings, type Settings, SettingsError } from "./settings.ts";
 const DEFAULTS: Settings = {
   home: resolve(".tokenbill"),
   address: { host: "127.0.0.1", port: 8081 },
-  workers: 1,
+  workers: null,
   controlPlaneUrl: "http://127.0.0.1:8080",
   nodeToken: null,
   nodeId: null,

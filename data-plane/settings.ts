@@ -10,8 +10,8 @@ export interface Settings {
   /** Absolute path of TOKENBILL_HOME. */
   readonly home: string;
   readonly address: Address;
-  /** Worker processes on the one port. */
-  readonly workers: number;
+  /** Worker processes on the one port, under a primary; null: one process that does everything. */
+  readonly workers: number | null;
   /** Without a slash at the end. */
   readonly controlPlaneUrl: string;
   /** Null: the file `node.token` of the home. */
@@ -65,7 +65,7 @@ function readAddress(env: Env, problems: string[]): Address {
   return address ?? ADDRESS_DEFAULT;
 }
 
-function readNumber(env: Env, name: string, absent: number, min: number, max: number, problems: string[]): number {
+function readNumber<A>(env: Env, name: string, absent: A, min: number, max: number, problems: string[]): number | A {
   const text = read(env, name);
   if (text === undefined) return absent;
   const value = /^\d{1,9}$/.test(text) ? Number(text) : -1;
@@ -158,7 +158,7 @@ export function parseSettings(env: Env): Settings {
   const settings: Settings = {
     home: resolve(read(env, "TOKENBILL_HOME") ?? join(".", ".tokenbill")),
     address,
-    workers: readNumber(env, "DATA_PLANE_WORKERS", 1, 1, WORKERS_MAX, problems),
+    workers: readNumber(env, "DATA_PLANE_WORKERS", null, 1, WORKERS_MAX, problems),
     controlPlaneUrl: readControlPlaneUrl(env, problems),
     nodeToken: readNodeToken(env, problems),
     nodeId: readNodeId(env, problems),

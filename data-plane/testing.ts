@@ -230,7 +230,7 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
       ),
     clientGone: () => departures.first,
     async close() {
-      await server.close({ drainMs: 5_000 });
+      await server.close({ drainMs: 5_000, lingerMs: 0 });
       await outbound.close();
       pipeline.close();
       await Promise.all(upstreams.map((upstream) => upstream.close()));

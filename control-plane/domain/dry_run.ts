@@ -202,9 +202,13 @@ function shareOf({ failurePercent, firstContentMs }: Standing, tier: readonly St
   return healthShare(failurePercent) * latencyShare(firstContentMs, known.length === 0 ? 0 : best);
 }
 
-function stickyWinner(weighted: readonly Standing[], key: string): Standing {
+/** `parts[i]` is what counts of the weight of `weighted[i]`. */
+function stickyWinner(weighted: readonly Standing[], parts: readonly number[], key: string): Standing {
   const hash = stickyHash(key);
-  const score = ({ facts }: Standing): number => stickyScore(hash, stickyHash(facts.physicalModelId), facts.weight);
+  const scores = new Map(
+    weighted.map((one, i) => [one, stickyScore(hash, stickyHash(one.facts.physicalModelId), parts[i]!)]),
+  );
+  const score = (one: Standing): number => scores.get(one)!;
   return weighted.reduce((best, one) => (score(one) < score(best) ? one : best));
 }
 
@@ -213,8 +217,8 @@ function draw(tier: readonly Standing[], stickyKey: string): Map<Standing, numbe
   const well = tier.filter(isWell);
   const weighted = well.filter(({ facts }) => facts.weight > 0);
   if (weighted.length === 0) return new Map(well.map((one) => [one, 1 / well.length]));
-  if (stickyKey !== "") return new Map([[stickyWinner(weighted, stickyKey), 1]]);
   const parts = weighted.map((one) => one.facts.weight * shareOf(one, tier));
+  if (stickyKey !== "") return new Map([[stickyWinner(weighted, parts, stickyKey), 1]]);
   const sum = parts.reduce((a, b) => a + b, 0);
   return new Map(weighted.map((one, i) => [one, parts[i]! / sum]));
 }

@@ -171,7 +171,8 @@ export async function startDataPlane(
   return startPlane("the data plane", "data-plane/main.ts", "BENCH_DATA_PLANE_ARGS", core, {
     TOKENBILL_HOME: benchFolder(),
     DATA_PLANE_ADDR: "127.0.0.1:0",
-    DATA_PLANE_WORKERS: "1",
+    // One process, whatever the environment says.
+    DATA_PLANE_WORKERS: "",
     CONTROL_PLANE_URL: controlPlane.url,
     NODE_TOKEN: controlPlane.nodeToken,
     LOG_LEVEL: "warn",

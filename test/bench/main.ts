@@ -1,6 +1,6 @@
 /**
  * `npm run bench [-- name…] [--rounds N] [--seconds N]`: runs the benchmarks one after another, each in a process of its
- * own so that none inherits another's heap. Without names all of them, in about ten minutes.
+ * own so that none inherits another's heap. Without names all of them, in about half an hour.
  *
  * BENCH_CONTROL_PLANE_ARGS and BENCH_DATA_PLANE_ARGS are given to Node when a bench starts a plane, for example
  * `--cpu-prof --cpu-prof-dir=/some/folder`. BENCH_NODE_ARGS are given to the process of the bench itself.
@@ -22,6 +22,7 @@ const BENCHES = [
   "feed",
   "ingest",
   "recovery",
+  "failover",
 ] as const;
 
 let running: ReturnType<typeof spawn> | undefined;

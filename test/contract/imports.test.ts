@@ -64,6 +64,7 @@ const IO =
 const DATA_PLANE_IO = [
   "data-plane/upstream.ts",
   "data-plane/server.ts",
+  "data-plane/closing.ts",
   "data-plane/journal/",
   "data-plane/config_client.ts",
   "data-plane/config_table_file.ts",

@@ -99,6 +99,15 @@ test("a part that dies takes the other with it, and it is said which one it was"
   expect(alive(controlPlane!)).toBe(false);
 });
 
+test("SIGHUP reloads the node, and nothing stops", async () => {
+  const part = await spawn({ DATA_PLANE_WORKERS: "1", LOG_LEVEL: "info" }).ready();
+  const { dataPlaneUrl } = new AllInOne(part, home);
+  part.process.kill("SIGHUP");
+  await until("the worker was replaced", async () => part.log.includes("all workers were replaced"));
+  expect((await fetch(`${dataPlaneUrl}/readyz`)).status).toBe(200);
+  await part.stop();
+});
+
 /** True if something listens there. */
 async function listens(url: string): Promise<boolean> {
   const { hostname, port } = new URL(url);

@@ -6,10 +6,11 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import { errorBody } from "./upstream_answers.ts";
-import { type Behaviour, behaviourOfName } from "./upstream_behaviour.ts";
+import { type Behaviour, behaviourOfName, drawBehaviour, type Mix } from "./upstream_behaviour.ts";
+import { Random } from "../simulator/random.ts";
 import { answer, Gate, Left, nowMs, type UpstreamCall } from "./upstream_exchange.ts";
 
-export type { Behaviour } from "./upstream_behaviour.ts";
+export type { Behaviour, Mix } from "./upstream_behaviour.ts";
 export type { UpstreamCall } from "./upstream_exchange.ts";
 
 const BODY_BYTES_MAX = 64 * 1024 ** 2;
@@ -21,11 +22,17 @@ export interface Upstream {
   readonly calls: UpstreamCall[];
   /** Sets what happens on calls with this model: one behaviour a call, the last one stays. None: healthy again. */
   behave(model: string, ...behaviours: Behaviour[]): void;
+  /** From now on each call with this model draws what happens. `behave` ends it. */
+  behaveAtRandom(model: string, mix: Mix): void;
   /** Lets so many held content chunks of this model go; all from now on if no number is given. */
   release(model: string, chunks?: number): void;
   /** Resolves with the call that makes `calls` at least so long. */
   waitForCalls(count: number): Promise<UpstreamCall>;
-  /** Stops accepting connections but lets present ones be; `listen` again with `startUpstream({ address })`. */
+  /** Is gone, as if the process had died: connections break and new ones are refused. Everything scripted is kept. */
+  die(): Promise<void>;
+  /** Comes back on the same port. */
+  revive(): Promise<void>;
+  /** Ends it, and every connection. */
   close(): Promise<void>;
 }
 
@@ -34,6 +41,8 @@ export interface UpstreamOptions {
   readonly address: string;
   /** False: `calls` stays empty, for long runs. */
   readonly record?: boolean;
+  /** Of what is drawn: `failPercent` and `behaveAtRandom`. Default 1. */
+  readonly seed?: number;
 }
 
 async function readBody(request: IncomingMessage): Promise<Buffer> {
@@ -61,15 +70,18 @@ class SimulatedUpstream implements Upstream {
   url = "";
   port = 0;
   readonly #record: boolean;
+  readonly #random: Random;
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
   readonly #behaviours = new Map<string, Behaviour[]>();
+  readonly #mixes = new Map<string, Mix>();
   readonly #gates = new Map<string, Gate>();
   readonly #watchers = new Set<() => void>();
   #number = 0;
 
-  constructor(record: boolean) {
+  constructor(record: boolean, seed: number) {
     this.#record = record;
+    this.#random = new Random(seed);
     this.#server = createServer((request, response) => void this.#handle(request, response));
     this.#server.keepAliveTimeout = 60_000;
     this.#server.on("connection", (socket) => {
@@ -90,8 +102,13 @@ class SimulatedUpstream implements Upstream {
   }
 
   behave(model: string, ...behaviours: Behaviour[]): void {
+    this.#mixes.delete(model);
     if (behaviours.length === 0) this.#behaviours.delete(model);
     else this.#behaviours.set(model, behaviours);
+  }
+
+  behaveAtRandom(model: string, mix: Mix): void {
+    this.#mixes.set(model, mix);
   }
 
   release(model: string, chunks = Number.MAX_SAFE_INTEGER): void {
@@ -105,7 +122,16 @@ class SimulatedUpstream implements Upstream {
     return this.calls[count - 1]!;
   }
 
+  async die(): Promise<void> {
+    await this.close();
+  }
+
+  revive(): Promise<void> {
+    return this.listen(new URL(this.url).host);
+  }
+
   async close(): Promise<void> {
+    if (!this.#server.listening) return;
     const closed = new Promise((resolve) => this.#server.close(resolve));
     for (const socket of this.#sockets) socket.destroy();
     await closed;
@@ -118,6 +144,14 @@ class SimulatedUpstream implements Upstream {
   }
 
   #behaviour(model: string): Behaviour {
+    const behaviour = this.#scripted(model);
+    const { failPercent } = behaviour;
+    return failPercent === undefined || this.#random.chance(failPercent / 100) ? behaviour : {};
+  }
+
+  #scripted(model: string): Behaviour {
+    const mix = this.#mixes.get(model);
+    if (mix !== undefined) return drawBehaviour(mix, () => this.#random.next());
     const scripted = this.#behaviours.get(model);
     if (scripted === undefined) return behaviourOfName(model);
     return scripted.length > 1 ? scripted.shift()! : scripted[0]!;
@@ -169,7 +203,7 @@ class SimulatedUpstream implements Upstream {
 
 /** Starts a simulated upstream. */
 export async function startUpstream(options: UpstreamOptions): Promise<Upstream> {
-  const upstream = new SimulatedUpstream(options.record ?? true);
+  const upstream = new SimulatedUpstream(options.record ?? true, options.seed ?? 1);
   await upstream.listen(options.address);
   return upstream;
 }

@@ -55,6 +55,9 @@ export function nowMs(): number {
   return performance.timeOrigin + performance.now();
 }
 
+/** Between two frames of an answer that never gets to its content. */
+const FOREVER_MS = 20;
+
 /** Breaks the connection after what was written has left. */
 async function destroyFlushed({ socket }: ServerResponse): Promise<void> {
   do await new Promise((resolve) => setImmediate(resolve));
@@ -85,10 +88,22 @@ function sendJson(exchange: Exchange, status: number, body: unknown): void {
   exchange.response.writeHead(status, {
     "content-type": "application/json",
     "content-length": Buffer.byteLength(text),
-    "x-request-id": `req_simulated_${exchange.number}`,
-    ...exchange.behaviour.headers,
+    ...commonHeaders(exchange),
   });
   exchange.response.end(text);
+}
+
+function commonHeaders({ behaviour, number }: Exchange): Record<string, string> {
+  const { retryAfter, retryAfterDate, retryAfterMs } = behaviour;
+  return {
+    "x-request-id": `req_simulated_${number}`,
+    ...(retryAfter === undefined ? {} : { "retry-after": String(retryAfter) }),
+    ...(retryAfterDate === undefined
+      ? {}
+      : { "retry-after": new Date(Date.now() + retryAfterDate * 1_000).toUTCString() }),
+    ...(retryAfterMs === undefined ? {} : { "retry-after-ms": String(retryAfterMs) }),
+    ...behaviour.headers,
+  };
 }
 
 function sendError(exchange: Exchange, status: number, message: string, type: string, code: string | null): void {
@@ -109,7 +124,31 @@ class FrameWriter {
     const { response, behaviour } = this.#exchange;
     if (response.destroyed) throw new Left();
     const comment = behaviour.comments === true ? `: keep-alive${this.#eol}${this.#eol}` : "";
-    if (!response.write(`${comment}data: ${data}${this.#eol}${this.#eol}`)) {
+    await this.#send(`${comment}data: ${data}${this.#eol}${this.#eol}`);
+  }
+
+  /** For ever what is no content. @throws Left when the caller has hung up */
+  async fill(kind: NonNullable<Behaviour["forever"]>): Promise<never> {
+    const { response, call } = this.#exchange;
+    const choice = { index: 0, delta: kind === "roles" ? { role: "assistant" } : { content: "" }, finish_reason: null };
+    const frame = { id: "chatcmpl-filler", object: "chat.completion.chunk", model: call.model, choices: [choice] };
+    for (;;) {
+      if (response.destroyed) throw new Left();
+      if (kind === "comments") await this.#send(`: keep-alive${this.#eol}${this.#eol}`);
+      else await this.write(JSON.stringify(frame));
+      await delay(FOREVER_MS);
+    }
+  }
+
+  async #send(text: string): Promise<void> {
+    const { response, behaviour } = this.#exchange;
+    const bytes = Buffer.from(text);
+    const step = behaviour.dripBytes ?? bytes.length;
+    for (let at = 0; at < bytes.length; at += step) {
+      const hasRoom = response.write(bytes.subarray(at, at + step));
+      // A turn of its own is a packet of its own.
+      if (step < bytes.length) await new Promise((resolve) => setImmediate(resolve));
+      if (hasRoom || response.destroyed) continue;
       await new Promise<void>((resolve) => {
         response.once("drain", resolve);
         response.once("close", resolve);
@@ -121,9 +160,12 @@ class FrameWriter {
     const { response, behaviour } = this.#exchange;
     if (behaviour.brokenFrame === moment) await this.write('{"id": "chatcmpl-broken", "choi');
     if (behaviour.errorFrame === moment) {
-      await this.write(
-        JSON.stringify(answers.errorBody("The server had an error while answering", "server_error", null)),
-      );
+      await this.write(JSON.stringify(overloaded()));
+      response.end();
+      throw new Left();
+    }
+    if (behaviour.done === moment) {
+      await this.write("[DONE]");
       response.end();
       throw new Left();
     }
@@ -136,16 +178,17 @@ async function stream(exchange: Exchange, style: answers.Style, answer: answers.
   response.writeHead(200, {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache",
-    "x-request-id": `req_simulated_${exchange.number}`,
-    ...behaviour.headers,
+    ...commonHeaders(exchange),
   });
   response.flushHeaders();
+  response.socket?.setNoDelay(true);
   const writer = new FrameWriter(exchange);
   const wanted = (asked && behaviour.usage !== "none") || behaviour.usage === "unasked";
   const middle = behaviour.afterChunks ?? 3;
   let chunks = 0;
   let disturbed = false;
   await writer.disturb("content");
+  if (behaviour.forever !== undefined) await writer.fill(behaviour.forever);
   for (const frame of answers.answerFrames(style, answer, wanted ? answer.usage : undefined)) {
     if (frame.content) {
       if (chunks === middle) await writer.disturb("middle");
@@ -190,16 +233,32 @@ async function complete(exchange: Exchange, style: answers.Style): Promise<void>
   });
   if (body.stream === true) return stream(exchange, style, answer, body.stream_options?.include_usage === true);
   const text = JSON.stringify(answers.answerBody(style, answer, behaviour.usage === "none" ? undefined : answer.usage));
-  if (behaviour.reset !== undefined || behaviour.hang !== undefined || behaviour.end !== undefined) {
-    // No content-length: a body that ends early must be noticed by its JSON, or by the broken connection.
-    exchange.response.writeHead(200, { "content-type": "application/json" }).flushHeaders();
-    await leave(exchange, "content");
-    exchange.response.write(text.slice(0, text.length >> 1));
-    await leave(exchange, "middle");
-    exchange.response.end(text.slice(text.length >> 1));
-    return;
+  return completeJson(exchange, text);
+}
+
+/** An answer that is no stream, and every way in which it can go wrong. */
+async function completeJson(exchange: Exchange, text: string): Promise<void> {
+  const { behaviour, response } = exchange;
+  if (behaviour.errorFrame !== undefined) return sendJson(exchange, 200, overloaded());
+  if (behaviour.brokenFrame !== undefined) return sendJson(exchange, 200, text.slice(0, text.length >> 1));
+  const { reset, hang, end, done, forever } = behaviour;
+  if (done !== undefined) return sendJson(exchange, 200, "");
+  if (forever !== undefined) {
+    response.writeHead(200, { "content-type": "application/json" });
+    for (; !response.destroyed; await delay(FOREVER_MS)) response.write(" ");
+    throw new Left();
   }
-  sendJson(exchange, 200, text);
+  if (reset === undefined && hang === undefined && end === undefined) return sendJson(exchange, 200, text);
+  // No content-length: a body that ends early must be noticed by its JSON, or by the broken connection.
+  response.writeHead(200, { "content-type": "application/json" }).flushHeaders();
+  await leave(exchange, "content");
+  response.write(text.slice(0, text.length >> 1));
+  await leave(exchange, "middle");
+  response.end(text.slice(text.length >> 1));
+}
+
+function overloaded(): object {
+  return answers.errorBody("The server had an error while answering", "server_error", null);
 }
 
 function authorize(exchange: Exchange): boolean {
@@ -226,9 +285,10 @@ export async function answer(exchange: Exchange): Promise<void> {
     return sendJson(
       exchange,
       behaviour.status,
-      behaviour.body ?? answers.errorBody(`Status ${behaviour.status}`, type, null),
+      behaviour.body ?? answers.errorBody(`Status ${behaviour.status}`, type, behaviour.code ?? null),
     );
   }
+  if (behaviour.errorBody === true) return sendJson(exchange, 200, overloaded());
   if (behaviour.body !== undefined) return sendJson(exchange, 200, behaviour.body);
   const route = `${call.method} ${call.path}`;
   if (route === "GET /v1/models") {
