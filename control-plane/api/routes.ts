@@ -11,8 +11,8 @@ import { ProviderService } from "../../proto/gen/tokenbill/v1/provider_service_p
 import { UsageService } from "../../proto/gen/tokenbill/v1/usage_service_pb.ts";
 import { VirtualEndpointService } from "../../proto/gen/tokenbill/v1/virtual_endpoint_service_pb.ts";
 import type { Auditor } from "../audit/auditor.ts";
-import { NOTHING_KNOWN } from "../domain/dry_run.ts";
 import type { Feed } from "../feed/feed.ts";
+import { liveView } from "../live_view.ts";
 import { auditService } from "./audit_service.ts";
 import { configFeedService } from "./config_feed_service.ts";
 import type { Deps } from "./context.ts";
@@ -44,7 +44,8 @@ const REPORT_BYTES_MAX = 32 * 1024 * 1024;
 export function registerServices(router: ConnectRouter, deps: Deps, feed: Feed, auditor: Auditor): void {
   router.service(ProviderService, providerService(deps));
   router.service(VirtualEndpointService, virtualEndpointService(deps, feed));
-  router.service(LogicalModelService, logicalModelService(deps, NOTHING_KNOWN));
+  const live = liveView({ health: (id) => feed.health.board.health(id), rates: () => null });
+  router.service(LogicalModelService, logicalModelService(deps, live));
   router.service(UsageService, usageService(deps));
   router.service(MerchantService, merchantService(deps));
   router.service(AuditService, auditService(deps, auditor));

@@ -220,9 +220,11 @@ describe("who is asked first", () => {
     const share = won.filter((id) => id === "pm_b").length / keys.length;
     expect(share).toBeGreaterThan(0.72);
     expect(share).toBeLessThan(0.78);
-    // Failing calls do not move keys about; a cooldown does.
-    const failing = live({ health: { pm_b: { failurePercent: 80 } } });
-    expect(keys.map((key) => winner(key, failing))).toEqual(won);
+    // A target that fails loses some of its keys, and no other key moves; a cooldown moves all of them.
+    const failing = keys.map((key) => winner(key, live({ health: { pm_b: { failurePercent: 80 } } })));
+    const moved = failing.filter((id, i) => id !== won[i]);
+    expect(moved.length).toBeGreaterThan(keys.length / 4);
+    expect(new Set(moved)).toEqual(new Set(["pm_a"]));
     expect(new Set(keys.map((key) => winner(key, live({ health: { pm_b: COOL } }))))).toEqual(new Set(["pm_a"]));
   });
 });
@@ -252,7 +254,7 @@ it("tells when exclusions are over, and what they are in words", () => {
   ]);
 });
 
-test("the share of a target is of its own failures and its tier's times", () => {
+test("the share of a target is of its failures, or those of its Provider, and its tier's times", () => {
   const view = live({
     health: {
       pm_a: { failurePercent: 90, firstContentMs: 8000 },
@@ -264,7 +266,7 @@ test("the share of a target is of its own failures and its tier's times", () => 
   const shares = dryRun(facts([target("a"), target("b"), target("c", { tier: 1 })]), view, NOW).targets.map(
     ({ healthShare }) => healthShare,
   );
-  expect(shares).toEqual([0.02 * 0.25, 1, 1]);
+  expect(shares).toEqual([0.02 * 0.25, 1, 0.02]);
 });
 
 describe("what stops a request", () => {

@@ -168,9 +168,10 @@ function coolingOf(what: string, reason: ExclusionReason, health: HealthView | n
 function standingOf(facts: TargetFacts, live: LiveView, nowMs: number): Standing {
   const { physicalModelId, providerId, rateTerms } = facts;
   const model = live.health(physicalModelId);
+  const provider = live.health(providerId);
   const cooling = [
     ...coolingOf("the Physical Model", ExclusionReason.MODEL_COOLING, model, nowMs),
-    ...coolingOf("its Provider", ExclusionReason.PROVIDER_COOLING, live.health(providerId), nowMs),
+    ...coolingOf("its Provider", ExclusionReason.PROVIDER_COOLING, provider, nowMs),
   ];
   const spent = spentRates(live, physicalModelId, rateTerms);
   const detail = `it has no ${spent} left`;
@@ -181,7 +182,7 @@ function standingOf(facts: TargetFacts, live: LiveView, nowMs: number): Standing
     rateLimited: spent === null ? [] : [{ reason: ExclusionReason.RATE_LIMITED, endMs: null, detail }],
     cooling,
     coolUntilMs: Math.max(0, ...cooling.map(({ endMs }) => endMs!)),
-    failurePercent: model?.failurePercent ?? 0,
+    failurePercent: Math.max(model?.failurePercent ?? 0, provider?.failurePercent ?? 0),
     firstContentMs: model?.firstContentMs ?? 0,
   };
 }
