@@ -5,6 +5,7 @@
 
 import type { Credits } from "../../core/credits.ts";
 import type { Settlement } from "../../data-plane/journal/journal.ts";
+import { Outcome } from "../../data-plane/outcome.ts";
 import { SLICE_CREDITS, TOKEN_CREDITS, VE_BY_ID } from "./catalogue.ts";
 import type { Violations } from "./violations.ts";
 
@@ -33,6 +34,8 @@ export class Books {
   readonly initial = new Map<string, Credits>();
   /** Boots whose journal may have holes. */
   readonly damaged = new Set<string>();
+  /** Calls that another one of their request overtook, and that were billed. */
+  overtaken = 0;
   readonly #violations: Violations;
   readonly #byBoot = new Map<string, Entry[]>();
   readonly #lastNo = new Map<string, number>();
@@ -87,6 +90,7 @@ export class Books {
       this.#violations.add("what is journaled is what the budget was told", id);
     this.#ended = null;
     this.#checkPrice(settlement);
+    if (settlement.outcome === Outcome.HEDGE_LOST) this.overtaken++;
     if (!this.entries.has(id)) this.begun(id, veId, bootId, at);
     const entry = this.entries.get(id)!;
     if (entry.state !== "live") this.#violations.add("a request is settled once", id);

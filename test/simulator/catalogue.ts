@@ -53,11 +53,18 @@ const PMS: readonly Pm[] = [
   { id: "pm_free", onDisconnect: OnDisconnect.FREE, perThousand: "0.001" },
 ];
 
-/** Model names that clients send, with the targets behind each. */
-export const MODELS: readonly { readonly name: string; readonly targets: readonly string[] }[] = [
-  { name: "drain", targets: ["pm_drain"] },
-  { name: "cancel", targets: ["pm_cancel", "pm_drain"] },
-  { name: "free", targets: ["pm_free"] },
+interface Model {
+  readonly name: string;
+  readonly targets: readonly string[];
+  /** 0: not hedged. */
+  readonly hedgeAfterMs: number;
+}
+
+/** Model names that clients send, with the targets behind each. Upstreams take up to 620 ms for the head of an answer. */
+export const MODELS: readonly Model[] = [
+  { name: "drain", targets: ["pm_drain"], hedgeAfterMs: 0 },
+  { name: "cancel", targets: ["pm_cancel", "pm_drain"], hedgeAfterMs: 300 },
+  { name: "free", targets: ["pm_free"], hedgeAfterMs: 0 },
 ];
 
 const ratePico = (text: string): Credits => parseCredits(text) / 1000n;
@@ -112,7 +119,7 @@ function pmResources({ id, onDisconnect, perThousand }: Pm): Resource[] {
 }
 
 function veResources({ id, secret, strict }: Ve): Resource[] {
-  const lms = MODELS.map(({ name, targets }, n): Resource => ({
+  const lms = MODELS.map(({ name, targets, hedgeAfterMs }, n): Resource => ({
     kind: {
       case: "logicalModel",
       value: {
@@ -121,6 +128,7 @@ function veResources({ id, secret, strict }: Ve): Resource[] {
         name,
         targets: targets.map((physicalModelId, tier) => ({ physicalModelId, tier, weight: 1 })),
         createUnixS: 1_764_000_000n,
+        routing: { hedgeAfterMs },
         deadlines: { connectMs: 2_000, firstByteMs: FIRST_BYTE_MS, idleMs: IDLE_MS, totalMs: TOTAL_MS },
       },
     },

@@ -106,6 +106,13 @@ export const MUTATIONS: readonly Mutation[] = [
     to: "    {\n      wallet.lease.hold(amount, now);",
   },
   {
+    name: "hedge-not-held",
+    fault: "a second call is made without holding its input",
+    file: "data-plane/hedging.ts",
+    from: "maxCredits(inputOf(a), inputOf(b))",
+    to: "0n * maxCredits(inputOf(a), inputOf(b))",
+  },
+  {
     name: "recall-ignored",
     fault: "a node that is asked to give back does not",
     file: "data-plane/budget/wallet.ts",

@@ -39,6 +39,7 @@ function judge(seed: number, plot: Plot, world: World, act?: (world: World) => v
   counts["commits"] = control.commits;
   counts["torn_writes"] = world.nodes.reduce((sum, { disk }) => sum + disk.torn, 0);
   counts["phantom_checks"] = world.invariants.phantomChecks;
+  counts["overtaken"] = world.books.overtaken;
   return {
     seed,
     plot,

@@ -27,6 +27,7 @@ function inTurn(run: () => Verdict): Promise<Verdict> {
 /** What must have happened often in so many worlds, and how often at the least. */
 const HAPPENED: Readonly<Record<string, number>> = {
   requests: 500_000,
+  overtaken: 5_000,
   report_applied: 200_000,
   report_duplicate: 10_000,
   messages_lost: 2_000,

@@ -67,6 +67,7 @@ export function figuresOf({ seeds, steps, checks, virtualMs, counts, plots }: To
     ["steps", steps],
     ["checks of invariants", checks],
     ["requests", sum("requests")],
+    ["hedged calls billed", sum("overtaken")],
     ["reports", sum("commits")],
     ["messages lost, twice", `${sum("messages_lost")}, ${sum("messages_twice")}`],
     ["node deaths", sum("fault_kill", "fault_kill_at_write", "fault_rot", "fault_power", "fault_disk_gone")],
