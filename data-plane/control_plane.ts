@@ -1,8 +1,9 @@
-/** The node's connection to the control plane: one HTTP/2 connection for reports and the feed, with or without TLS. */
+/** The connection to the control plane: one of HTTP/2 for reports, rate limits and the feed, with or without TLS. */
 
 import { type Client, createClient, type Interceptor } from "@connectrpc/connect";
 import { createConnectTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import { ConfigFeedService } from "../proto/gen/tokenbill/node/v1/config_feed_service_pb.ts";
+import { RateLimitService } from "../proto/gen/tokenbill/node/v1/rate_limit_service_pb.ts";
 import { UsageReportService } from "../proto/gen/tokenbill/node/v1/usage_report_service_pb.ts";
 
 /** A control plane that vanished without a word is noticed after these two together. */
@@ -14,8 +15,11 @@ const MESSAGE_BYTES_MAX = 16 * 1024 * 1024;
 export type ReportClient = Client<typeof UsageReportService>;
 export type FeedClient = Client<typeof ConfigFeedService>;
 
+export type RateClient = Client<typeof RateLimitService>;
+
 export interface ControlPlane {
   readonly reports: ReportClient;
+  readonly rates: RateClient;
   readonly feed: FeedClient;
   /** Ends every call. */
   close(): void;
@@ -43,6 +47,7 @@ export function connectControlPlane(url: string, nodeToken: string): ControlPlan
   });
   return {
     reports: createClient(UsageReportService, transport),
+    rates: createClient(RateLimitService, transport),
     feed: createClient(ConfigFeedService, transport),
     close: () => sessionManager.abort(),
   };
