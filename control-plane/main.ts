@@ -17,6 +17,7 @@ import { Feed } from "./feed/feed.ts";
 import { HomeError, makeHome } from "./home.ts";
 import { newId, pooledRandom } from "./ids.ts";
 import { startMaintenance } from "./maintenance.ts";
+import { RateSharing } from "./rates/rate_sharing.ts";
 import { type ControlPlaneServer, listen } from "./server.ts";
 import { formatAddress } from "../core/listen_address.ts";
 import { parseSettings, type Settings, SettingsError, withAddress } from "./settings.ts";
@@ -73,15 +74,17 @@ async function start(server: ControlPlaneServer, settings: Settings, log: Logger
   const deps: Deps = { db, now, newId: (prefix) => newId(prefix, idRandom), secrets, settings, log };
   const feed = await Feed.start(deps);
   const auditor = new Auditor(deps);
+  const rates = new RateSharing({ redisUrl: settings.redisUrl, log });
   const maintenance = startMaintenance(deps, auditor);
   const shutdown = new AbortController();
   const rpc = createRpcHandler(deps, {
-    routes: (router) => registerServices(router, deps, feed, auditor),
+    routes: (router) => registerServices(router, deps, feed, auditor, rates),
     shutdownSignal: shutdown.signal,
   });
   server.serve({ rpc, ping: () => db.query("select 1"), shutdown });
   return async () => {
     await server.close({ drainMs: DRAIN_MS });
+    await rates.close();
     await auditor.close();
     await maintenance.close();
     await feed.close();

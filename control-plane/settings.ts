@@ -15,6 +15,8 @@ export interface Settings {
   /** Null: the embedded store in the home. */
   readonly databaseUrl: string | null;
   readonly databasePoolMax: number;
+  /** What several control planes share beside the database; null: there is one. */
+  readonly redisUrl: string | null;
   /** 32 bytes, or null: the file in the home. */
   readonly masterKey: Uint8Array | null;
   /** A token that nodes may use besides the one in the home, or null. */
@@ -91,6 +93,16 @@ function readDatabaseUrl(env: Env, problems: string[]): string | null {
   return text;
 }
 
+function readRedisUrl(env: Env, problems: string[]): string | null {
+  const text = env["REDIS_URL"];
+  if (text === undefined || text === "") return null;
+  // The value may hold a password, so it is not repeated.
+  if (parseUrl(text, ["redis:", "rediss:"]) === null) {
+    problems.push("REDIS_URL: give a URL such as redis://host:6379 or rediss://user:password@host:6379/0");
+  }
+  return text;
+}
+
 function readPoolMax(env: Env, problems: string[]): number {
   const text = env["DATABASE_POOL_MAX"];
   if (text === undefined || text === "") return DATABASE_POOL_DEFAULT;
@@ -162,6 +174,7 @@ export function parseSettings(env: Env): Settings {
     publicUrl: readPublicUrl(env, problems),
     databaseUrl: readDatabaseUrl(env, problems),
     databasePoolMax: readPoolMax(env, problems),
+    redisUrl: readRedisUrl(env, problems),
     masterKey: readMasterKey(env, problems),
     nodeToken: readNodeToken(env, problems),
     logLevel: readLogLevel(env, problems),

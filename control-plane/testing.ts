@@ -18,6 +18,7 @@ import { bootstrap, openSecrets } from "./bootstrap.ts";
 import type { Database } from "./db/database.ts";
 import { Feed } from "./feed/feed.ts";
 import { newId } from "./ids.ts";
+import { RateSharing } from "./rates/rate_sharing.ts";
 import { type ControlPlaneServer, listen } from "./server.ts";
 import { parseSettings, type Settings, withAddress } from "./settings.ts";
 
@@ -32,6 +33,7 @@ export interface TestControlPlane {
   readonly url: string;
   readonly deps: Deps;
   readonly server: ControlPlaneServer;
+  readonly rates: RateSharing;
   readonly operatorToken: string;
   readonly merchantToken: string;
   readonly nodeToken: string;
@@ -100,9 +102,10 @@ export async function startTestControlPlane(db: Database, { env = {} }: TestOpti
   const deps: Deps = { db, now, newId: (prefix) => newId(prefix, random), secrets, settings, log };
   const feed = await Feed.start(deps);
   const auditor = new Auditor(deps);
+  const rates = new RateSharing({ redisUrl: settings.redisUrl, log });
   const shutdown = new AbortController();
   const rpc = createRpcHandler(deps, {
-    routes: (router) => registerServices(router, deps, feed, auditor),
+    routes: (router) => registerServices(router, deps, feed, auditor, rates),
     shutdownSignal: shutdown.signal,
   });
   server.serve({ rpc, ping: () => db.query("select 1"), shutdown });
@@ -120,6 +123,7 @@ export async function startTestControlPlane(db: Database, { env = {} }: TestOpti
     url,
     deps,
     server,
+    rates,
     operatorToken,
     merchantToken: token("merchant.token"),
     nodeToken: token("node.token"),
@@ -135,6 +139,7 @@ export async function startTestControlPlane(db: Database, { env = {} }: TestOpti
     },
     async close() {
       await server.close({ drainMs: 2000 });
+      await rates.close();
       await auditor.close();
       await feed.close();
       rmSync(home, { recursive: true, force: true });

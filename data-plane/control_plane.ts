@@ -4,6 +4,7 @@ import { type Client, createClient, type Interceptor } from "@connectrpc/connect
 import { createConnectTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import { ConfigFeedService } from "../proto/gen/tokenbill/node/v1/config_feed_service_pb.ts";
 import { HealthService } from "../proto/gen/tokenbill/node/v1/health_service_pb.ts";
+import { RateLimitService } from "../proto/gen/tokenbill/node/v1/rate_limit_service_pb.ts";
 import { UsageReportService } from "../proto/gen/tokenbill/node/v1/usage_report_service_pb.ts";
 
 /** A control plane that vanished without a word is noticed after these two together. */
@@ -16,8 +17,11 @@ export type ReportClient = Client<typeof UsageReportService>;
 export type FeedClient = Client<typeof ConfigFeedService>;
 export type HealthClient = Pick<Client<typeof HealthService>, "shareHealth">;
 
+export type RateClient = Client<typeof RateLimitService>;
+
 export interface ControlPlane {
   readonly reports: ReportClient;
+  readonly rates: RateClient;
   readonly feed: FeedClient;
   readonly health: HealthClient;
   /** Ends every call. */
@@ -46,6 +50,7 @@ export function connectControlPlane(url: string, nodeToken: string): ControlPlan
   });
   return {
     reports: createClient(UsageReportService, transport),
+    rates: createClient(RateLimitService, transport),
     feed: createClient(ConfigFeedService, transport),
     health: createClient(HealthService, transport),
     close: () => sessionManager.abort(),

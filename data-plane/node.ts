@@ -16,6 +16,10 @@ import { Recovery } from "./journal/recovery.ts";
 import { Reporter } from "./journal/reporter.ts";
 import { NodeMetrics } from "./metrics.ts";
 import { forwardClock } from "./forward_clock.ts";
+import { observeRates } from "./rates/metrics.ts";
+import { RateLimiter } from "./rates/rate_limiter.ts";
+import { RateSync, type ShareRates } from "./rates/rate_sync.ts";
+import { shareCall } from "./rates/share_call.ts";
 import { createPipeline } from "./proxy.ts";
 import { RouteTable } from "./route_table.ts";
 import { startServer } from "./server.ts";
@@ -60,6 +64,17 @@ type Parts = ReturnType<typeof assemble>;
 
 /** Durations in microseconds need the fraction, and the ledger wants the wall clock's day: both are in this one. */
 const requestNow = (): number => performance.timeOrigin + performance.now();
+function timer(ms: number, fn: () => void): () => void {
+  const timeout = setTimeout(fn, ms);
+  return () => clearTimeout(timeout);
+}
+
+/** Rate limits need no wall clock, and read theirs with every request: the cheapest one that does not go back. */
+function assembleRates(share: ShareRates, log: Logger): { limiter: RateLimiter; sync: RateSync } {
+  const now = (): number => performance.now();
+  const limiter = new RateLimiter({ now, random: Math.random });
+  return { limiter, sync: new RateSync({ limiter, share, log, now, timer }) };
+}
 
 /** Makes everything that a node consists of; nothing runs yet. @throws when the home cannot be written */
 function assemble({ settings, nodeId, nodeToken, worker, keepsTable, log }: NodeOptions) {
@@ -81,10 +96,8 @@ function assemble({ settings, nodeId, nodeToken, worker, keepsTable, log }: Node
     onSettle: (settlement) => metrics.settled(settlement),
   });
   const heartbeat = setInterval(() => journal.sawDirectory(touchClaim(dir, Date.now())), HEARTBEAT_MS);
-  const wallets = new Wallets(now, (ms, fn) => {
-    const timer = setTimeout(fn, ms);
-    return () => clearTimeout(timer);
-  });
+  const wallets = new Wallets(now, timer);
+  const rates = assembleRates(shareCall(control.rates, nodeId, bootId), log);
   const same = { nodeId, bootId, log, now, random };
   const reporter = new Reporter({ ...same, client: control.reports, journal, wallets });
   const recovery = new Recovery({ ...same, client: control.reports, root, owner, wallNow: Date.now, newId });
@@ -103,6 +116,7 @@ function assemble({ settings, nodeId, nodeToken, worker, keepsTable, log }: Node
     table,
     budget: wallets,
     journal,
+    rates: rates.limiter,
     upstream,
     health,
     now: requestNow,
@@ -122,6 +136,7 @@ function assemble({ settings, nodeId, nodeToken, worker, keepsTable, log }: Node
     control,
     journal,
     wallets,
+    rates,
     reporter,
     recovery,
     table,
@@ -135,7 +150,9 @@ function assemble({ settings, nodeId, nodeToken, worker, keepsTable, log }: Node
   return { ...parts, hasTable: hasTable.promise, now, log };
 }
 
-function observe({ metrics, pipeline, journal, reporter, wallets, config, table, now }: Parts): void {
+function observe(parts: Parts): void {
+  const { metrics, pipeline, journal, reporter, wallets, config, table, now } = parts;
+  observeRates(metrics.registry, parts.rates.limiter, parts.rates.sync);
   metrics.observe({
     live: () => pipeline.live,
     journal: () => journal,
@@ -160,6 +177,7 @@ async function release({
   heartbeat,
   control,
   journal,
+  rates,
   reporter,
   recovery,
   config,
@@ -169,7 +187,7 @@ async function release({
   log,
 }: Parts): Promise<void> {
   sharing.stop();
-  await Promise.all([config.stop(), recovery.stop(), upstream.close(), tokens.close()]);
+  await Promise.all([config.stop(), rates.sync.stop(), recovery.stop(), upstream.close(), tokens.close()]);
   await journal.sync();
   const allReported = await reporter.stop(FINAL_REPORT_MS);
   await journal.close();
@@ -187,6 +205,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
   observe(parts);
   parts.reporter.start();
   parts.config.start();
+  parts.rates.sync.start();
   // Without the control plane it would get no leases, and refuse what the others still serve from theirs.
   if (options.joins) await Promise.all([parts.hasTable, parts.config.heard]);
   const server = await startServer({

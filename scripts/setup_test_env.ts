@@ -1,8 +1,9 @@
-/** Brings what tests need and the machine lacks: PostgreSQL and Go. Says precisely what is missing if it cannot. */
+/** Brings what tests need and the machine lacks: PostgreSQL, Redis and Go. Says precisely what is missing if it cannot. */
 
 import { cp, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { aptInstall, findBinaries } from "../test/support/postgres_server.ts";
+import { findRedis } from "../test/support/redis_server.ts";
 import { GO_HOME, mustRun, run } from "./run.ts";
 
 /** From 1.21 on, Go fetches the exact toolchain that a go.mod names by itself. */
@@ -34,6 +35,7 @@ async function ensureGo(): Promise<void> {
 
 export async function setUpTestEnvironment(): Promise<void> {
   await ensureGo();
+  await findRedis();
   const given = process.env["TEST_DATABASE_URL"];
   if (given === undefined || given === "") await findBinaries();
 }

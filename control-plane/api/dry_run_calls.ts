@@ -14,7 +14,14 @@ import {
   type LogicalModelService,
 } from "../../proto/gen/tokenbill/v1/logical_model_service_pb.ts";
 import { isRoutableFormat } from "../domain/catalogue.ts";
-import { dryRun, type LiveView, type RateTerms, type TargetFacts, type TargetVerdict } from "../domain/dry_run.ts";
+import {
+  dryRun,
+  type LiveView,
+  type RatesView,
+  type RateTerms,
+  type TargetFacts,
+  type TargetVerdict,
+} from "../domain/dry_run.ts";
 import { DomainError, invalidField } from "../domain/errors.ts";
 import type { LimitAccount } from "../domain/limits.ts";
 import { WalletState } from "../domain/wallet.ts";
@@ -28,6 +35,24 @@ import { type Deps, requireMerchant } from "./context.ts";
 import { checkoutUrl } from "./convert.ts";
 import { compileStoredPrice } from "./prices.ts";
 import { walletOf } from "./wallet_calls.ts";
+
+/** Where a LiveView comes from: what is left of rate limits may have to be asked for. */
+export interface LiveSources extends Pick<LiveView, "health"> {
+  rates(subject: string, limits: RateTerms): Promise<RatesView | null> | RatesView | null;
+}
+
+/** What decides about these subjects now. */
+async function liveView(
+  sources: LiveSources,
+  subjects: readonly (readonly [id: string, terms: RateTerms | null])[],
+): Promise<LiveView> {
+  const rates = new Map<string, RatesView | null>();
+  const ask = async (id: string, terms: RateTerms | null): Promise<void> => {
+    if (terms !== null) rates.set(id, await sources.rates(id, terms));
+  };
+  await Promise.all(subjects.map(([id, terms]) => ask(id, terms)));
+  return { health: (id) => sources.health(id), rates: (id) => rates.get(id) ?? null };
+}
 
 function rateTerms(stored: StoredRateLimits | null): RateTerms | null {
   if (stored === null) return null;
@@ -102,7 +127,12 @@ async function readModel(
   throw new DomainError("not_found", "model: the VE has no Logical Model with this name", { field: "model" });
 }
 
-async function answer(deps: Deps, live: LiveView, merchantId: string, request: DryRunRequest): Promise<DryRunResponse> {
+async function answer(
+  deps: Deps,
+  sources: LiveSources,
+  merchantId: string,
+  request: DryRunRequest,
+): Promise<DryRunResponse> {
   const { ve, row } = await readModel(deps, merchantId, request);
   const ids = row.targets.map(({ pm }) => pm);
   const [models, limits, figures] = await Promise.all([
@@ -121,6 +151,10 @@ async function answer(deps: Deps, live: LiveView, merchantId: string, request: D
     targets: targetFacts(row, models, limits),
     stickyKey: row.routing?.sticky ? request.stickyKey : "",
   };
+  const live = await liveView(sources, [
+    [ve.id, facts.veRateTerms],
+    ...facts.targets.map(({ physicalModelId, rateTerms: terms }) => [physicalModelId, terms] as const),
+  ]);
   const { targets, errorCode, errorMessage } = dryRun(facts, live, deps.now());
   return create(DryRunResponseSchema, {
     logicalModelId: row.id,
@@ -132,6 +166,6 @@ async function answer(deps: Deps, live: LiveView, merchantId: string, request: D
 }
 
 /** `live` is what nodes see of upstreams and rate limits. */
-export function dryRunCalls(deps: Deps, live: LiveView): Pick<ServiceImpl<typeof LogicalModelService>, "dryRun"> {
+export function dryRunCalls(deps: Deps, live: LiveSources): Pick<ServiceImpl<typeof LogicalModelService>, "dryRun"> {
   return { dryRun: (request, ctx) => answer(deps, live, requireMerchant(ctx), request) };
 }

@@ -16,7 +16,6 @@ import {
 } from "../../proto/gen/tokenbill/v1/logical_model_service_pb.ts";
 import type { Tx } from "../db/database.ts";
 import { checkRoutable, checkTargets } from "../domain/catalogue.ts";
-import type { LiveView } from "../domain/dry_run.ts";
 import { limitReached } from "../domain/errors.ts";
 import { addTombstones, nextRevision } from "../store/feed_state.ts";
 import * as logicalModels from "../store/logical_model.ts";
@@ -25,7 +24,7 @@ import type { StoredTarget } from "../store/routing_columns.ts";
 import { keepVirtualEndpoint, readVirtualEndpoint } from "../store/virtual_endpoint.ts";
 import { type Deps, requireMerchant } from "./context.ts";
 import { checkEtag } from "./convert.ts";
-import { dryRunCalls } from "./dry_run_calls.ts";
+import { dryRunCalls, type LiveSources } from "./dry_run_calls.ts";
 import { once, requestBytes } from "./idempotency.ts";
 import { decodeRowPosition, pageSize, toPage } from "./paging.ts";
 import { compileStoredPrice } from "./prices.ts";
@@ -119,7 +118,7 @@ function reads(deps: Deps): Pick<ServiceImpl<typeof LogicalModelService>, "getLo
 }
 
 /** `live` is what nodes see of upstreams and rate limits, for DryRun. */
-export function logicalModelService(deps: Deps, live: LiveView): ServiceImpl<typeof LogicalModelService> {
+export function logicalModelService(deps: Deps, live: LiveSources): ServiceImpl<typeof LogicalModelService> {
   return {
     async createLogicalModel(request, ctx) {
       const merchantId = requireMerchant(ctx);

@@ -3,6 +3,7 @@
 import type { ConnectRouter } from "@connectrpc/connect";
 import { ConfigFeedService } from "../../proto/gen/tokenbill/node/v1/config_feed_service_pb.ts";
 import { HealthService } from "../../proto/gen/tokenbill/node/v1/health_service_pb.ts";
+import { RateLimitService } from "../../proto/gen/tokenbill/node/v1/rate_limit_service_pb.ts";
 import { UsageReportService } from "../../proto/gen/tokenbill/node/v1/usage_report_service_pb.ts";
 import { AuditService } from "../../proto/gen/tokenbill/v1/audit_service_pb.ts";
 import { LogicalModelService } from "../../proto/gen/tokenbill/v1/logical_model_service_pb.ts";
@@ -12,7 +13,8 @@ import { UsageService } from "../../proto/gen/tokenbill/v1/usage_service_pb.ts";
 import { VirtualEndpointService } from "../../proto/gen/tokenbill/v1/virtual_endpoint_service_pb.ts";
 import type { Auditor } from "../audit/auditor.ts";
 import type { Feed } from "../feed/feed.ts";
-import { liveView } from "../live_view.ts";
+import { liveSources } from "../live_view.ts";
+import type { RateSharing } from "../rates/rate_sharing.ts";
 import { auditService } from "./audit_service.ts";
 import { configFeedService } from "./config_feed_service.ts";
 import type { Deps } from "./context.ts";
@@ -20,6 +22,7 @@ import { healthService } from "./health_service.ts";
 import { logicalModelService } from "./logical_model_service.ts";
 import { merchantService } from "./merchant_service.ts";
 import { providerService } from "./provider_service.ts";
+import { rateLimitService } from "./rate_limit_service.ts";
 import { usageReportService } from "./usage_report_service.ts";
 import { usageService } from "./usage_service.ts";
 import { prepareValidation } from "./validation.ts";
@@ -36,15 +39,24 @@ export const PUBLIC_SERVICES = [
 ] as const;
 
 /** What nodes call, with a node's token. */
-export const NODE_SERVICES = [ConfigFeedService, UsageReportService, HealthService] as const;
+export const NODE_SERVICES = [ConfigFeedService, UsageReportService, HealthService, RateLimitService] as const;
 
 /** A full report: 10,000 records of well under 3 KiB. */
 const REPORT_BYTES_MAX = 32 * 1024 * 1024;
 
-export function registerServices(router: ConnectRouter, deps: Deps, feed: Feed, auditor: Auditor): void {
+export function registerServices(
+  router: ConnectRouter,
+  deps: Deps,
+  feed: Feed,
+  auditor: Auditor,
+  rates: RateSharing,
+): void {
   router.service(ProviderService, providerService(deps));
   router.service(VirtualEndpointService, virtualEndpointService(deps, feed));
-  const live = liveView({ health: (id) => feed.health.board.health(id), rates: () => null });
+  const live = liveSources(
+    (id) => feed.health.board.health(id),
+    (subject, limits) => rates.left(subject, limits),
+  );
   router.service(LogicalModelService, logicalModelService(deps, live));
   router.service(UsageService, usageService(deps));
   router.service(MerchantService, merchantService(deps));
@@ -52,6 +64,7 @@ export function registerServices(router: ConnectRouter, deps: Deps, feed: Feed, 
   router.service(ConfigFeedService, configFeedService(deps, feed));
   router.service(UsageReportService, usageReportService(deps, feed), { readMaxBytes: REPORT_BYTES_MAX });
   router.service(HealthService, healthService(feed.health));
+  router.service(RateLimitService, rateLimitService(rates));
   for (const service of [...PUBLIC_SERVICES, ...NODE_SERVICES]) {
     for (const method of service.methods) prepareValidation(method.input);
   }

@@ -11,7 +11,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file tokenbill/node/v1/rate_limit_service.proto.
  */
 export const file_tokenbill_node_v1_rate_limit_service: GenFile = /*@__PURE__*/
-  fileDesc("Cip0b2tlbmJpbGwvbm9kZS92MS9yYXRlX2xpbWl0X3NlcnZpY2UucHJvdG8SEXRva2VuYmlsbC5ub2RlLnYxIqUBCgdSYXRlVXNlEh0KCnN1YmplY3RfaWQYASABKAlCCbpIBnIEEAEYQBI1CgRraW5kGAIgASgOMhsudG9rZW5iaWxsLm5vZGUudjEuUmF0ZUtpbmRCCrpIB4IBBBABIAASFgoFbGltaXQYAyABKANCB7pIBCICKAASFQoEdXNlZBgEIAEoA0IHukgEIgIoABIVCgR3YW50GAUgASgDQge6SAQiAigAIpABChFTaGFyZVJhdGVzUmVxdWVzdBIbCgdub2RlX2lkGAEgASgJQgq6SAdyBRABGIABEhoKB2Jvb3RfaWQYAiABKAlCCbpIBnIEEAEYQBIzCgR1c2VzGAMgAygLMhoudG9rZW5iaWxsLm5vZGUudjEuUmF0ZVVzZUIJukgGkgEDEJBOEg0KBWZpbmFsGAQgASgIIjEKCVJhdGVHcmFudBIRCglhbGxvd2FuY2UYASABKAMSEQoJcmVtYWluaW5nGAIgASgDInEKElNoYXJlUmF0ZXNSZXNwb25zZRIsCgZncmFudHMYASADKAsyHC50b2tlbmJpbGwubm9kZS52MS5SYXRlR3JhbnQSDgoGc2hhcmVkGAIgASgIEg0KBW5vZGVzGAMgASgFEg4KBnR0bF9tcxgEIAEoBSptCghSYXRlS2luZBIZChVSQVRFX0tJTkRfVU5TUEVDSUZJRUQQABIWChJSQVRFX0tJTkRfUkVRVUVTVFMQARIUChBSQVRFX0tJTkRfVE9LRU5TEAISGAoUUkFURV9LSU5EX0NPTkNVUlJFTlQQAzJtChBSYXRlTGltaXRTZXJ2aWNlElkKClNoYXJlUmF0ZXMSJC50b2tlbmJpbGwubm9kZS52MS5TaGFyZVJhdGVzUmVxdWVzdBolLnRva2VuYmlsbC5ub2RlLnYxLlNoYXJlUmF0ZXNSZXNwb25zZWIGcHJvdG8z", [file_buf_validate_validate]);
+  fileDesc("Cip0b2tlbmJpbGwvbm9kZS92MS9yYXRlX2xpbWl0X3NlcnZpY2UucHJvdG8SEXRva2VuYmlsbC5ub2RlLnYxIrwBCgdSYXRlVXNlEh0KCnN1YmplY3RfaWQYASABKAlCCbpIBnIEEAEYQBI1CgRraW5kGAIgASgOMhsudG9rZW5iaWxsLm5vZGUudjEuUmF0ZUtpbmRCCrpIB4IBBBABIAASFgoFbGltaXQYAyABKANCB7pIBCICKAASFQoEdXNlZBgEIAEoA0IHukgEIgIoABIVCgR3YW50GAUgASgDQge6SAQiAigAEhUKBGhlbGQYBiABKANCB7pIBCICKAAipAEKEVNoYXJlUmF0ZXNSZXF1ZXN0EhsKB25vZGVfaWQYASABKAlCCrpIB3IFEAEYgAESGgoHYm9vdF9pZBgCIAEoCUIJukgGcgQQARhAEjMKBHVzZXMYAyADKAsyGi50b2tlbmJpbGwubm9kZS52MS5SYXRlVXNlQgm6SAaSAQMQkE4SDQoFZmluYWwYBCABKAgSEgoKd2l0aF90aWdodBgFIAEoCCIxCglSYXRlR3JhbnQSEQoJYWxsb3dhbmNlGAEgASgDEhEKCXJlbWFpbmluZxgCIAEoAyJKCglSYXRlVGlnaHQSEgoKc3ViamVjdF9pZBgBIAEoCRIpCgRraW5kGAIgASgOMhsudG9rZW5iaWxsLm5vZGUudjEuUmF0ZUtpbmQingEKElNoYXJlUmF0ZXNSZXNwb25zZRIsCgZncmFudHMYASADKAsyHC50b2tlbmJpbGwubm9kZS52MS5SYXRlR3JhbnQSDgoGc2hhcmVkGAIgASgIEg0KBW5vZGVzGAMgASgFEg4KBnR0bF9tcxgEIAEoBRIrCgV0aWdodBgFIAMoCzIcLnRva2VuYmlsbC5ub2RlLnYxLlJhdGVUaWdodCptCghSYXRlS2luZBIZChVSQVRFX0tJTkRfVU5TUEVDSUZJRUQQABIWChJSQVRFX0tJTkRfUkVRVUVTVFMQARIUChBSQVRFX0tJTkRfVE9LRU5TEAISGAoUUkFURV9LSU5EX0NPTkNVUlJFTlQQAzJtChBSYXRlTGltaXRTZXJ2aWNlElkKClNoYXJlUmF0ZXMSJC50b2tlbmJpbGwubm9kZS52MS5TaGFyZVJhdGVzUmVxdWVzdBolLnRva2VuYmlsbC5ub2RlLnYxLlNoYXJlUmF0ZXNSZXNwb25zZWIGcHJvdG8z", [file_buf_validate_validate]);
 
 /**
  * RateUse is how a node stands at one limit.
@@ -34,7 +34,7 @@ export type RateUse = Message<"tokenbill.node.v1.RateUse"> & {
   kind: RateKind;
 
   /**
-   * The limit, as the node's configuration has it.
+   * The limit, as the node's configuration has it. 0: the node has forgotten what it used.
    *
    * @generated from field: int64 limit = 3;
    */
@@ -53,6 +53,14 @@ export type RateUse = Message<"tokenbill.node.v1.RateUse"> & {
    * @generated from field: int64 want = 5;
    */
   want: bigint;
+
+  /**
+   * What it may still use beyond `used` by the allowance that it holds. It goes on counting as taken until a report says
+   * that it is less, because the node may use it before the answer comes, or the answer may be lost.
+   *
+   * @generated from field: int64 held = 6;
+   */
+  held: bigint;
 };
 
 /**
@@ -95,6 +103,13 @@ export type ShareRatesRequest = Message<"tokenbill.node.v1.ShareRatesRequest"> &
    * @generated from field: bool final = 4;
    */
   final: boolean;
+
+  /**
+   * True: `tight` of the answer is wanted.
+   *
+   * @generated from field: bool with_tight = 5;
+   */
+  withTight: boolean;
 };
 
 /**
@@ -111,7 +126,8 @@ export const ShareRatesRequestSchema: GenMessage<ShareRatesRequest> = /*@__PURE_
  */
 export type RateGrant = Message<"tokenbill.node.v1.RateGrant"> & {
   /**
-   * What the node may use beyond `used`, replacing what it held.
+   * What the node may use beyond the reported `used`, replacing what it held. Use that leaves the 60 seconds may be used
+   * again: the node's use may be `used` plus the allowance at any moment.
    *
    * @generated from field: int64 allowance = 1;
    */
@@ -133,6 +149,34 @@ export const RateGrantSchema: GenMessage<RateGrant> = /*@__PURE__*/
   messageDesc(file_tokenbill_node_v1_rate_limit_service, 2);
 
 /**
+ * RateTight names a limit of which little is left: less than a node's share, or less than a tenth.
+ *
+ * @generated from message tokenbill.node.v1.RateTight
+ */
+export type RateTight = Message<"tokenbill.node.v1.RateTight"> & {
+  /**
+   * The access key, VE or Physical Model.
+   *
+   * @generated from field: string subject_id = 1;
+   */
+  subjectId: string;
+
+  /**
+   * What is counted.
+   *
+   * @generated from field: tokenbill.node.v1.RateKind kind = 2;
+   */
+  kind: RateKind;
+};
+
+/**
+ * Describes the message tokenbill.node.v1.RateTight.
+ * Use `create(RateTightSchema)` to create a new message.
+ */
+export const RateTightSchema: GenMessage<RateTight> = /*@__PURE__*/
+  messageDesc(file_tokenbill_node_v1_rate_limit_service, 3);
+
+/**
  * ShareRatesResponse answers every entry of the request, in its order.
  *
  * @generated from message tokenbill.node.v1.ShareRatesResponse
@@ -146,7 +190,8 @@ export type ShareRatesResponse = Message<"tokenbill.node.v1.ShareRatesResponse">
   grants: RateGrant[];
 
   /**
-   * False: the counts of the other nodes cannot be known now; each node keeps to its share of every limit.
+   * False: the counts of the other nodes cannot be known now. What was granted before holds for its time; after that, each
+   * node keeps to its share of every limit.
    *
    * @generated from field: bool shared = 2;
    */
@@ -165,6 +210,14 @@ export type ShareRatesResponse = Message<"tokenbill.node.v1.ShareRatesResponse">
    * @generated from field: int32 ttl_ms = 4;
    */
   ttlMs: number;
+
+  /**
+   * What a node that knows nothing else of a limit must not use its share of, for some seconds. If there are very many, those
+   * that were used last.
+   *
+   * @generated from field: repeated tokenbill.node.v1.RateTight tight = 5;
+   */
+  tight: RateTight[];
 };
 
 /**
@@ -172,7 +225,7 @@ export type ShareRatesResponse = Message<"tokenbill.node.v1.ShareRatesResponse">
  * Use `create(ShareRatesResponseSchema)` to create a new message.
  */
 export const ShareRatesResponseSchema: GenMessage<ShareRatesResponse> = /*@__PURE__*/
-  messageDesc(file_tokenbill_node_v1_rate_limit_service, 3);
+  messageDesc(file_tokenbill_node_v1_rate_limit_service, 4);
 
 /**
  * RateKind is what a rate limit counts.

@@ -1,0 +1,248 @@
+/**
+ * PURE. One limit of one subject on this node: what the node used, and up to where it may go. The control plane splits a
+ * limit among the nodes: each holds a cap on its own use, and the caps of all never come to more than the limit. So use
+ * that leaves the window may be used again without asking.
+ */
+
+import { RateKind } from "./rates.ts";
+import { SlidingWindow } from "./window.ts";
+
+/** How often an account is reported: */
+/** while less than a fifth of the limit is left, or the node got less than it wants; */
+export const TIGHT_MS = 100;
+/** while less than half is left; */
+export const BUSY_MS = 400;
+/** otherwise, with and without recent use. The control plane's grants hold for several of these. */
+export const CALM_MS = 1_000;
+export const IDLE_MS = 3_000;
+/** What could not be answered is reported again after this, or after the second one if somebody asks for it. */
+export const AGAIN_MS = 1_000;
+export const ASKED_AGAIN_MS = 250;
+const TIGHT_PART = 0.2;
+const BUSY_PART = 0.5;
+/** What nobody asked for in this time is given back while others may need it. */
+const UNASKED_MS = 3_000;
+/** The rate of demand is smoothed over this time. */
+const SMOOTHING_MS = 500;
+/** What is wanted at hand: the demand of two reports; while there is enough, with a half on top. */
+const WANT_INTERVALS = 2;
+const WANT_MARGIN = 1.5;
+/** While there is enough, at least so many requests of the largest size. */
+const CALM_PIECES = 3;
+/**
+ * While others may need it, so much of what leaves the window is given back rather than used again: otherwise the nodes
+ * that came first would keep the whole limit among them.
+ */
+const RETURNED_PART = 0.25;
+
+/** What the control plane answers about one account. */
+export interface RateGrant {
+  readonly allowance: number;
+  /** Of the whole limit, over all nodes. */
+  readonly remaining: number;
+}
+
+/** What is reported. */
+export interface RateFigures {
+  readonly used: number;
+  readonly held: number;
+  readonly want: number;
+}
+
+const NEVER = Number.NEGATIVE_INFINITY;
+
+export class RateAccount {
+  readonly subject: string;
+  readonly kind: RateKind;
+  limit: number;
+  /** Null: of concurrent requests, `running` counts. */
+  readonly #window: SlidingWindow | null;
+  #running = 0;
+
+  /** How far own use may go, as told; counts until `knownUntil`. */
+  #cap = 0;
+  #knownUntil = NEVER;
+  /** Over all nodes, when the own use was `#usedThen`. */
+  #remaining = 0;
+  #usedThen = 0;
+  #answeredAt = NEVER;
+
+  /** Owed to the other nodes, and how much had left the window when that was last counted. */
+  #owed = 0;
+  #leftThen = 0;
+
+  /** Demand since the last report, refused or not, and the largest piece of it. */
+  #asked = 0;
+  #largest = 0;
+  #askedAt = NEVER;
+  #ratePerMs = 0;
+  #want = 0;
+  /** With no more room than this it is reported sooner. */
+  #lowWater = 0;
+  /** The last answer was less than wanted: asking sooner than TIGHT_MS brings nothing. */
+  #starved = false;
+  #sentAt = NEVER;
+  /** When it is to be reported next. */
+  dueAt = NEVER;
+  /** True while it is among those that are looked at with every report. */
+  queued = false;
+  /** Its subject was forgotten. */
+  gone = false;
+
+  /** While nothing is known, nothing may be used until then: there is less left than a share. */
+  readonly #tightUntil: number;
+
+  constructor(subject: string, kind: RateKind, limit: number, tightUntil = 0) {
+    this.subject = subject;
+    this.kind = kind;
+    this.limit = limit;
+    this.#tightUntil = tightUntil;
+    this.#window = kind === RateKind.CONCURRENT ? null : new SlidingWindow();
+  }
+
+  used(now: number): number {
+    return this.#window === null ? this.#running : this.#window.used(now);
+  }
+
+  isKnown(now: number): boolean {
+    return now < this.#knownUntil;
+  }
+
+  get reported(): boolean {
+    return this.#sentAt !== NEVER;
+  }
+
+  /** What may be used now. In its share of a limit that is not known a node serves at least one request at a time. */
+  room(now: number, nodes: number): number {
+    const used = this.used(now);
+    if (this.isKnown(now)) return Math.min(this.#cap - Math.floor(this.#owed), this.limit) - used;
+    if (now < this.#tightUntil) return 0;
+    if (used === 0) return this.limit;
+    return Math.max(1, Math.floor(this.limit / nodes)) - used;
+  }
+
+  /** Returns what `untake` needs. */
+  take(now: number, amount: number): number {
+    this.noteDemand(now, amount);
+    if (this.#window !== null) return this.#window.add(now, amount);
+    this.#running += amount;
+    return 0;
+  }
+
+  untake(tick: number, amount: number): void {
+    if (this.#window === null) this.#running = Math.max(0, this.#running - amount);
+    else this.#window.remove(tick, amount);
+  }
+
+  /** Use that is known only now, beyond what was taken. */
+  addUse(now: number, amount: number): void {
+    this.#window?.add(now, amount);
+  }
+
+  noteDemand(now: number, amount: number): void {
+    this.#asked += amount;
+    if (amount > this.#largest) this.#largest = amount;
+    this.#askedAt = now;
+  }
+
+  /** True: with so little room left it should be reported sooner than planned; `dueAt` says when. */
+  hurry(now: number, room: number): boolean {
+    if (this.isKnown(now) ? this.#starved || room > this.#lowWater : this.#sentAt + ASKED_AGAIN_MS > now) return false;
+    const was = this.dueAt;
+    this.dueAt = Math.min(was, now);
+    return this.dueAt < was || !this.queued;
+  }
+
+  limitChanged(limit: number): void {
+    this.limit = limit;
+    this.dueAt = NEVER;
+  }
+
+  /** Nothing of it would be missed. */
+  isEmpty(now: number, forgetMs: number): boolean {
+    return this.#askedAt + forgetMs <= now && this.used(now) === 0;
+  }
+
+  /** The figures of a report that is sent now. What is given back with it must not be used from here on. */
+  report(now: number): RateFigures {
+    const used = this.used(now);
+    const elapsed = Math.max(1, now - Math.max(this.#sentAt, now - IDLE_MS));
+    const weight = this.#sentAt === NEVER ? 1 : 1 - Math.exp(-elapsed / SMOOTHING_MS);
+    this.#ratePerMs += (this.#asked / elapsed - this.#ratePerMs) * weight;
+    const known = this.isKnown(now);
+    const tight = known && this.#isTight();
+    this.#countOwed(known ? Math.max(0, this.#cap - used) : 0, tight);
+    const recent = now - this.#askedAt < UNASKED_MS;
+    const horizon = tight ? TIGHT_MS * WANT_INTERVALS : CALM_MS * WANT_INTERVALS * WANT_MARGIN;
+    const want = recent
+      ? Math.max(this.#largest * (tight ? 1 : CALM_PIECES), Math.ceil(this.#ratePerMs * horizon))
+      : tight
+        ? 0
+        : 1;
+    this.#want = Math.min(want, this.limit);
+    this.#asked = 0;
+    if (!recent) this.#largest = 0;
+    this.#sentAt = now;
+    this.#usedThen = used;
+    return { used, held: known ? Math.max(0, this.#cap - used) : 0, want: this.#want };
+  }
+
+  /** The answer to the last report. `random` is in [0, 1). */
+  answered({ allowance, remaining }: RateGrant, now: number, ttlMs: number, random: number): void {
+    this.#cap = this.#usedThen + allowance;
+    this.#remaining = remaining;
+    this.#answeredAt = this.#sentAt;
+    this.#knownUntil = this.#sentAt + ttlMs;
+    this.#starved = allowance < this.#want;
+    this.#lowWater = Math.max(allowance, this.#want) / 2;
+    const recent = now - this.#askedAt < CALM_MS;
+    const tight = this.#starved || this.#isTight();
+    const calm = remaining < this.limit * BUSY_PART ? BUSY_MS : recent ? CALM_MS : IDLE_MS;
+    // Nodes that report in step would always find the same one first at what became free.
+    this.dueAt = this.#sentAt + (tight ? TIGHT_MS : calm) * (0.75 + random / 2);
+  }
+
+  /** There was no answer, or it could say nothing. */
+  unanswered(): void {
+    this.dueAt = this.#sentAt + AGAIN_MS;
+  }
+
+  /** It is looked at with every report. */
+  isUrgent(): boolean {
+    return this.dueAt < this.#sentAt + BUSY_MS * 0.75;
+  }
+
+  /** Left of the limit over all nodes as best known; of this node's share while nothing is known. */
+  remaining(now: number, nodes: number): number {
+    if (!this.isKnown(now)) return Math.max(0, Math.min(this.room(now, nodes), this.limit - this.used(now)));
+    const left = this.#remaining + this.#usedThen - this.used(now);
+    return Math.max(0, Math.min(left, this.limit));
+  }
+
+  /** Until nothing is used: what others used is known to have been used before the answer, and no better. */
+  resetMs(now: number, windowMs: number): number {
+    const own = this.#window?.emptyInMs(now) ?? 0;
+    const others = this.isKnown(now) && this.#remaining + this.#usedThen < this.limit;
+    return others ? Math.max(own, this.#answeredAt + windowMs - now) : own;
+  }
+
+  /** When `missing` may be there, as far as own use decides it; null: it does not. */
+  retryMs(now: number, missing: number): number | null {
+    if (this.#window === null || this.#window.used(now) === 0) return null;
+    return this.#window.freeInMs(now, missing);
+  }
+
+  /** What is owed is given back as soon as it is there. */
+  #countOwed(spare: number, tight: boolean): void {
+    const left = this.#window?.left ?? 0;
+    this.#owed = tight ? this.#owed + (left - this.#leftThen) * RETURNED_PART : 0;
+    this.#leftThen = left;
+    const returned = Math.min(Math.floor(this.#owed), spare);
+    this.#owed -= returned;
+    this.#cap -= returned;
+  }
+
+  #isTight(): boolean {
+    return this.#remaining < this.limit * TIGHT_PART;
+  }
+}
