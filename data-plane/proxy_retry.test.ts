@@ -130,6 +130,14 @@ describe("deadlines of a target", () => {
     ]);
   });
 
+  test("a short one for the content holds before the head too", async () => {
+    await start({ deadlines: { firstContentMs: 80 } });
+    gateway.upstreams[0]!.next(hang);
+    gateway.upstreams[1]!.next(sse(streamText(["in time"])));
+    expect(await (await gateway.chat({ stream: true })).text()).toContain("in time");
+    expect(attempts()[0]).toEqual(["pm_0", FIRST, AttemptResult.FIRST_BYTE_TIMEOUT, ""]);
+  });
+
   test("also between chunks", async () => {
     await start({ deadlines: { idleMs: 5_000 }, targetDeadlines: [{ idleMs: 80 }] });
     gateway.upstreams[0]!.next(sse(streamText(["a", "b"]).slice(0, 2), "hang"));
