@@ -5,6 +5,7 @@ import { RETRIES_SAVED_MAX, RetryBudget } from "./retry_budget.ts";
 import { delta, type Gateway, type GatewayOptions, resource, startGateway } from "./testing.ts";
 import { chat, error, hang, reset, sse, startTestUpstream, streamText } from "./testing_upstream.ts";
 import type { Upstream } from "./transport.ts";
+import { ATTEMPTS_MAX } from "./trail.ts";
 import { createUpstream } from "./upstream.ts";
 
 let gateway: Gateway;
@@ -50,6 +51,17 @@ describe("a refused connection", () => {
       ["pm_0", RETRY, CONNECTION_ERROR, "ECONNREFUSED"],
       ["pm_1", FALLBACK, SERVED, ""],
     ]);
+  });
+
+  test("is not tried again at the cost of a target that was not tried", async () => {
+    const dead = 6;
+    await start({ upstreams: dead + 1 });
+    const port = await closedPort();
+    for (let n = 0; n < dead; n++) lead(port, n);
+    expect((await gateway.chat()).status).toBe(200);
+    const kinds = attempts().map(([, kind]) => kind);
+    expect(kinds.filter((kind) => kind === RETRY)).toHaveLength(1);
+    expect(kinds).toHaveLength(ATTEMPTS_MAX);
   });
 
   test("succeeds when the upstream is back in a moment", async () => {
