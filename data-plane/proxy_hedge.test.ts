@@ -210,8 +210,44 @@ describe("a client that leaves a hedged request", () => {
     await response.text();
     expect(attemptsOf(0).map(([, , result]) => result)).toEqual([
       AttemptResult.TOTAL_TIMEOUT,
-      AttemptResult.HEDGE_LOST,
+      AttemptResult.TOTAL_TIMEOUT,
     ]);
+  });
+
+  /** Both are accepted, and neither has content. */
+  async function bothAccepted(first: Handler): Promise<Response> {
+    gateway.upstreams[0]!.next(late(HEDGE_MS + 120, first));
+    gateway.upstreams[1]!.next(headAlone);
+    return gateway.chat({ stream: true });
+  }
+
+  const bills = () => gateway.journal.settlements.map(({ outcome, credits }) => [outcome, credits]);
+
+  test("neither is billed when the deadline of the whole passes", async () => {
+    await start({ deadlines: { totalMs: 500 } });
+    const response = await bothAccepted(headAlone);
+    expect([response.status, await response.text()]).toEqual([504, expect.any(String)]);
+    await gateway.pipeline.idle();
+    expect(bills()).toEqual([[Outcome.UPSTREAM_ERROR, 0n]]);
+  });
+
+  test("neither is billed when one of them refuses", async () => {
+    await start();
+    const response = await bothAccepted(error(400, "bad_thing", "no"));
+    expect([response.status, await response.text()]).toEqual([400, expect.any(String)]);
+    await gateway.pipeline.idle();
+    expect(bills()).toEqual([[Outcome.CLIENT_ERROR, 0n]]);
+  });
+
+  test("neither is billed when the node stops", async () => {
+    await start();
+    const pending = bothAccepted(headAlone);
+    await expect.poll(() => gateway.upstreams[1]!.seen.length).toBe(1);
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    gateway.pipeline.abortAll();
+    expect((await pending).status).toBe(503);
+    await gateway.pipeline.idle();
+    expect(bills()).toEqual([[Outcome.UPSTREAM_ERROR, 0n]]);
   });
 
   test("an answer that is no answer loses to one that is", async () => {

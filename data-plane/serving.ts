@@ -105,7 +105,7 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
     const { core, request, trail } = this;
     const { head, format, pm } = attempt;
     core.health.succeed(pm, core.deps.now(), request.stream, 0);
-    this.attempts.serveBy(attempt);
+    this.attempts.endBy(attempt, AttemptResult.HEDGE_LOST);
     attempt.end();
     trail.record(attempt, AttemptResult.CLIENT_ERROR, "");
     this.finishWithError(format!.refusal(head!.status, body, pm.provider), Outcome.CLIENT_ERROR);
@@ -255,9 +255,10 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
 
   /** Time is up, for the request or for the node: no more attempts. */
   private giveUp(error: errors.ErrorAnswer): void {
-    this.attempts.abandon();
-    const { current } = this;
+    const { attempts, current } = this;
+    attempts.stopTrying();
     if (current !== null) {
+      attempts.endBy(current, AttemptResult.TOTAL_TIMEOUT);
       this.core.health.release(current.pm);
       current.end();
       this.trail.record(current, AttemptResult.TOTAL_TIMEOUT, "");
@@ -355,6 +356,7 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
     }
     if (this.current?.relay?.committed === true)
       return this.cut(Outcome.UPSTREAM_CUT, AttemptResult.CUT, errors.STREAM_CUT, "");
+    if (this.current !== null) this.core.health.release(this.current.pm);
     this.current?.end();
     this.finishWithError(errors.INTERNAL, Outcome.UPSTREAM_ERROR);
   }
