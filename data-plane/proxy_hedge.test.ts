@@ -91,6 +91,21 @@ describe("a hedged request", () => {
     expect(attemptsOf(0).map(([, kind]) => kind)).toEqual([AttemptKind.FIRST, AttemptKind.HEDGE, AttemptKind.FALLBACK]);
   });
 
+  test("is served by the slow one although the hedge refuses it, and refused when that one fails too", async () => {
+    await start({ upstreams: 3 });
+    const tooLong = error(400, "context_length_exceeded", "too long for the small one");
+    gateway.upstreams[0]!.next(late(HEDGE_MS + 150, chat("from the first")), late(HEDGE_MS + 150, reset));
+    gateway.upstreams[1]!.next(tooLong, tooLong);
+    expect(await (await gateway.chat()).text()).toContain("from the first");
+    expect(attemptsOf(0)).toEqual([
+      ["pm_0", AttemptKind.FIRST, AttemptResult.SERVED],
+      ["pm_1", AttemptKind.HEDGE, AttemptResult.CLIENT_ERROR],
+    ]);
+    const refused = await gateway.chat();
+    expect([refused.status, await refused.text()]).toEqual([400, expect.stringContaining("context_length_exceeded")]);
+    expect(gateway.journal.settlements[1]).toMatchObject({ outcome: Outcome.CLIENT_ERROR, credits: 0n });
+  });
+
   test("is not hedged without another target, nor when the wallet does not cover a second input", async () => {
     await start({ upstreams: 1 });
     gateway.upstreams[0]!.next(late(HEDGE_MS * 3, chat("alone")));
