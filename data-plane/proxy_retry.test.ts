@@ -130,6 +130,16 @@ describe("what may have reached the upstream", () => {
   });
 });
 
+test("the only target is asked again after a reset within its Provider's budget alone", async () => {
+  await start({ upstreams: 1 });
+  gateway.upstreams[0]!.always(reset);
+  const requests = 30;
+  for (let i = 0; i < requests; i++) await (await gateway.chat()).text();
+  const { length } = gateway.upstreams[0]!.seen;
+  expect(length).toBeGreaterThan(requests);
+  expect(length).toBeLessThanOrEqual(requests + RETRIES_SAVED_MAX + requests / 10);
+});
+
 describe("deadlines of a target", () => {
   test("hold for it alone, the others are the Logical Model's", async () => {
     await start({ deadlines: { firstByteMs: 5_000 }, targetDeadlines: [{ firstByteMs: 60 }] });

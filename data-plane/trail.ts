@@ -221,11 +221,12 @@ export class Trail {
     return lastResort(this.group, this.tried, now);
   }
 
-  /** Only where there is no other target: one more try at the one whose connection broke. */
+  /** Only where there is no other target: one more try at the one whose connection broke, within its Provider's budget. */
   private takeResend(): RoutePm | null {
     const pm = this.resend;
     this.resend = null;
-    if (pm !== null) this.resent = true;
+    if (pm === null || !pm.provider.retries.take()) return null;
+    this.resent = true;
     return pm;
   }
 }
