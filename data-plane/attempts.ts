@@ -89,11 +89,14 @@ export class Attempts {
   serveBy(attempt: Attempt): void {
     const { core, request, extra } = this;
     const lost = this.keep(attempt, AttemptResult.HEDGE_LOST);
-    if (lost === null) return;
-    const { other, entry } = lost;
-    if (extra === null || !owesInput(other)) return other.release();
-    this.extra = null;
-    new Overtaken(core, request, extra, other, entry).begin();
+    if (lost !== null && extra !== null && owesInput(lost.other)) {
+      this.extra = null;
+      new Overtaken(core, request, extra, lost.other, lost.entry).begin();
+      return;
+    }
+    lost?.other.release();
+    // Not only at the end: a long stream would keep it from other requests all the while.
+    this.close();
   }
 
   /** This attempt is the last, and nobody serves: another one that is under way ends likewise, and is not billed either. */
@@ -114,7 +117,7 @@ export class Attempts {
       this.serveBy(rival.head !== null && current.head === null ? rival : current);
   }
 
-  /** The request ends: what was held for a hedge that was not needed is given back. */
+  /** What was held for a hedge that was not needed is given back. */
   close(): void {
     if (this.extra !== null) this.core.deps.budget.settle(this.extra, 0n);
     this.extra = null;

@@ -168,6 +168,22 @@ describe("the call that lost", () => {
     });
   });
 
+  test("holds nothing of the wallet any more while the other one streams", async () => {
+    await start();
+    gateway.upstreams[0]!.next(hang);
+    let finish: () => void = () => undefined;
+    gateway.upstreams[1]!.next((response) => {
+      const [first, ...rest] = streamText(["served"]);
+      response.writeHead(200, { "content-type": "text/event-stream" });
+      response.write(first! + rest.shift()!);
+      finish = () => response.end(rest.join(""));
+    });
+    const response = await gateway.chat({ stream: true });
+    expect(gateway.budget.reservations.map(({ settled }) => settled)).toEqual([0, 1]);
+    finish();
+    await response.text();
+  });
+
   test("is waited for by a node that stops", async () => {
     const counting: (() => void)[] = [];
     await start({ tokens: { count: (_, done) => void counting.push(() => done({ input: 7, output: 0 })) } });
