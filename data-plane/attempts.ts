@@ -85,6 +85,13 @@ export class Attempts {
     return true;
   }
 
+  /** The target of a hedge was passed over: the one after it is asked in its place. */
+  hedgeAgain(): void {
+    this.close();
+    this.hedged = false;
+    this.hedge();
+  }
+
   /** This attempt decides: another one that is under way has lost. */
   serveBy(attempt: Attempt): void {
     const { core, request, extra } = this;

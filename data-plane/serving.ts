@@ -88,10 +88,12 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
   }
 
   passedOver(attempt: Attempt, why: Shortage, retryMs: number, detail: string): void {
+    const wasHedge = attempt !== this.current;
     attempt.end();
     attempt.release();
     this.trail.passedOver(attempt, why, retryMs, detail);
     if (!this.attempts.drop(attempt)) this.next();
+    else if (wasHedge) this.attempts.hedgeAgain();
   }
 
   failed(attempt: Attempt, failure: AttemptFailure): void {
