@@ -182,7 +182,13 @@ export class Attempt implements OutboundSink, RelayHost, Timed, AttemptFacts {
   onSent(): void {
     if (this.over) return;
     this.sentMs = this.core.deps.now();
-    this.arm(deadlines.firstByteMs(this.times, this.request.stream));
+    const { times, request } = this;
+    // Content cannot come before the head: who waits less long for it waits no longer for the head.
+    const headMs = Math.min(
+      deadlines.firstByteMs(times, request.stream),
+      deadlines.firstContentMs(times, request.stream),
+    );
+    this.arm(headMs);
   }
 
   onHead(status: number, headers: AnswerHeaders): void {

@@ -5,6 +5,7 @@ import { Attempt, type AttemptFailure, type AttemptHost } from "./attempt.ts";
 import type { Reservation } from "./budget/budget.ts";
 import type { Core } from "./core.ts";
 import { hedgeReservation } from "./hedging.ts";
+import type { AttemptEntry } from "./journal/journal.ts";
 import { AttemptResult } from "./outcome.ts";
 import { owesInput, Overtaken } from "./overtaken.ts";
 import { routable, type RoutePm } from "./route_types.ts";
@@ -84,30 +85,46 @@ export class Attempts {
     return true;
   }
 
+  /** The target of a hedge was passed over: the one after it is asked in its place. */
+  hedgeAgain(): void {
+    this.close();
+    this.hedged = false;
+    this.hedge();
+  }
+
   /** This attempt decides: another one that is under way has lost. */
   serveBy(attempt: Attempt): void {
-    const other = attempt === this.current ? this.rival : this.current;
-    this.current = attempt;
-    this.rival = null;
-    if (other === null) return;
-    const { core, request, trail, extra } = this;
-    other.end();
-    core.health.release(other.pm);
-    const entry = trail.record(other, AttemptResult.HEDGE_LOST, "");
-    if (extra === null || !owesInput(other)) return other.release();
-    this.extra = null;
-    new Overtaken(core, request, extra, other, entry).begin();
+    const { core, request, extra } = this;
+    const lost = this.keep(attempt, AttemptResult.HEDGE_LOST);
+    if (lost !== null && extra !== null && owesInput(lost.other)) {
+      this.extra = null;
+      new Overtaken(core, request, extra, lost.other, lost.entry).begin();
+      return;
+    }
+    lost?.other.release();
+    // Not only at the end: a long stream would keep it from other requests all the while.
+    this.close();
+  }
+
+  /** This attempt is the last, and nobody serves: another one that is under way ends likewise, and is not billed either. */
+  endBy(attempt: Attempt, result: AttemptResult): void {
+    this.keep(attempt, result)?.other.release();
+  }
+
+  /** Nothing more is begun. */
+  stopTrying(): void {
+    this.retry = null;
   }
 
   /** Nobody waits any more. Of two calls the one that was accepted goes on, as it would alone. */
   abandon(): void {
-    this.retry = null;
+    this.stopTrying();
     const { current, rival } = this;
     if (current !== null && rival !== null)
       this.serveBy(rival.head !== null && current.head === null ? rival : current);
   }
 
-  /** The request ends: what was held for a hedge that was not needed is given back. */
+  /** What was held for a hedge that was not needed is given back. */
   close(): void {
     if (this.extra !== null) this.core.deps.budget.settle(this.extra, 0n);
     this.extra = null;
@@ -115,10 +132,25 @@ export class Attempts {
 
   /** Something went wrong: only `current` is still of interest. */
   crash(): void {
-    this.retry = null;
-    this.rival?.end();
-    this.rival?.release();
+    this.stopTrying();
+    const { rival } = this;
     this.rival = null;
+    if (rival === null) return;
+    rival.end();
+    rival.release();
+    // Half-open health allows one trial at a time: it must not wait for one that nobody will hear of.
+    this.core.health.release(rival.pm);
+  }
+
+  /** Only `attempt` goes on. The other one is ended and recorded; null: there was none. */
+  private keep(attempt: Attempt, result: AttemptResult): { other: Attempt; entry: AttemptEntry } | null {
+    const other = attempt === this.current ? this.rival : this.current;
+    this.current = attempt;
+    this.rival = null;
+    if (other === null) return null;
+    other.end();
+    this.core.health.release(other.pm);
+    return { other, entry: this.trail.record(other, result, "") };
   }
 
   private start(choice: Choice): void {

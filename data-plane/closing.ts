@@ -26,6 +26,8 @@ export interface CloseOptions {
 export class Closing {
   /** True: no connection is taken any more, and each answer is the last one of its connection. */
   begun = false;
+  /** True: the time is over, and what still comes on a connection that stands is refused. */
+  ended = false;
   #idleSince = 0;
 
   /** A connection that was promised to be kept has got idle. */
@@ -41,6 +43,8 @@ export class Closing {
     // Not the method of node:http, which breaks the idle connections at once.
     NetServer.prototype.close.call(server);
     await this.#drain(server, pipeline, options, closed);
+    // A client whose answer was ended may come back at once, and nobody would end that request.
+    this.ended = true;
     pipeline.abortAll();
     await pipeline.idle();
     // What was answered just now is still on its way out: idle connections go first, the others shortly after.

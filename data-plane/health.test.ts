@@ -173,6 +173,43 @@ describe("the latency", () => {
   });
 });
 
+describe("an upstream that wants to be left alone", () => {
+  const left = (health: Health): number[] => {
+    health.succeed(T + 1);
+    health.adopt({ coolMs: 0, cause: HealthCause.FAILURE, failurePercent: 0, firstContentMs: 0 }, T + 2);
+    return [health.coolUntil, Number(health.available(T + 2))];
+  };
+
+  test.each(["rate_limit", "failure"] as const)("%s: is, though calls from before still succeed", (kind) => {
+    const health = new Health();
+    health.fail(kind, 30_000, T, HEALTH_DEFAULTS);
+    expect(left(health)).toEqual([T + 30_000, 0]);
+    health.begin(T + 30_000);
+    health.succeed(T + 30_001);
+    expect([health.coolUntil, health.available(T + 30_001)]).toEqual([0, true]);
+  });
+
+  test("is also when it does not say for how long, and when another node heard it", () => {
+    const health = new Health();
+    health.fail("rate_limit", 0, T, HEALTH_DEFAULTS);
+    expect(left(health)).toEqual([T + HEALTH_DEFAULTS.rateLimitMs, 0]);
+    const other = new Health();
+    other.adopt({ coolMs: 9_000, cause: HealthCause.RATE_LIMIT, failurePercent: 0, firstContentMs: 0 }, T);
+    expect(left(other)).toEqual([T + 9_000, 0]);
+  });
+
+  test("is not when it failed without a wish, or when its settings changed", () => {
+    const health = new Health();
+    failed(health, T, 3);
+    health.succeed(T + 1);
+    expect(health.coolUntil).toBe(0);
+    health.fail("rate_limit", 30_000, T + 2, HEALTH_DEFAULTS);
+    health.retry();
+    health.succeed(T + 3);
+    expect(health.available(T + 3)).toBe(true);
+  });
+});
+
 describe("what another node saw", () => {
   const cooling = (coolMs: number, cause: HealthCause = HealthCause.FAILURE, failurePercent = 0) => ({
     coolMs,

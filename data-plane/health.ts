@@ -98,6 +98,8 @@ export class Health {
   share = 1;
   private shareAt = 0;
   private coolMs = 0;
+  /** The upstream wants to be left alone until then, whatever else it answers. */
+  private restUntil = 0;
   private trialSince = 0;
   private successAt = Number.NEGATIVE_INFINITY;
   /** From 0 to 1, as of `averageAt`. */
@@ -135,7 +137,9 @@ export class Health {
   }
 
   succeed(now: number): void {
-    this.failures = this.unconnected = this.coolUntil = this.coolMs = this.trialSince = 0;
+    this.failures = this.unconnected = this.trialSince = 0;
+    // Calls from before a 429 still come back with content: that is no leave to send more.
+    if (now >= this.restUntil) this.coolUntil = this.coolMs = this.restUntil = 0;
     this.failedPm = "";
     this.severalFailed = false;
     this.successAt = now;
@@ -209,6 +213,7 @@ export class Health {
 
   /** What it failed by may be mended: if it cools down, it is due for a trial now. */
   retry(): void {
+    this.restUntil = 0;
     if (this.coolUntil !== 0) this.coolUntil = LONG_PAST;
   }
 
@@ -218,8 +223,9 @@ export class Health {
    */
   adopt(seen: SeenElsewhere, now: number): void {
     const { cause, firstContentMs } = seen;
-    if (cause !== 0 && seen.coolMs === 0) this.retry();
-    else if (cause !== 0 && now - this.successAt >= SUCCESS_WINS_MS) this.adoptCooldown(seen, now);
+    if (cause !== 0 && seen.coolMs === 0) {
+      if (now >= this.restUntil) this.retry();
+    } else if (cause !== 0 && now - this.successAt >= SUCCESS_WINS_MS) this.adoptCooldown(seen, now);
     if (this.latencyMs(true, now) === 0 && firstContentMs > 0) {
       this.streamMs = this.toldStreamMs = firstContentMs;
       this.streamAt = now;
@@ -240,6 +246,7 @@ export class Health {
     this.coolUntil = now + ms;
     this.coolMs = Math.max(this.coolMs, ms);
     this.cause = known;
+    if (known === HealthCause.RATE_LIMIT) this.restUntil = this.coolUntil;
   }
 
   /** True if an average moved so much that other nodes should hear of it; then they count as told. */
@@ -286,6 +293,7 @@ export class Health {
     now: number,
     settings: HealthSettings,
   ): void {
+    if (wish > 0) this.restUntil = Math.max(this.restUntil, now + wish);
     if (this.coolUntil > now) {
       // An attempt from before, or the last resort: no trial, so the cooldown stands unless the upstream wants a longer one.
       if (now + wish <= this.coolUntil) return;
@@ -294,6 +302,7 @@ export class Health {
       const doubled = this.coolUntil === 0 ? 0 : Math.min(this.coolMs * 2, settings.cooldownMsMax);
       this.coolMs = Math.max(baseMs, doubled);
       this.coolUntil = now + (exact ? wish : Math.max(this.coolMs, wish));
+      if (cause === HealthCause.RATE_LIMIT) this.restUntil = this.coolUntil;
     }
     this.cause = cause;
   }

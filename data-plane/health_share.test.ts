@@ -66,6 +66,7 @@ test("tells at once what changed, and what changes then a moment later, together
     cool(`pm_${i % 5}`);
     await sleep(1);
   }
+  of("pm_a").retry();
   of("pm_a").succeed(now());
   share.changed("pm_a", of("pm_a"), true);
   await expect.poll(() => calls.flatMap(({ notes }) => notes).at(-1)?.subjectId).toBe("pm_a");

@@ -91,6 +91,21 @@ describe("a hedged request", () => {
     expect(attemptsOf(0).map(([, kind]) => kind)).toEqual([AttemptKind.FIRST, AttemptKind.HEDGE, AttemptKind.FALLBACK]);
   });
 
+  test("is served by the slow one although the hedge refuses it, and refused when that one fails too", async () => {
+    await start({ upstreams: 3 });
+    const tooLong = error(400, "context_length_exceeded", "too long for the small one");
+    gateway.upstreams[0]!.next(late(HEDGE_MS + 150, chat("from the first")), late(HEDGE_MS + 150, reset));
+    gateway.upstreams[1]!.next(tooLong, tooLong);
+    expect(await (await gateway.chat()).text()).toContain("from the first");
+    expect(attemptsOf(0)).toEqual([
+      ["pm_0", AttemptKind.FIRST, AttemptResult.SERVED],
+      ["pm_1", AttemptKind.HEDGE, AttemptResult.CLIENT_ERROR],
+    ]);
+    const refused = await gateway.chat();
+    expect([refused.status, await refused.text()]).toEqual([400, expect.stringContaining("context_length_exceeded")]);
+    expect(gateway.journal.settlements[1]).toMatchObject({ outcome: Outcome.CLIENT_ERROR, credits: 0n });
+  });
+
   test("is not hedged without another target, nor when the wallet does not cover a second input", async () => {
     await start({ upstreams: 1 });
     gateway.upstreams[0]!.next(late(HEDGE_MS * 3, chat("alone")));
@@ -153,6 +168,22 @@ describe("the call that lost", () => {
     });
   });
 
+  test("holds nothing of the wallet any more while the other one streams", async () => {
+    await start();
+    gateway.upstreams[0]!.next(hang);
+    let finish: () => void = () => undefined;
+    gateway.upstreams[1]!.next((response) => {
+      const [first, ...rest] = streamText(["served"]);
+      response.writeHead(200, { "content-type": "text/event-stream" });
+      response.write(first! + rest.shift()!);
+      finish = () => response.end(rest.join(""));
+    });
+    const response = await gateway.chat({ stream: true });
+    expect(gateway.budget.reservations.map(({ settled }) => settled)).toEqual([0, 1]);
+    finish();
+    await response.text();
+  });
+
   test("is waited for by a node that stops", async () => {
     const counting: (() => void)[] = [];
     await start({ tokens: { count: (_, done) => void counting.push(() => done({ input: 7, output: 0 })) } });
@@ -210,8 +241,44 @@ describe("a client that leaves a hedged request", () => {
     await response.text();
     expect(attemptsOf(0).map(([, , result]) => result)).toEqual([
       AttemptResult.TOTAL_TIMEOUT,
-      AttemptResult.HEDGE_LOST,
+      AttemptResult.TOTAL_TIMEOUT,
     ]);
+  });
+
+  /** Both are accepted, and neither has content. */
+  async function bothAccepted(first: Handler): Promise<Response> {
+    gateway.upstreams[0]!.next(late(HEDGE_MS + 120, first));
+    gateway.upstreams[1]!.next(headAlone);
+    return gateway.chat({ stream: true });
+  }
+
+  const bills = () => gateway.journal.settlements.map(({ outcome, credits }) => [outcome, credits]);
+
+  test("neither is billed when the deadline of the whole passes", async () => {
+    await start({ deadlines: { totalMs: 500 } });
+    const response = await bothAccepted(headAlone);
+    expect([response.status, await response.text()]).toEqual([504, expect.any(String)]);
+    await gateway.pipeline.idle();
+    expect(bills()).toEqual([[Outcome.UPSTREAM_ERROR, 0n]]);
+  });
+
+  test("neither is billed when one of them refuses", async () => {
+    await start();
+    const response = await bothAccepted(error(400, "bad_thing", "no"));
+    expect([response.status, await response.text()]).toEqual([400, expect.any(String)]);
+    await gateway.pipeline.idle();
+    expect(bills()).toEqual([[Outcome.CLIENT_ERROR, 0n]]);
+  });
+
+  test("neither is billed when the node stops", async () => {
+    await start();
+    const pending = bothAccepted(headAlone);
+    await expect.poll(() => gateway.upstreams[1]!.seen.length).toBe(1);
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    gateway.pipeline.abortAll();
+    expect((await pending).status).toBe(503);
+    await gateway.pipeline.idle();
+    expect(bills()).toEqual([[Outcome.UPSTREAM_ERROR, 0n]]);
   });
 
   test("an answer that is no answer loses to one that is", async () => {

@@ -162,6 +162,19 @@ describe("Physical Models", () => {
   const targets = () =>
     gateway.journal.settlements[0]!.attempts.map(({ physicalModelId, result }) => [physicalModelId, result]);
 
+  test("one at its limit is passed over by a hedge too", async () => {
+    await start({ upstreams: 3, pm: { rateLimits: { requestsPerMinute: 5 } }, routing: { hedgeAfterMs: 60 } });
+    rates.refusals.set("pm_1", refusal());
+    gateway.upstreams[0]!.next(() => undefined);
+    gateway.upstreams[2]!.next(chat("from the third"));
+    expect(await (await gateway.chat()).text()).toContain("from the third");
+    expect(gateway.journal.settlements[0]!.attempts.map(({ result }) => result)).toEqual([
+      AttemptResult.HEDGE_LOST,
+      AttemptResult.RATE_LIMITED,
+      AttemptResult.SERVED,
+    ]);
+  });
+
   test("one at its limit is passed over", async () => {
     await start({ upstreams: 2, pm, keyRateLimits: undefined as never, ve: {} });
     rates.refusals.set("pm_0", refusal());

@@ -5,6 +5,7 @@ import { RETRIES_SAVED_MAX, RetryBudget } from "./retry_budget.ts";
 import { delta, type Gateway, type GatewayOptions, resource, startGateway } from "./testing.ts";
 import { chat, error, hang, reset, sse, startTestUpstream, streamText } from "./testing_upstream.ts";
 import type { Upstream } from "./transport.ts";
+import { ATTEMPTS_MAX } from "./trail.ts";
 import { createUpstream } from "./upstream.ts";
 
 let gateway: Gateway;
@@ -50,6 +51,17 @@ describe("a refused connection", () => {
       ["pm_0", RETRY, CONNECTION_ERROR, "ECONNREFUSED"],
       ["pm_1", FALLBACK, SERVED, ""],
     ]);
+  });
+
+  test("is not tried again at the cost of a target that was not tried", async () => {
+    const dead = 6;
+    await start({ upstreams: dead + 1 });
+    const port = await closedPort();
+    for (let n = 0; n < dead; n++) lead(port, n);
+    expect((await gateway.chat()).status).toBe(200);
+    const kinds = attempts().map(([, kind]) => kind);
+    expect(kinds.filter((kind) => kind === RETRY)).toHaveLength(1);
+    expect(kinds).toHaveLength(ATTEMPTS_MAX);
   });
 
   test("succeeds when the upstream is back in a moment", async () => {
@@ -118,6 +130,16 @@ describe("what may have reached the upstream", () => {
   });
 });
 
+test("the only target is asked again after a reset within its Provider's budget alone", async () => {
+  await start({ upstreams: 1 });
+  gateway.upstreams[0]!.always(reset);
+  const requests = 30;
+  for (let i = 0; i < requests; i++) await (await gateway.chat()).text();
+  const { length } = gateway.upstreams[0]!.seen;
+  expect(length).toBeGreaterThan(requests);
+  expect(length).toBeLessThanOrEqual(requests + RETRIES_SAVED_MAX + requests / 10);
+});
+
 describe("deadlines of a target", () => {
   test("hold for it alone, the others are the Logical Model's", async () => {
     await start({ deadlines: { firstByteMs: 5_000 }, targetDeadlines: [{ firstByteMs: 60 }] });
@@ -128,6 +150,14 @@ describe("deadlines of a target", () => {
       ["pm_0", AttemptResult.FIRST_BYTE_TIMEOUT],
       ["pm_1", SERVED],
     ]);
+  });
+
+  test("a short one for the content holds before the head too", async () => {
+    await start({ deadlines: { firstContentMs: 80 } });
+    gateway.upstreams[0]!.next(hang);
+    gateway.upstreams[1]!.next(sse(streamText(["in time"])));
+    expect(await (await gateway.chat({ stream: true })).text()).toContain("in time");
+    expect(attempts()[0]).toEqual(["pm_0", FIRST, AttemptResult.FIRST_BYTE_TIMEOUT, ""]);
   });
 
   test("also between chunks", async () => {

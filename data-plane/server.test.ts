@@ -321,6 +321,27 @@ describe("connections that are kept, while the server closes", () => {
     socket.destroy();
   });
 
+  test("one that comes back after the time is over does not keep the server from ending", async () => {
+    await gateway.close();
+    // The second bill takes a while, and its request is live meanwhile.
+    let bills = 0;
+    const countMs = (): number => (bills++ === 0 ? 0 : 500);
+    gateway = await startGateway({
+      tokens: { count: (_, done) => void setTimeout(() => done({ input: 1, output: 1 }), countMs()) },
+    });
+    gateway.upstreams[0]!.next(...[1, 2].map(() => sse([chunk({ content: "x" })], "hang")), hang, hang);
+    const stream = post(CHAT, '{"model":"gpt","messages":[],"stream":true}');
+    const sockets = [open(), open()];
+    for (const socket of sockets) expect(await on(socket, stream)).toContain("200 OK");
+    const closing = gateway.server.close({ drainMs: 50 });
+    let text = "";
+    while (!text.endsWith("0\r\n\r\n")) text += await on(sockets[0]!, "");
+    expect(text).toContain("shutting_down");
+    expect(await on(sockets[0]!, stream)).toMatch(/ 503 [^]*connection: close/);
+    await closing;
+    for (const socket of sockets) socket.destroy();
+  });
+
   test("no linger is longer than the time to drain", async () => {
     const socket = open();
     await on(socket, models);

@@ -4,7 +4,14 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo, Socket } from "node:net";
 import type { Logger } from "pino";
 import { type CloseOptions, Closing } from "./closing.ts";
-import { type ErrorAnswer, HEADERS_TOO_LARGE, MALFORMED_HTTP, REQUEST_TIMEOUT, UNKNOWN_EXPECTATION } from "./errors.ts";
+import {
+  type ErrorAnswer,
+  HEADERS_TOO_LARGE,
+  JOURNAL_UNAVAILABLE,
+  MALFORMED_HTTP,
+  REQUEST_TIMEOUT,
+  UNKNOWN_EXPECTATION,
+} from "./errors.ts";
 import type { BodyFailure, BodySink, Exchange, ExchangeSink, Pipeline } from "./transport.ts";
 
 export const HEADERS_BYTES_MAX = 64 * 1024;
@@ -329,6 +336,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
         return refuse(request, response, MALFORMED_HTTP, options.newId("usg_"));
       }
       if (replyOwn(options, closing.begun, request, response)) return;
+      if (closing.ended) return refuse(request, response, JOURNAL_UNAVAILABLE, options.newId("usg_"));
       options.pipeline.handle(new NodeExchange(request, response, closing, bodies));
     },
   );

@@ -40,6 +40,8 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
   /** Output tokens at the last progress note. */
   private noted = -1;
   private settling: Settling | null = null;
+  /** What the target of a hedge said of a request that is the client's fault. */
+  private refusal: errors.ErrorAnswer | null = null;
 
   constructor(core: Core, exchange: Exchange, request: Admitted) {
     this.core = core;
@@ -72,6 +74,7 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
   /** On to the next target, if the client is still there. */
   private next(): void {
     if (this.client.gone) return this.settle(Outcome.CLIENT_GONE, null, null, 0);
+    if (this.refusal !== null) return this.finishWithError(this.refusal, Outcome.CLIENT_ERROR);
     if (this.attempts.next()) return;
     this.finishWithError(this.trail.error(this.request.body.model), Outcome.UPSTREAM_ERROR);
   }
@@ -85,10 +88,12 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
   }
 
   passedOver(attempt: Attempt, why: Shortage, retryMs: number, detail: string): void {
+    const wasHedge = attempt !== this.current;
     attempt.end();
     attempt.release();
     this.trail.passedOver(attempt, why, retryMs, detail);
     if (!this.attempts.drop(attempt)) this.next();
+    else if (wasHedge) this.attempts.hedgeAgain();
   }
 
   failed(attempt: Attempt, failure: AttemptFailure): void {
@@ -102,13 +107,23 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
   }
 
   refused(attempt: Attempt, body: Buffer): void {
-    const { core, request, trail } = this;
+    const { core, request, trail, attempts } = this;
     const { head, format, pm } = attempt;
+    const refusal = format!.refusal(head!.status, body, pm.provider);
     core.health.succeed(pm, core.deps.now(), request.stream, 0);
-    this.attempts.serveBy(attempt);
+    if (attempt !== this.current) {
+      // A hedge must not fail what would be served without it: this counts only if the slow one fails too.
+      this.refusal = refusal;
+      attempt.end();
+      attempt.release();
+      trail.record(attempt, AttemptResult.CLIENT_ERROR, "");
+      attempts.drop(attempt);
+      return;
+    }
+    attempts.endBy(attempt, AttemptResult.HEDGE_LOST);
     attempt.end();
     trail.record(attempt, AttemptResult.CLIENT_ERROR, "");
-    this.finishWithError(format!.refusal(head!.status, body, pm.provider), Outcome.CLIENT_ERROR);
+    this.finishWithError(refusal, Outcome.CLIENT_ERROR);
   }
 
   // --- relay ----------------------------------------------------------------------------------------------------------
@@ -255,9 +270,10 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
 
   /** Time is up, for the request or for the node: no more attempts. */
   private giveUp(error: errors.ErrorAnswer): void {
-    this.attempts.abandon();
-    const { current } = this;
+    const { attempts, current } = this;
+    attempts.stopTrying();
     if (current !== null) {
+      attempts.endBy(current, AttemptResult.TOTAL_TIMEOUT);
       this.core.health.release(current.pm);
       current.end();
       this.trail.record(current, AttemptResult.TOTAL_TIMEOUT, "");
@@ -355,6 +371,7 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
     }
     if (this.current?.relay?.committed === true)
       return this.cut(Outcome.UPSTREAM_CUT, AttemptResult.CUT, errors.STREAM_CUT, "");
+    if (this.current !== null) this.core.health.release(this.current.pm);
     this.current?.end();
     this.finishWithError(errors.INTERNAL, Outcome.UPSTREAM_ERROR);
   }

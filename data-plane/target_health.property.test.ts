@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { type FailureKind, HEALTH_DEFAULTS, RETRY_AFTER_MS_MAX, TRIAL_MS_MAX } from "./health.ts";
 import { choose, lastResort } from "./router.ts";
-import { TargetHealth } from "./target_health.ts";
+import { coolUntil, TargetHealth } from "./target_health.ts";
 import { groupOf } from "./testing_router.ts";
 
 const KINDS: readonly FailureKind[] = ["failure", "connection", "rate_limit", "account", "model", "ignore"];
@@ -48,7 +48,8 @@ test("whatever happens, cooldowns and shares stay within their bounds, and a cho
         else if (each.what === "adopt") (each.provider ? pm.provider : pm).health.adopt(each, now);
         else {
           health.succeed(pm, now, stream, each.ms);
-          expect(health.available(pm, now)).toBe(true);
+          // At once, unless the upstream wants to be left alone for a while.
+          expect(health.available(pm, Math.max(now, coolUntil(pm)))).toBe(true);
         }
         for (const { health: one } of [pm, pm.provider]) {
           one.refreshShare(now);

@@ -108,10 +108,12 @@ export class Trail {
 
   /**
    * True: the target that just failed may be called again, since the failure is known to be safe to repeat. Its Provider's
-   * budget is charged.
+   * budget is charged. A retry never takes the place of a target that was not tried: that one may be well.
    */
   mayRetry(pm: RoutePm): boolean {
-    if (this.retries >= RETRIES_PER_TARGET_MAX || this.begun >= ATTEMPTS_MAX) return false;
+    const tried = (this.tried?.length ?? 0) + (this.newest === null ? 0 : 1);
+    const untried = this.group.pms.length - tried;
+    if (this.retries >= RETRIES_PER_TARGET_MAX || this.begun + untried >= ATTEMPTS_MAX) return false;
     if (!this.core.health.available(pm, this.core.deps.now()) || !pm.provider.retries.take()) return false;
     this.retries++;
     return true;
@@ -219,11 +221,12 @@ export class Trail {
     return lastResort(this.group, this.tried, now);
   }
 
-  /** Only where there is no other target: one more try at the one whose connection broke. */
+  /** Only where there is no other target: one more try at the one whose connection broke, within its Provider's budget. */
   private takeResend(): RoutePm | null {
     const pm = this.resend;
     this.resend = null;
-    if (pm !== null) this.resent = true;
+    if (pm === null || !pm.provider.retries.take()) return null;
+    this.resent = true;
     return pm;
   }
 }

@@ -126,6 +126,24 @@ describe("who is asked first", () => {
       { health: { pm_a: { firstContentMs: 4000 }, pm_b: { firstContentMs: 1000, ...COOL } } },
       { pm_a: [0.5], pm_b: [0, "MODEL_COOLING"], pm_c: [0.5] },
     ],
+    [
+      "less where a sibling of weight 0 is faster",
+      [target("a"), target("b"), target("c", { weight: 0 })],
+      { health: { pm_a: { firstContentMs: 2000 }, pm_b: { firstContentMs: 1000 }, pm_c: { firstContentMs: 500 } } },
+      { pm_a: [0.333333], pm_b: [0.666667], pm_c: [0, "FALLBACK_ONLY"] },
+    ],
+    [
+      "those of weight 0 by their shares",
+      [target("a", { weight: 0 }), target("b", { weight: 0 })],
+      { health: { pm_a: { failurePercent: 50 } } },
+      { pm_a: [0.337748], pm_b: [0.662252] },
+    ],
+    [
+      "without regard to weights after one that is drawn, and then passed over for a limit",
+      [target("a", { weight: 6, rateTerms: TERMS }), target("b", { weight: 3 }), target("c")],
+      { rates: { pm_a: { remainingRequests: 0 } } },
+      { pm_a: [0, "RATE_LIMITED"], pm_b: [0.6], pm_c: [0.4] },
+    ],
     ["one whose cooldown is over", [target("a")], { health: { pm_a: { coolUntilMs: NOW } } }, { pm_a: [1] }],
     [
       "the one that is well first, where all cool down",

@@ -192,13 +192,18 @@ function isOpen({ unroutable: never, limited: spent, rateLimited }: Standing): b
   return never.length + spent.length + rateLimited.length === 0;
 }
 
+/** A node draws it: of limits it learns only then, and passes on. */
+function isDrawn({ unroutable: never, cooling }: Standing): boolean {
+  return never.length + cooling.length === 0;
+}
+
 function isWell(standing: Standing): boolean {
-  return isOpen(standing) && standing.cooling.length === 0;
+  return isOpen(standing) && isDrawn(standing);
 }
 
 /** What of its weight counts, among the targets of its tier. */
 function shareOf({ failurePercent, firstContentMs }: Standing, tier: readonly Standing[]): number {
-  const known = tier.filter((one) => isWell(one) && one.facts.weight > 0 && one.firstContentMs > 0);
+  const known = tier.filter((one) => isDrawn(one) && one.firstContentMs > 0);
   const best = Math.min(...known.map((one) => one.firstContentMs));
   return healthShare(failurePercent) * latencyShare(firstContentMs, known.length === 0 ? 0 : best);
 }
@@ -217,11 +222,24 @@ function stickyWinner(weighted: readonly Standing[], parts: readonly number[], k
 function draw(tier: readonly Standing[], stickyKey: string): Map<Standing, number> {
   const well = tier.filter(isWell);
   const weighted = well.filter(({ facts }) => facts.weight > 0);
-  if (weighted.length === 0) return new Map(well.map((one) => [one, 1 / well.length]));
-  const parts = weighted.map((one) => one.facts.weight * shareOf(one, tier));
-  if (stickyKey !== "") return new Map([[stickyWinner(weighted, parts, stickyKey), 1]]);
-  const sum = parts.reduce((a, b) => a + b, 0);
-  return new Map(weighted.map((one, i) => [one, parts[i]! / sum]));
+  const share = (one: Standing): number => shareOf(one, tier);
+  if (weighted.length === 0) return byParts(well, share);
+  const part = (one: Standing): number => one.facts.weight * share(one);
+  if (stickyKey !== "") return new Map([[stickyWinner(weighted, weighted.map(part), stickyKey), 1]]);
+  const first = byParts(
+    tier.filter((one) => isDrawn(one) && one.facts.weight > 0),
+    part,
+  );
+  // Who follows a target that was passed over for a limit is drawn without regard to weights.
+  const next = byParts(weighted, share);
+  const reached = weighted.reduce((sum, one) => sum + first.get(one)!, 0);
+  return new Map(weighted.map((one) => [one, first.get(one)! + (1 - reached) * next.get(one)!]));
+}
+
+/** Probabilities in proportion to what `part` says. */
+function byParts(standings: readonly Standing[], part: (one: Standing) => number): Map<Standing, number> {
+  const sum = standings.reduce((total, one) => total + part(one), 0);
+  return new Map(standings.map((one) => [one, part(one) / sum]));
 }
 
 /** When none is well: the one that is first to be. */
