@@ -5,7 +5,7 @@ import type { Reservation } from "./budget/budget.ts";
 import type { EndpointSpec, Format } from "./formats/format.ts";
 import { FORWARDED_HEADERS } from "./formats/openai.ts";
 import type { RateHold } from "./rates/rates.ts";
-import type { ExpectedTokens } from "./rates/request_rates.ts";
+import type { ExpectedTokens } from "./rates/expected_tokens.ts";
 import type { RouteKey, RouteLm, RoutePm } from "./route_types.ts";
 import type { Exchange, OutboundRequest } from "./transport.ts";
 

@@ -121,7 +121,7 @@ export class Attempts {
     this.stopTrying();
     const { current, rival } = this;
     if (current !== null && rival !== null)
-      this.serveBy(rival.head !== null && current.head === null ? rival : current);
+      this.serveBy(rival.relay !== null && current.relay === null ? rival : current);
   }
 
   /** What was held for a hedge that was not needed is given back. */

@@ -50,7 +50,7 @@ const LATENCY_TIMES_MAX = 4;
 /** A latency that was not seen for so long is not known any more, so that a slow target gets another chance. */
 export const LATENCY_KEPT_MS = 60_000;
 
-/** Another node's cooldown is not taken over for so long after a success here: its network may be at fault. */
+/** Another node's failures are not taken over for so long after a success here: its network may be at fault. */
 export const SUCCESS_WINS_MS = 2_000;
 /** For the same reason no failure that others saw keeps this node away for longer than this without a trial of its own. */
 export const ADOPTED_FAILURE_MS_MAX = 15_000;
@@ -218,14 +218,14 @@ export class Health {
   }
 
   /**
-   * Takes in what another node saw. Its cooldown counts unless there was a success here just now, ends in a trial like an
-   * own one, and ends early when that node is well again.
+   * Takes in what another node saw. Its cooldown ends in a trial like an own one, and early when that node is well again;
+   * one for failures does not count if there was a success here just now.
    */
   adopt(seen: SeenElsewhere, now: number): void {
     const { cause, firstContentMs } = seen;
     if (cause !== 0 && seen.coolMs === 0) {
       if (now >= this.restUntil) this.retry();
-    } else if (cause !== 0 && now - this.successAt >= SUCCESS_WINS_MS) this.adoptCooldown(seen, now);
+    } else if (cause !== 0) this.adoptCooldown(seen, now);
     if (this.latencyMs(true, now) === 0 && firstContentMs > 0) {
       this.streamMs = this.toldStreamMs = firstContentMs;
       this.streamAt = now;
@@ -241,6 +241,8 @@ export class Health {
   private adoptCooldown({ coolMs, cause }: SeenElsewhere, now: number): void {
     // A cause that this node does not know yet is a failure of some kind.
     const known = cause === HealthCause.RATE_LIMIT || cause === HealthCause.ACCOUNT ? cause : HealthCause.FAILURE;
+    // What the upstream itself answered is not that node's network.
+    if (known === HealthCause.FAILURE && now - this.successAt < SUCCESS_WINS_MS) return;
     const ms = Math.min(coolMs, known === HealthCause.FAILURE ? ADOPTED_FAILURE_MS_MAX : RETRY_AFTER_MS_MAX);
     if (now + ms <= this.coolUntil) return;
     this.coolUntil = now + ms;

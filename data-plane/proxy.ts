@@ -17,7 +17,6 @@ import {
   outputTokensAccepted,
   outputTokensCovered,
   type RequestSize,
-  STREAM_OUTPUT_TOKENS,
   type TargetCost,
 } from "./budget/estimate.ts";
 import { Core, type Live } from "./core.ts";
@@ -42,10 +41,10 @@ import {
 } from "./errors.ts";
 import type { EndpointSpec } from "./formats/format.ts";
 import { isMagic, magicJson, magicStream, magicText } from "./magic.ts";
-import { BYTES_PER_TOKEN } from "./meter.ts";
 import { listModels, showModel } from "./models.ts";
 import type { RateHold } from "./rates/rates.ts";
-import { addRateHeaders, type ExpectedTokens, takeRates } from "./rates/request_rates.ts";
+import { type ExpectedTokens, expectedTokens } from "./rates/expected_tokens.ts";
+import { addRateHeaders, takeRates } from "./rates/request_rates.ts";
 import { allowedOrigin, commonHeaders, isPreflight, replyError, replyJson, replyPreflight } from "./reply.ts";
 import { checkoutUrl, routable, type RouteKey, type RouteLm, type RouteSticky, StickySource } from "./route_types.ts";
 import { Serving } from "./serving.ts";
@@ -115,12 +114,6 @@ function replyModels(
 const NO_HOLDS: readonly RateHold[] = [];
 /** More of a sticky key is not looked at. */
 const STICKY_KEY_CHARS_MAX = 512;
-
-/** What counts against rate limits until the request has ended: its input by bytes, and as long an answer as is expected. */
-function expectedTokens({ bodyBytes, hasOutput, outputTokensMax, answers }: RequestSize): ExpectedTokens {
-  const input = Math.ceil(bodyBytes / BYTES_PER_TOKEN);
-  return { input, all: hasOutput ? input + (outputTokensMax || STREAM_OUTPUT_TOKENS) * answers : input };
-}
 
 /** The hash of the first key that the request has, 0 if it has none or does not stick. */
 function stickyKey(sticky: RouteSticky | null, body: ScannedBody, exchange: Exchange): number {
@@ -232,7 +225,7 @@ class Entry implements BodySink, ExchangeSink, Live {
       outputTokensMax: body.outputTokensMax,
       answers: body.answers,
     };
-    if (!this.takeRates(size)) return;
+    if (!this.takeRates(body, size)) return;
     const wish = admissionOf(size, targets, ve.strict);
     const reservation = budget.reserve(ve.id, wish.amount);
     if (reservation !== null) return this.admitted(body, lm, size, targets, wish, reservation);
@@ -250,10 +243,10 @@ class Entry implements BodySink, ExchangeSink, Live {
   }
 
   /** False: a rate limit of the key or the VE is reached, and the client was told. */
-  private takeRates(size: RequestSize): boolean {
+  private takeRates(body: ScannedBody, size: RequestSize): boolean {
     const { key, headers } = this;
     const { rates } = this.core.deps;
-    this.tokens = expectedTokens(size);
+    this.tokens = expectedTokens(body.bytes, size);
     if (rates === undefined || (key.rateLimits === null && key.ve.rateLimits === null)) return true;
     const taken = takeRates(rates, key, this.tokens);
     addRateHeaders(headers, rates, key);

@@ -54,7 +54,7 @@ describe("a refused connection", () => {
   });
 
   test("is not tried again at the cost of a target that was not tried", async () => {
-    const dead = 6;
+    const dead = ATTEMPTS_MAX - 2;
     await start({ upstreams: dead + 1 });
     const port = await closedPort();
     for (let n = 0; n < dead; n++) lead(port, n);

@@ -168,10 +168,15 @@ test("the stored route table goes over to the new worker, which keeps it as it i
   const node = at.start({ DATA_PLANE_WORKERS: "1" });
   await node.ready;
   await reload(node);
-  // The first event after it makes the new one ask for the snapshot that its file begins with.
+  // The first event after the old process is gone makes the new one ask for the snapshot that its file begins with.
   const asked = server.watches.length;
-  revise(1n);
-  await server.until(() => server.watches.length === asked + 1);
+  const hint = create(WatchConfigResponseSchema, { event: { case: "wallet", value: { veId: "ve_none" } } });
+  await expect
+    .poll(() => {
+      server.send(hint);
+      return server.watches.length;
+    })
+    .toBe(asked + 1);
   expect(server.watches.at(-1)!.cursor).toBeUndefined();
   await expect.poll(() => server.statuses.at(-1)?.applied?.revision).toBe(1n);
   revise(1n);

@@ -156,7 +156,8 @@ export class Settling {
       for (const hold of end.rates) hold.settle(tokens);
     }
     if (end.attempt !== null) end.attempt.credits = billed.credits;
-    metrics.request(request.endpoint.number, status, outcome, durationUs);
+    // A call that lost to another of its request is no request that was answered.
+    if (request.hedgeOf === undefined) metrics.request(request.endpoint.number, status, outcome, durationUs);
     // If the write failed the journal keeps the record and says so itself; the client has paid for its answer.
     const ending = { outcome, status, errorCode, attempts, firstByteUs, firstContentUs, durationUs, upstreamRequestId };
     journal.settle(settlementOf(request, arriveUnixUs, end.bill, billed, ending, uses), () => this.host.onSettled());

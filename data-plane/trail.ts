@@ -9,7 +9,7 @@ import { choose, lastResort, tierOf } from "./router.ts";
 import type { RouteGroup, RoutePm } from "./route_types.ts";
 
 /** Calls of one request to upstreams, whatever the number of targets. Those passed over for a limit are none. */
-export const ATTEMPTS_MAX = 8;
+export const ATTEMPTS_MAX = 16;
 /** Targets passed over for a limit that the record of one request tells of. */
 export const LIMIT_ENTRIES_MAX = 32;
 /** Calls of one target again after a failure that is safe to repeat. */

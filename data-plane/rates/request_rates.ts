@@ -1,13 +1,8 @@
 /** What one request holds of the rate limits of its access key and its VE, and how the client is told of them. */
 
 import type { RouteKey } from "../route_types.ts";
+import type { ExpectedTokens } from "./expected_tokens.ts";
 import { isRefusal, type RateHold, type RateLimits, type RateRefusal, type Rates, type RateView } from "./rates.ts";
-
-/** Tokens that a request is expected to use, and how many of them are its input. */
-export interface ExpectedTokens {
-  readonly all: number;
-  readonly input: number;
-}
 
 /** All of them, or the first refusal; what was taken before a refusal is given back. */
 export function takeRates(rates: Rates, key: RouteKey, tokens: ExpectedTokens): RateHold[] | RateRefusal {

@@ -75,7 +75,7 @@ describe("a hedged stream", () => {
   test("is served by the faster target, both calls are billed, and the log shows them", async () => {
     // Accepted after the hedge began, and then it never has content.
     const slow = `slow-${process.pid}~delayMs=${HEDGE_MS + 200}~hang=content`;
-    const shop = await openTiers([slow, `fast-${process.pid}~delayMs=400`], { hedgeAfterMs: HEDGE_MS });
+    const shop = await openTiers([slow, `fast-${process.pid}~delayMs=1500`], { hedgeAfterMs: HEDGE_MS });
     const { text, headers } = await ask(shop, true);
     expect(text).toContain("simulated");
     expect(headers.get("x-tokenbill-physical-model")).toBe(shop.physicalModelIds[1]);
