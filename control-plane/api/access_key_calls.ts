@@ -21,7 +21,7 @@ import * as keys from "../store/access_key.ts";
 import { addTombstones, nextRevision } from "../store/feed_state.ts";
 import { keepVirtualEndpoint, readVirtualEndpoint } from "../store/virtual_endpoint.ts";
 import { type Deps, requireMerchant } from "./context.ts";
-import { optionalTime } from "./convert.ts";
+import { checkEtag, optionalTime } from "./convert.ts";
 import { once, requestBytes } from "./idempotency.ts";
 import { decodeRowPosition, pageSize, toPage } from "./paging.ts";
 import { rateLimitsOr, toRateLimits } from "./routing_fields.ts";
@@ -46,6 +46,7 @@ function toAccessKey(row: keys.AccessKeyRow): AccessKey {
     lastUseTime: optionalTime(row.last_used_at),
     revokeTime: optionalTime(row.revoked_at),
     rateLimits: toRateLimits(row.rate_limits),
+    etag: String(row.version),
   });
 }
 
@@ -54,9 +55,10 @@ async function updateKey(
   deps: Deps,
   tx: Tx,
   merchantId: string,
-  { id, name, rateLimits }: UpdateAccessKeyRequest,
+  { id, etag, name, rateLimits }: UpdateAccessKeyRequest,
 ): Promise<keys.AccessKeyRow> {
   const key = await keys.lockAccessKey(tx, merchantId, id);
+  checkEtag(etag, key.version);
   if (key.revoked_at !== null) {
     const remedy = "the access key was revoked, which is for good: make a new one with CreateAccessKey";
     throw invalidField("id", remedy, "revoked");

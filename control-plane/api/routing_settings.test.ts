@@ -243,6 +243,10 @@ describe.each(openTestDatabases())("routing settings on $name", ({ open }) => {
     const renamed = (await api.ves.updateAccessKey({ id, name: "laptop" })).accessKey!;
     expect(renamed).toMatchObject({ name: "laptop", rateLimits: ONLY_FEWER, prefix: limited.prefix });
     expect((await api.ves.listAccessKeys({ veId })).accessKeys).toStrictEqual([renamed]);
+    const stale = await failureOf(api.ves.updateAccessKey({ id, name: "phone", etag: limited.etag }));
+    expect([stale.code, stale.reason]).toEqual([Code.Aborted, "etag_mismatch"]);
+    const named = (await api.ves.updateAccessKey({ id, name: "phone", etag: renamed.etag })).accessKey!;
+    expect([named.name, named.etag === renamed.etag]).toEqual(["phone", false]);
     await api.ves.revokeAccessKey({ id });
     const before = await revision();
     const failure = await failureOf(api.ves.updateAccessKey({ id, rateLimits: {} }));

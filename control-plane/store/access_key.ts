@@ -16,12 +16,13 @@ export interface AccessKeyRow extends AccessKeyFields {
   n: bigint;
   ve_id: string;
   prefix: string;
+  version: bigint;
   created_at: Date;
   last_used_at: Date | null;
   revoked_at: Date | null;
 }
 
-const COLUMNS = "id, n, ve_id, name, prefix, rate_limits, created_at, last_used_at, revoked_at";
+const COLUMNS = "id, n, ve_id, name, prefix, rate_limits, version, created_at, last_used_at, revoked_at";
 
 export interface NewAccessKey {
   readonly id: string;

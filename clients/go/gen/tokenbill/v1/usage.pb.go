@@ -361,7 +361,8 @@ type Attempt struct {
 	FirstContentUs int64 `protobuf:"varint,9,opt,name=first_content_us,json=firstContentUs,proto3" json:"first_content_us,omitempty"`
 	// The cause in a word, such as `ECONNREFUSED`, or the upstream's error code; empty if there is nothing more to say.
 	Detail string `protobuf:"bytes,10,opt,name=detail,proto3" json:"detail,omitempty"`
-	// What was billed for it, an exact decimal; empty: nothing.
+	// What was billed for it, an exact decimal; empty: nothing, or, of ATTEMPT_RESULT_HEDGE_LOST, not counted yet when this was
+	// written. Such a call has a record of its own, whose `hedge_of` names this request.
 	Credits       string `protobuf:"bytes,11,opt,name=credits,proto3" json:"credits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

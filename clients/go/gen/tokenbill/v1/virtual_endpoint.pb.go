@@ -506,7 +506,9 @@ type AccessKey struct {
 	// When it was revoked, if it was.
 	RevokeTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
 	// How fast it may be used; the VE's own limits hold besides.
-	RateLimits    *RateLimits `protobuf:"bytes,8,opt,name=rate_limits,json=rateLimits,proto3" json:"rate_limits,omitempty"`
+	RateLimits *RateLimits `protobuf:"bytes,8,opt,name=rate_limits,json=rateLimits,proto3" json:"rate_limits,omitempty"`
+	// The present version; give it back on update to notice a change in between.
+	Etag          string `protobuf:"bytes,9,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -597,6 +599,13 @@ func (x *AccessKey) GetRateLimits() *RateLimits {
 	return nil
 }
 
+func (x *AccessKey) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 var File_tokenbill_v1_virtual_endpoint_proto protoreflect.FileDescriptor
 
 const file_tokenbill_v1_virtual_endpoint_proto_rawDesc = "" +
@@ -640,7 +649,7 @@ const file_tokenbill_v1_virtual_endpoint_proto_rawDesc = "" +
 	"\x0fexplain_headers\x18\x13 \x01(\bR\x0eexplainHeaders\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd1\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe5\x02\n" +
 	"\tAccessKey\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x13\n" +
 	"\x05ve_id\x18\x02 \x01(\tR\x04veId\x12\x12\n" +
@@ -652,7 +661,8 @@ const file_tokenbill_v1_virtual_endpoint_proto_rawDesc = "" +
 	"\vrevoke_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"revokeTime\x129\n" +
 	"\vrate_limits\x18\b \x01(\v2\x18.tokenbill.v1.RateLimitsR\n" +
-	"rateLimits*[\n" +
+	"rateLimits\x12\x12\n" +
+	"\x04etag\x18\t \x01(\tR\x04etag*[\n" +
 	"\n" +
 	"BudgetMode\x12\x1b\n" +
 	"\x17BUDGET_MODE_UNSPECIFIED\x10\x00\x12\x18\n" +

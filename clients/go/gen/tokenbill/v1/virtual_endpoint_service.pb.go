@@ -1266,7 +1266,9 @@ type UpdateAccessKeyRequest struct {
 	// A new name.
 	Name *string `protobuf:"bytes,2,opt,name=name,proto3,oneof" json:"name,omitempty"`
 	// New rate limits, replacing the old ones whole; an empty message means none.
-	RateLimits    *RateLimits `protobuf:"bytes,3,opt,name=rate_limits,json=rateLimits,proto3" json:"rate_limits,omitempty"`
+	RateLimits *RateLimits `protobuf:"bytes,3,opt,name=rate_limits,json=rateLimits,proto3" json:"rate_limits,omitempty"`
+	// The etag that was read; a stale one is refused. Empty: whatever the present state.
+	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1320,6 +1322,13 @@ func (x *UpdateAccessKeyRequest) GetRateLimits() *RateLimits {
 		return x.RateLimits
 	}
 	return nil
+}
+
+func (x *UpdateAccessKeyRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
 }
 
 // UpdateAccessKeyResponse holds the changed key.
@@ -1577,12 +1586,13 @@ const file_tokenbill_v1_virtual_endpoint_service_proto_rawDesc = "" +
 	"\x16ListAccessKeysResponse\x128\n" +
 	"\vaccess_keys\x18\x01 \x03(\v2\x17.tokenbill.v1.AccessKeyR\n" +
 	"accessKeys\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x9a\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb7\x01\n" +
 	"\x16UpdateAccessKeyRequest\x12\x19\n" +
 	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\x12!\n" +
 	"\x04name\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01H\x00R\x04name\x88\x01\x01\x129\n" +
 	"\vrate_limits\x18\x03 \x01(\v2\x18.tokenbill.v1.RateLimitsR\n" +
-	"rateLimitsB\a\n" +
+	"rateLimits\x12\x1b\n" +
+	"\x04etag\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etagB\a\n" +
 	"\x05_name\"Q\n" +
 	"\x17UpdateAccessKeyResponse\x126\n" +
 	"\n" +

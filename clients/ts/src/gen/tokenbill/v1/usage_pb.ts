@@ -93,7 +93,8 @@ export type Attempt = Message<"tokenbill.v1.Attempt"> & {
   detail: string;
 
   /**
-   * What was billed for it, an exact decimal; empty: nothing.
+   * What was billed for it, an exact decimal; empty: nothing, or, of ATTEMPT_RESULT_HEDGE_LOST, not counted yet when this was
+   * written. Such a call has a record of its own, whose `hedge_of` names this request.
    *
    * @generated from field: string credits = 11;
    */
