@@ -153,7 +153,14 @@ export class RateAccount {
     return this.dueAt < was || !this.queued;
   }
 
-  limitChanged(limit: number): void {
+  /**
+   * Until the control plane has answered, each of the nodes may take its part of what was added, which comes to no more than
+   * all of it: so a limit that is raised refuses nobody. What is left changes by as much as the limit.
+   */
+  limitChanged(limit: number, nodes: number): void {
+    const more = limit - this.limit;
+    if (more > 0) this.#cap = Math.min(this.#cap, this.limit) + Math.floor(more / nodes);
+    this.#remaining = Math.max(0, this.#remaining + more);
     this.limit = limit;
     this.dueAt = NEVER;
   }

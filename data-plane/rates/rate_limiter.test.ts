@@ -133,6 +133,30 @@ describe("a node that was told what it may use", () => {
     hold(limiter.take(KEY, requests(10), 0, 0));
     hold(limiter.take(KEY, NONE, 5_000, 5_000));
   });
+
+  test("a limit that is raised is not refused any more, and each node takes its part of it until it is told", () => {
+    const limiter = limiterAt(new Clock());
+    limiter.setNodes(2);
+    for (let i = 0; i < 2; i++) hold(limiter.take(KEY, requests(4), 0, 0));
+    answer(limiter, 0, 0);
+    refusal(limiter.take(KEY, requests(4), 0, 0));
+    for (let i = 0; i < 3; i++) hold(limiter.take(KEY, requests(10), 0, 0));
+    const refused = refusal(limiter.take(KEY, requests(10), 0, 0));
+    // The rest is with the other node, not a minute away.
+    expect(refused.retryMs).toBe(200);
+    expect(limiter.view(KEY, requests(10)).remainingRequests).toBe(3);
+  });
+
+  test("a limit that is lowered leaves as much less as it was lowered by", () => {
+    const limiter = limiterAt(new Clock());
+    for (let i = 0; i < 2; i++) hold(limiter.take(KEY, requests(600), 0, 0));
+    answer(limiter, 300, 590);
+    hold(limiter.take(KEY, requests(13), 0, 0));
+    expect(limiter.view(KEY, requests(13)).remainingRequests).toBe(2);
+    hold(limiter.take(KEY, requests(11), 0, 0));
+    expect(refusal(limiter.take(KEY, requests(3), 0, 0)).retryMs).toBeGreaterThan(200);
+    expect(limiter.view(KEY, requests(3)).remainingRequests).toBe(0);
+  });
 });
 
 test("a request takes all counts or none", () => {

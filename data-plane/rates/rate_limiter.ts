@@ -306,7 +306,7 @@ export class RateLimiter implements Rates {
       const tight = this.#tight.has(tightKey(kind, subject.id));
       return new RateAccount(subject.id, kind, limit, tight ? this.#tightAt + TIGHT_MS : 0);
     }
-    account.limitChanged(limit);
+    account.limitChanged(limit, this.#nodes);
     this.#urgent.add(account);
     account.queued = true;
     return account;
