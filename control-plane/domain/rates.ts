@@ -56,9 +56,17 @@ export interface RateGrant {
   readonly remaining: number;
 }
 
-/** Less is left than a node's share, so a node that knows nothing of it must not use its share. */
-export function isTight(limit: number, remaining: number, nodes: number): boolean {
-  return remaining * Math.max(nodes, TIGHT_PARTS_MIN) < limit;
+export interface RateDecision extends RateGrant {
+  /** What nodes want and did not get, this one included. */
+  readonly unmet: number;
+}
+
+/**
+ * Less is left than a node's share, or than a node wants: one that knows nothing of it must not use its share, and one that
+ * holds what it does not need should say so.
+ */
+export function isTight(limit: number, { remaining, unmet }: RateDecision, nodes: number): boolean {
+  return unmet > 0 || remaining * Math.max(nodes, TIGHT_PARTS_MIN) < limit;
 }
 
 export function keepMs(kind: RateKind): number {
@@ -75,14 +83,15 @@ export function grantRate(
   now: number,
   draw: number,
   final = false,
-): RateGrant {
+): RateDecision {
   const live = [...others].filter(({ at }) => now - at < keepMs(report.kind));
   const wanting = live.filter(({ at }) => now - at < WANT_KEEP_MS);
   const used = sum(live, (other) => other.used) + report.used;
   const free = Math.max(0, report.limit - used - sum(live, ({ held }) => held));
   const none = final || isForgotten(report);
   const allowance = none ? 0 : allowanceOf(report, free, live.length + 1, wanting, draw);
-  return { allowance, remaining: Math.max(0, report.limit - used) };
+  const unmet = sum(wanting, (other) => other.unmet) + (none ? 0 : Math.max(0, report.want - allowance));
+  return { allowance, remaining: Math.max(0, report.limit - used), unmet };
 }
 
 /**

@@ -7,8 +7,8 @@ import {
   isTight,
   keepMs,
   NODE_KEEP_MS,
+  type RateDecision,
   type RateFigure,
-  type RateGrant,
   type RateKind,
   type RateReport,
   TIGHT_KEEP_MS,
@@ -48,8 +48,11 @@ export class MemoryRateStore implements RateStore {
     else this.#boots.set(bootId, now);
     for (const [boot, at] of this.#boots) if (now - at >= NODE_KEEP_MS) this.#boots.delete(boot);
     const nodes = this.#boots.size;
-    const grants = reports.map((report) => this.#take(bootId, report, now, final));
-    reports.forEach((report, i) => this.#noteTight(report, isTight(report.limit, grants[i]!.remaining, nodes), now));
+    const grants = reports.map((report) => {
+      const decision = this.#take(bootId, report, now, final);
+      this.#noteTight(report, isTight(report.limit, decision, nodes), now);
+      return { allowance: decision.allowance, remaining: decision.remaining };
+    });
     return { grants, nodes, tight: withTight ? this.#listTight(now) : [] };
   }
 
@@ -64,7 +67,7 @@ export class MemoryRateStore implements RateStore {
 
   async close(): Promise<void> {}
 
-  #take(bootId: string, report: RateReport, now: number, final: boolean): RateGrant {
+  #take(bootId: string, report: RateReport, now: number, final: boolean): RateDecision {
     const key = keyOf(report.subjectId, report.kind);
     const figures: Figures = this.#limits.get(key)?.figures ?? new Map<string, RateFigure>();
     figures.delete(bootId);

@@ -118,20 +118,21 @@ for i = 3, #KEYS do
   local live = others(KEYS[i], kind, boot)
   local used = own + sum(live, 'used')
   local free = math.max(0, limit - used - sum(live, 'held'))
-  local given = 0
+  local given, unmet = 0, sum(live, 'unmet')
   if limit == 0 then
     redis.call('HDEL', KEYS[i], boot)
   else
     if not final then given = allowance(kind, limit, own, had, want, free, live, draw) end
     local holds, wants, lacks = math.max(had, given), want, math.max(0, want - given)
     if final then holds, wants, lacks = 0, 0, 0 end
+    unmet = unmet + lacks
     local figure = string.format('%.0f %.0f %.0f %.0f %.0f', own, holds, wants, lacks, now)
     redis.call('HSET', KEYS[i], boot, figure)
     redis.call('PEXPIRE', KEYS[i], keep(kind))
   end
   local left = math.max(0, limit - used)
   local name = string.sub(KEYS[i], ${KEY_PREFIX.length + 1})
-  if left * math.max(answer[1], ${TIGHT_PARTS_MIN}) < limit then
+  if unmet > 0 or left * math.max(answer[1], ${TIGHT_PARTS_MIN}) < limit then
     redis.call('ZADD', KEYS[2], now, name)
   else
     redis.call('ZREM', KEYS[2], name)

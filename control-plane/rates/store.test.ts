@@ -141,6 +141,23 @@ describe.each(STORES)("rates in %s", (_, open) => {
     expect(await named()).toEqual([]);
   });
 
+  test("what a node lacks is named to all nodes, however much others hold ready", async () => {
+    const [a, b] = open();
+    const key = subject();
+    const kind = RateKind.CONCURRENT;
+    const isNamed = ({ tight }: RateShared): boolean => tight.some((one) => one.subjectId === key && one.kind === kind);
+    await share(a, "boot_1", [reportOf(key, { kind, limit: 2, want: 2 })]);
+    const lacking = await share(b, "boot_2", [reportOf(key, { kind, limit: 2, want: 1 })]);
+    expect(lacking.grants).toEqual([{ allowance: 0, remaining: 2 }]);
+    expect(isNamed(lacking)).toBe(true);
+    // Who has enough does not take it off the list.
+    expect(isNamed(await share(a, "boot_1", [reportOf(key, { kind, limit: 2, held: 2, want: 2 })]))).toBe(true);
+    await share(a, "boot_1", [reportOf(key, { kind, limit: 2, held: 0, want: 0 })]);
+    const given = await share(b, "boot_2", [reportOf(key, { kind, limit: 2, want: 1 })]);
+    expect(given.grants[0]!.allowance).toBeGreaterThanOrEqual(1);
+    expect(isNamed(given)).toBe(false);
+  });
+
   test("limits as large as they may be", async () => {
     const [a, b] = open();
     const key = subject();

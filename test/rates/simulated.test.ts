@@ -174,6 +174,36 @@ test("never more requests run than the limit, and nearly as many when there is d
   expect(total / steps).toBeGreaterThan(80 * 0.95);
 });
 
+test.each([
+  [2, 1],
+  [2, 2],
+  [8, 1],
+  [8, 4],
+])("over %i nodes, of %i places none is kept from who asks for it while nothing runs", async (nodes, limit) => {
+  const world = new RateWorld({ seed: 9, nodes });
+  const limits = { ...NONE, concurrentRequests: limit };
+  await world.run(2_000);
+  const rounds = 40;
+  let [atOnce, served] = [0, 0];
+  for (let i = 0; i < rounds; i++) {
+    const node = world.nodes[i % nodes]!;
+    // As the official SDKs do: two more tries, a second apart.
+    for (let tries = 0; tries < 3; tries++) {
+      if (world.take(node, limits, 0, true)) {
+        served++;
+        if (tries === 0) atOnce++;
+        break;
+      }
+      await world.run(1_000);
+    }
+    await world.run(1_000);
+    for (const held of node.holds.splice(0)) held.settle(0);
+    await world.run(2_500);
+  }
+  expect(served).toBe(rounds);
+  expect(atOnce).toBeGreaterThan(rounds * 0.8);
+});
+
 describe("failures", () => {
   const limits = requests(600);
   const load = { limits, limit: 600, factor: 3 };
