@@ -71,7 +71,6 @@ export class RateAccount {
   #remaining = 0;
   #usedThen = 0;
   #answeredAt = NEVER;
-
   /** At the other nodes, at the last answer. */
   #othersUsed = 0;
 
@@ -127,11 +126,11 @@ export class RateAccount {
     const used = this.used(now);
     if (this.isKnown(now)) {
       const room = Math.min(this.#cap - Math.floor(this.#owed), this.limit) - used;
-      return room < 1 && this.#allIdle(now) ? 1 : room;
+      return room < 1 && this.#allIdle() ? 1 : room;
     }
     if (now < this.#tightUntil) return 0;
     if (used === 0) return this.limit;
-    return Math.max(1, Math.floor(this.limit / nodes)) - used;
+    return this.#share(nodes) - used;
   }
 
   /** Returns what `untake` needs. */
@@ -191,8 +190,11 @@ export class RateAccount {
     return this.#askedAt + forgetMs <= now && this.used(now) === 0;
   }
 
-  /** The figures of a report that is sent now. What is given back with it must not be used from here on. */
-  report(now: number): RateFigures {
+  /**
+   * The figures of a report that is sent now. What is given back with it must not be used from here on. A node that knows
+   * nothing holds its share: it may use all of that before the answer comes.
+   */
+  report(now: number, nodes: number): RateFigures {
     const used = this.used(now);
     const elapsed = Math.max(1, now - Math.max(this.#sentAt, now - IDLE_MS));
     const weight = this.#sentAt === NEVER ? 1 : 1 - Math.exp(-elapsed / SMOOTHING_MS);
@@ -205,7 +207,8 @@ export class RateAccount {
     if (now - this.#askedAt >= UNASKED_MS) this.#largest = 0;
     this.#sentAt = now;
     this.#usedThen = used;
-    return { used, held: known ? Math.max(0, this.#cap - used) : 0, want: this.#want };
+    const most = known ? this.#cap : now < this.#tightUntil ? 0 : this.#share(nodes);
+    return { used, held: Math.max(0, most - used), want: this.#want };
   }
 
   /** The answer to the last report. `random` is in [0, 1). */
@@ -257,8 +260,12 @@ export class RateAccount {
    * No request runs on any node, as far as this one was told. It serves one then, as if it knew nothing: the place may be
    * with another node that has no use for it, and a limit of one would refuse every other caller while nobody is served.
    */
-  #allIdle(now: number): boolean {
+  #allIdle(): boolean {
     return this.#window === null && this.#running === 0 && this.#othersUsed === 0;
+  }
+
+  #share(nodes: number): number {
+    return Math.max(1, Math.floor(this.limit / nodes));
   }
 
   #calmMs(unaskedMs: number): number {

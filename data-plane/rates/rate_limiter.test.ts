@@ -117,7 +117,8 @@ describe("a node that was told what it may use", () => {
     expect(needs).toBe(1);
     const [line, more] = answer(limiter, 40, 900);
     expect(more).toBeUndefined();
-    expect(line!.figures).toEqual({ used: 40, held: 0, want: 40 });
+    // It knows of no other node, so all of the limit is its share until it is told.
+    expect(line!.figures).toEqual({ used: 40, held: 960, want: 40 });
     expect(limiter.due(100)).toEqual([]);
     for (let i = 0; i < 30; i++) hold(limiter.take(KEY, requests(1_000), 0, 0));
     expect(needs).toBe(2);

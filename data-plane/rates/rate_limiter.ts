@@ -219,7 +219,7 @@ export class RateLimiter implements Rates {
       [requests, tokens, concurrent].filter((account) => account !== null),
     );
     return accounts.slice(0, max).map((account) => {
-      const { used } = account.report(now);
+      const { used } = account.report(now, this.#nodes);
       return { account, figures: { used, held: 0, want: 0 } };
     });
   }
@@ -353,7 +353,7 @@ export class RateLimiter implements Rates {
   }
 
   #line(account: RateAccount, now: number): RateLine {
-    return { account, figures: account.report(now) };
+    return { account, figures: account.report(now, this.#nodes) };
   }
 
   /** The scan goes round all subjects, a part with each call; it forgets what is empty. */

@@ -55,8 +55,9 @@ export type RateUse = Message<"tokenbill.node.v1.RateUse"> & {
   want: bigint;
 
   /**
-   * What it may still use beyond `used` by the allowance that it holds. It goes on counting as taken until a report says
-   * that it is less, because the node may use it before the answer comes, or the answer may be lost.
+   * What it may still use beyond `used` by the allowance that it holds, or by its share of the limit if it has none yet. It
+   * goes on counting as taken until a report says that it is less, because the node may use it before the answer comes, or
+   * the answer may be lost.
    *
    * @generated from field: int64 held = 6;
    */
