@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { grantRate, type RateFigure, RateKind, type RateReport } from "./rates.ts";
+import { COLD_MS, grantRate, type RateFigure, RateKind, type RateMoment, type RateReport } from "./rates.ts";
 
 const NOW = 1_000_000;
 
@@ -8,7 +8,11 @@ function report(fields: Partial<RateReport> = {}): RateReport {
 }
 
 function other(fields: Partial<RateFigure> = {}): RateFigure {
-  return { used: 0, held: 0, want: 0, unmet: 0, at: NOW, ...fields };
+  return { used: 0, held: 0, want: 0, unmet: 0, since: 0, at: NOW, ...fields };
+}
+
+function moment(fields: Partial<RateMoment> = {}): RateMoment {
+  return { now: NOW, draw: 0, nodes: 2, since: 0, final: false, ...fields };
 }
 
 describe("grantRate", () => {
@@ -28,15 +32,15 @@ describe("grantRate", () => {
     ["what it does not want it loses", { used: 90, held: 3 }, [{ used: 5, want: 5, unmet: 5 }], 0, 0, 5],
     ["by the draw, what cannot be divided", { used: 49, want: 2 }, [{ used: 50, want: 2, unmet: 2 }], 0, 1, 1],
   ])("%s", (_, given, others, draw, allowance, remaining) => {
-    expect(grantRate(report(given), others.map(other), NOW, draw)).toEqual({ allowance, remaining });
+    expect(grantRate(report(given), others.map(other), moment({ draw }))).toMatchObject({ allowance, remaining });
   });
 
   test("of tokens a node gets all it wants or nothing", () => {
     const kind = RateKind.TOKENS;
     const given = report({ kind, limit: 1_000, used: 440, want: 100 });
     const others = [other({ used: 440, want: 100, unmet: 100 })];
-    expect(grantRate(given, others, NOW, 0.3).allowance).toBe(0);
-    expect(grantRate(given, others, NOW, 0.6).allowance).toBe(100);
+    expect(grantRate(given, others, moment({ draw: 0.3 })).allowance).toBe(0);
+    expect(grantRate(given, others, moment({ draw: 0.6 })).allowance).toBe(100);
   });
 
   test.each([
@@ -45,18 +49,35 @@ describe("grantRate", () => {
     [RateKind.CONCURRENT, 9_999, 10_000],
   ])("of kind %i, what a silent node has counts until it is %i ms old", (kind, counts, gone) => {
     const given = report({ kind, used: 10 });
-    expect(grantRate(given, [other({ used: 50, at: NOW - counts })], NOW, 0).remaining).toBe(40);
-    expect(grantRate(given, [other({ used: 50, at: NOW - gone })], NOW, 0).remaining).toBe(90);
+    expect(grantRate(given, [other({ used: 50, at: NOW - counts })], moment()).remaining).toBe(40);
+    expect(grantRate(given, [other({ used: 50, at: NOW - gone })], moment()).remaining).toBe(90);
   });
 
   test("what a silent node wants is forgotten sooner", () => {
     const lacking = (at: number) => [other({ used: 90, want: 9, unmet: 9, at })];
-    expect(grantRate(report(), lacking(NOW - 999), NOW, 0).allowance).toBe(1);
-    expect(grantRate(report(), lacking(NOW - 1_000), NOW, 0).allowance).toBe(2);
+    expect(grantRate(report(), lacking(NOW - 999), moment()).allowance).toBe(1);
+    expect(grantRate(report(), lacking(NOW - 1_000), moment()).allowance).toBe(2);
   });
 
   test("a node that stops or has forgotten the limit gets nothing", () => {
-    expect(grantRate(report({ want: 5 }), [], NOW, 0, true).allowance).toBe(0);
-    expect(grantRate(report({ limit: 0 }), [other()], NOW, 0.9)).toEqual({ allowance: 0, remaining: 0 });
+    expect(grantRate(report({ want: 5 }), [], moment({ final: true })).allowance).toBe(0);
+    expect(grantRate(report({ limit: 0 }), [other()], moment({ draw: 0.9 }))).toMatchObject({
+      allowance: 0,
+      remaining: 0,
+    });
+  });
+
+  test("what nodes that have not reported may be using already is kept for them, for a moment", () => {
+    const given = report({ used: 10, want: 90 });
+    const since = NOW - COLD_MS + 1;
+    expect(grantRate(given, [], moment({ nodes: 4, since })).allowance).toBe(100 - 10 - 3 * 25);
+    expect(grantRate(given, [other({ used: 20, since })], moment({ nodes: 4, since })).allowance).toBe(
+      100 - 30 - 2 * 25,
+    );
+    // Long since in use by one of them: who begins now knows whether little is left.
+    expect(grantRate(given, [other({ used: 20 })], moment({ nodes: 4, since })).allowance).toBe(70);
+    expect(grantRate(given, [], moment({ nodes: 4, since: since - 1 })).allowance).toBe(90);
+    // Each serves one at least.
+    expect(grantRate(report({ limit: 3, used: 1, want: 2 }), [], moment({ nodes: 8, since })).allowance).toBe(0);
   });
 });

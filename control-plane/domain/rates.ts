@@ -25,6 +25,11 @@ export const TIGHT_KEEP_MS = 3_000;
 export const TIGHT_PARTS_MIN = 10;
 /** So many of them, at most. */
 export const TIGHT_MAX = 1_000;
+/**
+ * Nodes that begin to use a limit at the same time use their shares of it until they have an answer. So for this time, from
+ * the first report of it on, the share of each node stays with it, whether or not it has reported.
+ */
+export const COLD_MS = 60;
 /** Of what is free, one part for each node that uses the limit, and as many again stay for whoever needs more. */
 export const FREE_PARTS_PER_NODE = 2;
 
@@ -36,8 +41,23 @@ export interface RateFigure {
   readonly want: number;
   /** What it wanted and did not get. */
   readonly unmet: number;
+  /** When it first reported the limit. */
+  readonly since: number;
   /** Milliseconds. */
   readonly at: number;
+}
+
+/** Under which circumstances a report is answered. */
+export interface RateMoment {
+  readonly now: number;
+  /** In [0, 1): decides who gets what cannot be divided. */
+  readonly draw: number;
+  /** How many nodes there are, whether or not they use the limit. */
+  readonly nodes: number;
+  /** When the node first reported the limit. */
+  readonly since: number;
+  /** The node stops: it gets nothing. */
+  readonly final: boolean;
 }
 
 /** What a node reports about a limit. */
@@ -56,33 +76,48 @@ export interface RateGrant {
   readonly remaining: number;
 }
 
-/** Less is left than a node's share, so a node that knows nothing of it must not use its share. */
-export function isTight(limit: number, remaining: number, nodes: number): boolean {
-  return remaining * Math.max(nodes, TIGHT_PARTS_MIN) < limit;
+export interface RateDecision extends RateGrant {
+  /** What nodes want and did not get, this one included. */
+  readonly unmet: number;
+}
+
+/**
+ * Less is left than a node's share, or than a node wants: one that knows nothing of it must not use its share, and one that
+ * holds what it does not need should say so.
+ */
+export function isTight(limit: number, { remaining, unmet }: RateDecision, nodes: number): boolean {
+  return unmet > 0 || remaining * Math.max(nodes, TIGHT_PARTS_MIN) < limit;
 }
 
 export function keepMs(kind: RateKind): number {
   return kind === RateKind.CONCURRENT ? RUNNING_KEEP_MS : USE_KEEP_MS;
 }
 
-/**
- * `others`: the figures of the other nodes. `draw`, in [0, 1), decides who gets what cannot be divided. A node that stops
- * (`final`) gets nothing.
- */
-export function grantRate(
-  report: RateReport,
-  others: Iterable<RateFigure>,
-  now: number,
-  draw: number,
-  final = false,
-): RateGrant {
+/** `others`: the figures of the other nodes. */
+export function grantRate(report: RateReport, others: Iterable<RateFigure>, moment: RateMoment): RateDecision {
+  const { limit, held, want, used: own } = report;
+  const { now, draw } = moment;
   const live = [...others].filter(({ at }) => now - at < keepMs(report.kind));
   const wanting = live.filter(({ at }) => now - at < WANT_KEEP_MS);
-  const used = sum(live, (other) => other.used) + report.used;
-  const free = Math.max(0, report.limit - used - sum(live, ({ held }) => held));
-  const none = final || isForgotten(report);
-  const allowance = none ? 0 : allowanceOf(report, free, live.length + 1, wanting, draw);
-  return { allowance, remaining: Math.max(0, report.limit - used) };
+  const used = sum(live, (other) => other.used) + own;
+  const cold = isCold(live, moment);
+  const taken = used + sum(live, (other) => other.held) + (cold ? sharesOfOthers(limit, live.length, moment) : 0);
+  const free = Math.max(0, limit - taken);
+  const none = moment.final || isForgotten(report);
+  const kept = cold ? Math.min(held, free) : 0;
+  const allowance = none ? 0 : Math.max(kept, allowanceOf(report, free, live.length + 1, wanting, draw));
+  const unmet = sum(wanting, (other) => other.unmet) + (none ? 0 : Math.max(0, want - allowance));
+  return { allowance, remaining: Math.max(0, limit - used), unmet };
+}
+
+/** The nodes have just begun to use the limit. */
+function isCold(live: readonly RateFigure[], { now, since }: RateMoment): boolean {
+  return now - live.reduce((least, other) => Math.min(least, other.since), since) < COLD_MS;
+}
+
+/** What nodes that have not reported may be using already. */
+function sharesOfOthers(limit: number, reported: number, { nodes }: RateMoment): number {
+  return Math.max(0, nodes - reported - 1) * Math.max(1, Math.floor(limit / nodes));
 }
 
 /**
@@ -131,12 +166,13 @@ export function isForgotten({ limit }: RateReport): boolean {
 }
 
 /** What to keep until the node reports again. */
-export function figureOf(report: RateReport, { allowance }: RateGrant, now: number, final = false): RateFigure {
+export function figureOf(report: RateReport, { allowance }: RateGrant, { now, since, final }: RateMoment): RateFigure {
   return {
     used: report.used,
     held: final ? 0 : Math.max(report.held, allowance),
     want: final ? 0 : report.want,
     unmet: final ? 0 : Math.max(0, report.want - allowance),
+    since,
     at: now,
   };
 }

@@ -7,9 +7,10 @@ import {
   isTight,
   keepMs,
   NODE_KEEP_MS,
+  type RateDecision,
   type RateFigure,
-  type RateGrant,
   type RateKind,
+  type RateMoment,
   type RateReport,
   TIGHT_KEEP_MS,
   TIGHT_MAX,
@@ -48,8 +49,11 @@ export class MemoryRateStore implements RateStore {
     else this.#boots.set(bootId, now);
     for (const [boot, at] of this.#boots) if (now - at >= NODE_KEEP_MS) this.#boots.delete(boot);
     const nodes = this.#boots.size;
-    const grants = reports.map((report) => this.#take(bootId, report, now, final));
-    reports.forEach((report, i) => this.#noteTight(report, isTight(report.limit, grants[i]!.remaining, nodes), now));
+    const grants = reports.map((report) => {
+      const decision = this.#take(bootId, report, { now, draw: this.#draw(), nodes, since: now, final });
+      this.#noteTight(report, isTight(report.limit, decision, nodes), now);
+      return { allowance: decision.allowance, remaining: decision.remaining };
+    });
     return { grants, nodes, tight: withTight ? this.#listTight(now) : [] };
   }
 
@@ -58,22 +62,24 @@ export class MemoryRateStore implements RateStore {
     return limits.map(({ kind, limit }) => {
       const figures = this.#limits.get(keyOf(subjectId, kind))?.figures ?? new Map<string, RateFigure>();
       const report = { subjectId, kind, limit, used: 0, held: 0, want: 0 };
-      return grantRate(report, figures.values(), now, 0).remaining;
+      return grantRate(report, figures.values(), { now, draw: 0, nodes: 1, since: now, final: false }).remaining;
     });
   }
 
   async close(): Promise<void> {}
 
-  #take(bootId: string, report: RateReport, now: number, final: boolean): RateGrant {
+  #take(bootId: string, report: RateReport, moment: RateMoment): RateDecision {
     const key = keyOf(report.subjectId, report.kind);
     const figures: Figures = this.#limits.get(key)?.figures ?? new Map<string, RateFigure>();
+    const mine = figures.get(bootId);
     figures.delete(bootId);
-    const grant = grantRate(report, figures.values(), now, this.#draw(), final);
-    if (!isForgotten(report)) figures.set(bootId, figureOf(report, grant, now, final));
+    const at = { ...moment, since: mine === undefined ? moment.now : mine.since };
+    const decision = grantRate(report, figures.values(), at);
+    if (!isForgotten(report)) figures.set(bootId, figureOf(report, decision, at));
     if (figures.size === 0) this.#limits.delete(key);
     else if (!this.#limits.has(key) && this.#limits.size < LIMITS_MAX)
       this.#limits.set(key, { kind: report.kind, figures });
-    return grant;
+    return decision;
   }
 
   #noteTight({ subjectId, kind }: RateReport, tight: boolean, now: number): void {

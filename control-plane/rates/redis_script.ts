@@ -4,6 +4,7 @@
  */
 
 import {
+  COLD_MS,
   FREE_PARTS_PER_NODE,
   GRANT_TTL_MS,
   NODE_KEEP_MS,
@@ -37,13 +38,15 @@ local function keep(kind)
   return ${USE_KEEP_MS}
 end
 
--- The figures of the other nodes. Forgets what is too old.
+-- The figures of the other nodes, and since when this one uses the limit. Forgets what is too old.
 local function others(key, kind, boot)
-  local live = {}
+  local live, mine = {}, now
   local fields = redis.call('HGETALL', key)
   for i = 1, #fields, 2 do
-    if fields[i] ~= boot then
-      local used, held, want, unmet, at = string.match(fields[i + 1], '^(%d+) (%d+) (%d+) (%d+) (%d+)$')
+    local used, held, want, unmet, since, at = string.match(fields[i + 1], '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
+    if fields[i] == boot then
+      mine = tonumber(since)
+    else
       local age = now - at
       if age >= keep(kind) then
         redis.call('HDEL', key, fields[i])
@@ -54,11 +57,12 @@ local function others(key, kind, boot)
           held = tonumber(held),
           want = wanting and tonumber(want) or 0,
           unmet = wanting and tonumber(unmet) or 0,
+          since = tonumber(since),
         }
       end
     end
   end
-  return live
+  return live, mine
 end
 
 local function sum(live, name)
@@ -102,6 +106,12 @@ local function allowance(kind, limit, own, had, want, free, live, draw)
   return kept + math.min(more, free - kept, pieces * piece)
 end
 
+local function cold(live, since)
+  local first = since
+  for i = 1, #live do first = math.min(first, live[i].since) end
+  return now - first < ${COLD_MS}
+end
+
 local boot, final = ARGV[1], ARGV[2] == '1'
 if final then
   redis.call('ZREM', KEYS[1], boot)
@@ -115,23 +125,31 @@ for i = 3, #KEYS do
   local at = ${SHARE_HEAD} + (i - 3) * ${SHARE_WIDTH}
   local kind, limit, own = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
   local had, want, draw = tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6])
-  local live = others(KEYS[i], kind, boot)
+  local live, since = others(KEYS[i], kind, boot)
   local used = own + sum(live, 'used')
-  local free = math.max(0, limit - used - sum(live, 'held'))
-  local given = 0
+  local taken, kept = used + sum(live, 'held'), 0
+  local isCold = cold(live, since)
+  if isCold then
+    local nodes = answer[1]
+    taken = taken + math.max(0, nodes - #live - 1) * math.max(1, math.floor(limit / nodes))
+  end
+  local free = math.max(0, limit - taken)
+  if isCold then kept = math.min(had, free) end
+  local given, unmet = 0, sum(live, 'unmet')
   if limit == 0 then
     redis.call('HDEL', KEYS[i], boot)
   else
-    if not final then given = allowance(kind, limit, own, had, want, free, live, draw) end
+    if not final then given = math.max(kept, allowance(kind, limit, own, had, want, free, live, draw)) end
     local holds, wants, lacks = math.max(had, given), want, math.max(0, want - given)
     if final then holds, wants, lacks = 0, 0, 0 end
-    local figure = string.format('%.0f %.0f %.0f %.0f %.0f', own, holds, wants, lacks, now)
+    unmet = unmet + lacks
+    local figure = string.format('%.0f %.0f %.0f %.0f %.0f %.0f', own, holds, wants, lacks, since, now)
     redis.call('HSET', KEYS[i], boot, figure)
     redis.call('PEXPIRE', KEYS[i], keep(kind))
   end
   local left = math.max(0, limit - used)
   local name = string.sub(KEYS[i], ${KEY_PREFIX.length + 1})
-  if left * math.max(answer[1], ${TIGHT_PARTS_MIN}) < limit then
+  if unmet > 0 or left * math.max(answer[1], ${TIGHT_PARTS_MIN}) < limit then
     redis.call('ZADD', KEYS[2], now, name)
   else
     redis.call('ZREM', KEYS[2], name)
@@ -151,6 +169,9 @@ return answer
 /** KEYS: limits. ARGV: their kinds. Returns what all nodes used of each. */
 export const USED_SCRIPT = `${COMMON}
 local answer = {}
-for i = 1, #KEYS do answer[i] = sum(others(KEYS[i], tonumber(ARGV[i]), ''), 'used') end
+for i = 1, #KEYS do
+  local live = others(KEYS[i], tonumber(ARGV[i]), '')
+  answer[i] = sum(live, 'used')
+end
 return answer
 `;

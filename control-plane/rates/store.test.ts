@@ -1,11 +1,12 @@
 /** Both stores do the same, decided by the same rules. */
 
+import { setTimeout as delay } from "node:timers/promises";
 import fc from "fast-check";
 import pino from "pino";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { OwnRedis } from "../../test/support/redis_server.ts";
 import { until } from "../../test/support/part.ts";
-import { RateKind, type RateReport } from "../domain/rates.ts";
+import { COLD_MS, RateKind, type RateReport } from "../domain/rates.ts";
 import { MemoryRateStore } from "./memory_store.ts";
 import { RedisRateStore } from "./redis_store.ts";
 import type { RateShared, RateStore } from "./store.ts";
@@ -113,6 +114,8 @@ describe.each(STORES)("rates in %s", (_, open) => {
     const key = subject();
     await share(a, "boot_1", [reportOf(key, { used: 10, want: 5 })]);
     await share(a, "boot_1", [reportOf(key, { limit: 0 })]);
+    await share(a, "boot_2", [reportOf(key)]);
+    await delay(COLD_MS);
     expect((await share(a, "boot_2", [reportOf(key)])).grants).toEqual([{ allowance: 50, remaining: 100 }]);
   });
 
@@ -141,11 +144,47 @@ describe.each(STORES)("rates in %s", (_, open) => {
     expect(await named()).toEqual([]);
   });
 
+  test("nodes that begin together keep their shares until they have an answer", async () => {
+    const [a, b] = open();
+    const key = subject();
+    for (const boot of ["boot_1", "boot_2"]) await share(a, boot, []);
+    const { nodes } = await share(b, "boot_3", []);
+    const part = Math.floor(600 / nodes);
+    const first = await share(a, "boot_1", [reportOf(key, { limit: 600, used: 5, held: part - 5, want: 600 })]);
+    expect(first.grants[0]!.allowance).toBe(600 - 5 - (nodes - 1) * part);
+    const second = await share(b, "boot_2", [reportOf(key, { limit: 600, held: part, want: 1 })]);
+    expect(second.grants[0]!.allowance).toBe(part);
+    await delay(COLD_MS);
+    await share(a, "boot_2", [reportOf(key, { limit: 600, used: 10 })]);
+    const later = await share(b, "boot_1", [reportOf(key, { limit: 600, used: 10, want: 600 })]);
+    expect(later.grants[0]!.allowance).toBeGreaterThan(200);
+  });
+
+  test("what a node lacks is named to all nodes, however much others hold ready", async () => {
+    const [a, b] = open();
+    const key = subject();
+    const kind = RateKind.CONCURRENT;
+    const isNamed = ({ tight }: RateShared): boolean => tight.some((one) => one.subjectId === key && one.kind === kind);
+    await share(a, "boot_1", [reportOf(key, { kind, limit: 2 })]);
+    await delay(COLD_MS);
+    await share(a, "boot_1", [reportOf(key, { kind, limit: 2, want: 2 })]);
+    const lacking = await share(b, "boot_2", [reportOf(key, { kind, limit: 2, want: 1 })]);
+    expect(lacking.grants).toEqual([{ allowance: 0, remaining: 2 }]);
+    expect(isNamed(lacking)).toBe(true);
+    // Who has enough does not take it off the list.
+    expect(isNamed(await share(a, "boot_1", [reportOf(key, { kind, limit: 2, held: 2, want: 2 })]))).toBe(true);
+    await share(a, "boot_1", [reportOf(key, { kind, limit: 2, held: 0, want: 0 })]);
+    const given = await share(b, "boot_2", [reportOf(key, { kind, limit: 2, want: 1 })]);
+    expect(given.grants[0]!.allowance).toBeGreaterThanOrEqual(1);
+    expect(isNamed(given)).toBe(false);
+  });
+
   test("limits as large as they may be", async () => {
     const [a, b] = open();
     const key = subject();
     const big = { kind: RateKind.TOKENS, limit: 1_000_000_000_000 };
     await share(a, "boot_1", [reportOf(key, { ...big, used: 400_000_000_001, want: 1 })]);
+    await delay(COLD_MS);
     expect((await share(b, "boot_2", [reportOf(key, { ...big, want: 300_000_000_000 })])).grants).toEqual([
       { allowance: 300_000_000_000, remaining: 599_999_999_999 },
     ]);
@@ -168,6 +207,9 @@ describe("any sequence of reports", () => {
       fc.asyncProperty(fc.array(step, { maxLength: 40 }), async (steps) => {
         const key = `key_${subjects++}`;
         const one = memory();
+        const boots = Array.from({ length: 6 }, (_, boot) => `boot_${boot}`);
+        for (const bootId of boots)
+          for (const store of [one, first]) await store.share({ bootId, reports: [], final: false, withTight: false });
         for (const { boot, final, ...fields } of steps) {
           const given = {
             bootId: `boot_${boot}`,

@@ -12,6 +12,9 @@ import { SlidingWindow } from "./window.ts";
 export const TIGHT_MS = 100;
 /** while less than half is left; */
 export const BUSY_MS = 400;
+/** of concurrent requests, while few more could run; */
+export const PLACES_MS = 200;
+const PLACES_FEW = 8;
 /** otherwise, with and without recent use. The control plane's grants hold for several of these. */
 export const CALM_MS = 1_000;
 export const IDLE_MS = 3_000;
@@ -22,6 +25,8 @@ const TIGHT_PART = 0.2;
 const BUSY_PART = 0.5;
 /** What nobody asked for in this time is given back while others may need it. */
 const UNASKED_MS = 3_000;
+/** The same of concurrent requests, where it is known that others lack some: nothing of them frees itself with time. */
+const IDLE_PLACE_MS = 300;
 /** The rate of demand is smoothed over this time. */
 const SMOOTHING_MS = 500;
 /** What is wanted at hand: the demand of two reports; while there is enough, with a half on top. */
@@ -66,6 +71,8 @@ export class RateAccount {
   #remaining = 0;
   #usedThen = 0;
   #answeredAt = NEVER;
+  /** At the other nodes, at the last answer. */
+  #othersUsed = 0;
 
   /** Owed to the other nodes, and how much had left the window when that was last counted. */
   #owed = 0;
@@ -88,6 +95,8 @@ export class RateAccount {
   queued = false;
   /** Its subject was forgotten. */
   gone = false;
+  /** Until then other nodes may be waiting for what this one does not use. */
+  #needyUntil = NEVER;
 
   /** While nothing is known, nothing may be used until then: there is less left than a share. */
   readonly #tightUntil: number;
@@ -115,10 +124,13 @@ export class RateAccount {
   /** What may be used now. In its share of a limit that is not known a node serves at least one request at a time. */
   room(now: number, nodes: number): number {
     const used = this.used(now);
-    if (this.isKnown(now)) return Math.min(this.#cap - Math.floor(this.#owed), this.limit) - used;
+    if (this.isKnown(now)) {
+      const room = Math.min(this.#cap - Math.floor(this.#owed), this.limit) - used;
+      return room < 1 && this.#allIdle() ? 1 : room;
+    }
     if (now < this.#tightUntil) return 0;
     if (used === 0) return this.limit;
-    return Math.max(1, Math.floor(this.limit / nodes)) - used;
+    return this.#share(nodes) - used;
   }
 
   /** Returns what `untake` needs. */
@@ -153,7 +165,22 @@ export class RateAccount {
     return this.dueAt < was || !this.queued;
   }
 
-  limitChanged(limit: number): void {
+  /** Some node lacks some of it. True: how this one stands should be reported now. */
+  lacking(now: number, untilMs: number): boolean {
+    this.#needyUntil = untilMs;
+    if (this.dueAt <= now || this.#sentAt + TIGHT_MS > now) return false;
+    this.dueAt = now;
+    return true;
+  }
+
+  /**
+   * Until the control plane has answered, each of the nodes may take its part of what was added, which comes to no more than
+   * all of it: so a limit that is raised refuses nobody. What is left changes by as much as the limit.
+   */
+  limitChanged(limit: number, nodes: number): void {
+    const more = limit - this.limit;
+    if (more > 0) this.#cap = Math.min(this.#cap, this.limit) + Math.floor(more / nodes);
+    this.#remaining = Math.max(0, this.#remaining + more);
     this.limit = limit;
     this.dueAt = NEVER;
   }
@@ -163,8 +190,11 @@ export class RateAccount {
     return this.#askedAt + forgetMs <= now && this.used(now) === 0;
   }
 
-  /** The figures of a report that is sent now. What is given back with it must not be used from here on. */
-  report(now: number): RateFigures {
+  /**
+   * The figures of a report that is sent now. What is given back with it must not be used from here on. A node that knows
+   * nothing holds its share: it may use all of that before the answer comes.
+   */
+  report(now: number, nodes: number): RateFigures {
     const used = this.used(now);
     const elapsed = Math.max(1, now - Math.max(this.#sentAt, now - IDLE_MS));
     const weight = this.#sentAt === NEVER ? 1 : 1 - Math.exp(-elapsed / SMOOTHING_MS);
@@ -172,32 +202,26 @@ export class RateAccount {
     const known = this.isKnown(now);
     const tight = known && this.#isTight();
     this.#countOwed(known ? Math.max(0, this.#cap - used) : 0, tight);
-    const recent = now - this.#askedAt < UNASKED_MS;
-    const horizon = tight ? TIGHT_MS * WANT_INTERVALS : CALM_MS * WANT_INTERVALS * WANT_MARGIN;
-    const want = recent
-      ? Math.max(this.#largest * (tight ? 1 : CALM_PIECES), Math.ceil(this.#ratePerMs * horizon))
-      : tight
-        ? 0
-        : 1;
-    this.#want = Math.min(want, this.limit);
+    this.#want = Math.min(this.#wantOf(now, tight), this.limit);
     this.#asked = 0;
-    if (!recent) this.#largest = 0;
+    if (now - this.#askedAt >= UNASKED_MS) this.#largest = 0;
     this.#sentAt = now;
     this.#usedThen = used;
-    return { used, held: known ? Math.max(0, this.#cap - used) : 0, want: this.#want };
+    const most = known ? this.#cap : now < this.#tightUntil ? 0 : this.#share(nodes);
+    return { used, held: Math.max(0, most - used), want: this.#want };
   }
 
   /** The answer to the last report. `random` is in [0, 1). */
   answered({ allowance, remaining }: RateGrant, now: number, ttlMs: number, random: number): void {
     this.#cap = this.#usedThen + allowance;
     this.#remaining = remaining;
+    this.#othersUsed = Math.max(0, this.limit - remaining - this.#usedThen);
     this.#answeredAt = this.#sentAt;
     this.#knownUntil = this.#sentAt + ttlMs;
     this.#starved = allowance < this.#want;
     this.#lowWater = Math.max(allowance, this.#want) / 2;
-    const recent = now - this.#askedAt < CALM_MS;
     const tight = this.#starved || this.#isTight();
-    const calm = remaining < this.limit * BUSY_PART ? BUSY_MS : recent ? CALM_MS : IDLE_MS;
+    const calm = this.#calmMs(now - this.#askedAt);
     // Nodes that report in step would always find the same one first at what became free.
     this.dueAt = this.#sentAt + (tight ? TIGHT_MS : calm) * (0.75 + random / 2);
   }
@@ -230,6 +254,36 @@ export class RateAccount {
   retryMs(now: number, missing: number): number | null {
     if (this.#window === null || this.#window.used(now) === 0) return null;
     return this.#window.freeInMs(now, missing);
+  }
+
+  /**
+   * No request runs on any node, as far as this one was told. It serves one then, as if it knew nothing: the place may be
+   * with another node that has no use for it, and a limit of one would refuse every other caller while nobody is served.
+   */
+  #allIdle(): boolean {
+    return this.#window === null && this.#running === 0 && this.#othersUsed === 0;
+  }
+
+  #share(nodes: number): number {
+    return Math.max(1, Math.floor(this.limit / nodes));
+  }
+
+  #calmMs(unaskedMs: number): number {
+    // Places come and go with every request: where there are few, what is known of them is soon too old.
+    if (this.#window === null && this.#remaining <= PLACES_FEW) return unaskedMs < UNASKED_MS ? PLACES_MS : CALM_MS;
+    if (this.#remaining < this.limit * BUSY_PART) return BUSY_MS;
+    return unaskedMs < CALM_MS ? CALM_MS : IDLE_MS;
+  }
+
+  #wantOf(now: number, tight: boolean): number {
+    const places = this.#window === null;
+    const needy = now < this.#needyUntil;
+    const unaskedMs = places && needy ? IDLE_PLACE_MS : UNASKED_MS;
+    if (now - this.#askedAt >= unaskedMs) return tight || (places && needy) ? 0 : 1;
+    // A place is free again with the end of a request, so there is no need to have many at hand.
+    const scarce = tight || places;
+    const horizon = scarce ? TIGHT_MS * WANT_INTERVALS : CALM_MS * WANT_INTERVALS * WANT_MARGIN;
+    return Math.max(this.#largest * (scarce ? 1 : CALM_PIECES), Math.ceil(this.#ratePerMs * horizon));
   }
 
   /** What is owed is given back as soon as it is there. */

@@ -117,7 +117,8 @@ describe("a node that was told what it may use", () => {
     expect(needs).toBe(1);
     const [line, more] = answer(limiter, 40, 900);
     expect(more).toBeUndefined();
-    expect(line!.figures).toEqual({ used: 40, held: 0, want: 40 });
+    // It knows of no other node, so all of the limit is its share until it is told.
+    expect(line!.figures).toEqual({ used: 40, held: 960, want: 40 });
     expect(limiter.due(100)).toEqual([]);
     for (let i = 0; i < 30; i++) hold(limiter.take(KEY, requests(1_000), 0, 0));
     expect(needs).toBe(2);
@@ -132,6 +133,30 @@ describe("a node that was told what it may use", () => {
     expect(limiter.due(100)[0]!.account.limit).toBe(3);
     hold(limiter.take(KEY, requests(10), 0, 0));
     hold(limiter.take(KEY, NONE, 5_000, 5_000));
+  });
+
+  test("a limit that is raised is not refused any more, and each node takes its part of it until it is told", () => {
+    const limiter = limiterAt(new Clock());
+    limiter.setNodes(2);
+    for (let i = 0; i < 2; i++) hold(limiter.take(KEY, requests(4), 0, 0));
+    answer(limiter, 0, 0);
+    refusal(limiter.take(KEY, requests(4), 0, 0));
+    for (let i = 0; i < 3; i++) hold(limiter.take(KEY, requests(10), 0, 0));
+    const refused = refusal(limiter.take(KEY, requests(10), 0, 0));
+    // The rest is with the other node, not a minute away.
+    expect(refused.retryMs).toBe(200);
+    expect(limiter.view(KEY, requests(10)).remainingRequests).toBe(3);
+  });
+
+  test("a limit that is lowered leaves as much less as it was lowered by", () => {
+    const limiter = limiterAt(new Clock());
+    for (let i = 0; i < 2; i++) hold(limiter.take(KEY, requests(600), 0, 0));
+    answer(limiter, 300, 590);
+    hold(limiter.take(KEY, requests(13), 0, 0));
+    expect(limiter.view(KEY, requests(13)).remainingRequests).toBe(2);
+    hold(limiter.take(KEY, requests(11), 0, 0));
+    expect(refusal(limiter.take(KEY, requests(3), 0, 0)).retryMs).toBeGreaterThan(200);
+    expect(limiter.view(KEY, requests(3)).remainingRequests).toBe(0);
   });
 });
 

@@ -40,6 +40,11 @@ class RateSubject {
   }
 }
 
+function accountOf({ requests, tokens, concurrent }: RateSubject, kind: RateKind): RateAccount | null {
+  if (kind === RateKind.REQUESTS) return requests;
+  return kind === RateKind.TOKENS ? tokens : concurrent;
+}
+
 class Hold implements RateHold {
   readonly #limiter: RateLimiter;
   readonly #subject: RateSubject;
@@ -104,10 +109,10 @@ export interface RateLine {
   readonly figures: RateFigures;
 }
 
-/** A limit of which less is left than a node's share. */
+/** A limit of which less is left than a node's share, or than a node wants. */
 export interface TightLimit {
   readonly subject: string;
-  readonly kind: number;
+  readonly kind: RateKind;
 }
 
 export interface RateStats {
@@ -214,7 +219,7 @@ export class RateLimiter implements Rates {
       [requests, tokens, concurrent].filter((account) => account !== null),
     );
     return accounts.slice(0, max).map((account) => {
-      const { used } = account.report(now);
+      const { used } = account.report(now, this.#nodes);
       return { account, figures: { used, held: 0, want: 0 } };
     });
   }
@@ -238,10 +243,19 @@ export class RateLimiter implements Rates {
     this.#nodes = Math.max(1, nodes);
   }
 
-  /** Until it knows more, this node admits nothing by its share of these. */
+  /** Until it knows more, this node admits nothing by its share of these, and gives back what it holds of them and needs not. */
   setTight(tight: readonly TightLimit[]): void {
+    const now = this.now();
     this.#tight = new Set(tight.map(({ subject, kind }) => tightKey(kind, subject)));
-    this.#tightAt = this.now();
+    this.#tightAt = now;
+    for (const { subject, kind } of tight) {
+      const known = this.#subjects.get(subject);
+      const account = known === undefined ? null : accountOf(known, kind);
+      if (account?.lacking(now, now + TIGHT_MS) !== true) continue;
+      account.queued = true;
+      this.#urgent.add(account);
+      this.onNeed();
+    }
   }
 
   #takeFrom(account: RateAccount, now: number, amount: number, room: number): number {
@@ -306,7 +320,7 @@ export class RateLimiter implements Rates {
       const tight = this.#tight.has(tightKey(kind, subject.id));
       return new RateAccount(subject.id, kind, limit, tight ? this.#tightAt + TIGHT_MS : 0);
     }
-    account.limitChanged(limit);
+    account.limitChanged(limit, this.#nodes);
     this.#urgent.add(account);
     account.queued = true;
     return account;
@@ -339,7 +353,7 @@ export class RateLimiter implements Rates {
   }
 
   #line(account: RateAccount, now: number): RateLine {
-    return { account, figures: account.report(now) };
+    return { account, figures: account.report(now, this.#nodes) };
   }
 
   /** The scan goes round all subjects, a part with each call; it forgets what is empty. */

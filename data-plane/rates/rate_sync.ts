@@ -153,9 +153,9 @@ export class RateSync {
       const answer = await share(lines, { final: false, withTight }, CALL_TIMEOUT_MS);
       const { grants, shared, nodes, ttlMs, tight } = answer;
       limiter.setNodes(nodes);
-      if (shared && withTight) limiter.setTight(tight);
       if (shared && grants.length === lines.length) limiter.answered(lines, grants, ttlMs);
       else limiter.unanswered(lines);
+      if (shared && withTight) limiter.setTight(tight);
       this.#heard(shared);
     } catch (error) {
       limiter.unanswered(lines);

@@ -2,6 +2,7 @@
 
 import type { RateClient } from "../control_plane.ts";
 import type { ShareRates } from "./rate_sync.ts";
+import type { RateKind } from "./rates.ts";
 
 export function shareCall(client: RateClient, nodeId: string, bootId: string): ShareRates {
   return async (lines, { final, withTight }, timeoutMs) => {
@@ -23,7 +24,7 @@ export function shareCall(client: RateClient, nodeId: string, bootId: string): S
       shared,
       nodes,
       ttlMs,
-      tight: tight.map(({ subjectId, kind }) => ({ subject: subjectId, kind })),
+      tight: tight.map(({ subjectId, kind }) => ({ subject: subjectId, kind: kind as number as RateKind })),
     };
   };
 }

@@ -62,7 +62,8 @@ class Traffic {
 
 async function traffic(seed: number, nodes = NODES): Promise<Traffic> {
   const world = new RateWorld({ seed, nodes });
-  await world.run(100);
+  // Nodes hear once a second how many there are.
+  await world.run(1_200);
   return new Traffic(world);
 }
 
@@ -172,6 +173,61 @@ test("never more requests run than the limit, and nearly as many when there is d
   });
   expect(most).toBeLessThanOrEqual(80);
   expect(total / steps).toBeGreaterThan(80 * 0.95);
+});
+
+test.each([
+  [2, 6],
+  [2, 20],
+  [2, 600],
+  [8, 60],
+  [8, 6_000],
+])("a burst on %i nodes that know nothing yet of a limit of %i comes to the limit at most", async (nodes, limit) => {
+  for (let seed = 1; seed <= 10; seed++) {
+    const world = new RateWorld({ seed, nodes });
+    await world.run(1_200);
+    let admitted = 0;
+    const atOnce = Math.ceil(limit / nodes / 10) + 1;
+    await world.run(100, () => {
+      for (const node of world.nodes)
+        for (let n = 0; n < atOnce; n++) admitted += Number(world.take(node, requests(limit)));
+    });
+    await world.run(10_000, () => {
+      const node = world.nodes[Math.floor(world.random() * nodes)]!;
+      admitted += Number(world.take(node, requests(limit)));
+    });
+    expect(admitted).toBeLessThanOrEqual(limit);
+    expect(admitted).toBeGreaterThan(limit * 0.8);
+  }
+});
+
+test.each([
+  [2, 1],
+  [2, 2],
+  [8, 1],
+  [8, 4],
+])("over %i nodes, of %i places none is kept from who asks for it while nothing runs", async (nodes, limit) => {
+  const world = new RateWorld({ seed: 9, nodes });
+  const limits = { ...NONE, concurrentRequests: limit };
+  await world.run(2_000);
+  const rounds = 40;
+  let [atOnce, served] = [0, 0];
+  for (let i = 0; i < rounds; i++) {
+    const node = world.nodes[i % nodes]!;
+    // As the official SDKs do: two more tries, a second apart.
+    for (let tries = 0; tries < 3; tries++) {
+      if (world.take(node, limits, 0, true)) {
+        served++;
+        if (tries === 0) atOnce++;
+        break;
+      }
+      await world.run(1_000);
+    }
+    await world.run(1_000);
+    for (const held of node.holds.splice(0)) held.settle(0);
+    await world.run(2_500);
+  }
+  expect(served).toBe(rounds);
+  expect(atOnce).toBeGreaterThan(rounds * 0.8);
 });
 
 describe("failures", () => {

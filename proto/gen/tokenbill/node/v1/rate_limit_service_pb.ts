@@ -55,8 +55,9 @@ export type RateUse = Message<"tokenbill.node.v1.RateUse"> & {
   want: bigint;
 
   /**
-   * What it may still use beyond `used` by the allowance that it holds. It goes on counting as taken until a report says
-   * that it is less, because the node may use it before the answer comes, or the answer may be lost.
+   * What it may still use beyond `used` by the allowance that it holds, or by its share of the limit if it has none yet. It
+   * goes on counting as taken until a report says that it is less, because the node may use it before the answer comes, or
+   * the answer may be lost.
    *
    * @generated from field: int64 held = 6;
    */
@@ -149,7 +150,8 @@ export const RateGrantSchema: GenMessage<RateGrant> = /*@__PURE__*/
   messageDesc(file_tokenbill_node_v1_rate_limit_service, 2);
 
 /**
- * RateTight names a limit of which little is left: less than a node's share, or less than a tenth.
+ * RateTight names a limit of which little is left (less than a node's share, or less than a tenth), or of which some node
+ * wants more than it got.
  *
  * @generated from message tokenbill.node.v1.RateTight
  */
@@ -212,8 +214,8 @@ export type ShareRatesResponse = Message<"tokenbill.node.v1.ShareRatesResponse">
   ttlMs: number;
 
   /**
-   * What a node that knows nothing else of a limit must not use its share of, for some seconds. If there are very many, those
-   * that were used last.
+   * What a node that knows nothing else of a limit must not use its share of, for some seconds; one that holds some of it
+   * reports again. If there are very many, those that were used last.
    *
    * @generated from field: repeated tokenbill.node.v1.RateTight tight = 5;
    */
