@@ -74,6 +74,7 @@ describe("parseSettings", () => {
     ["REDIS_URL", "hunter2:6379"],
     ["REDIS_URL", "http://hunter2:6379"],
     ["REDIS_URL", "redis://"],
+    ["REDIS_URL", "redis://:hunter2@host:6379/tokenbill"],
     ["DATABASE_POOL_MAX", "0"],
     ["DATABASE_POOL_MAX", "many"],
     ["LEASE_HOLD_S", "604801"],

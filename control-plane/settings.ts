@@ -96,8 +96,9 @@ function readDatabaseUrl(env: Env, problems: string[]): string | null {
 function readRedisUrl(env: Env, problems: string[]): string | null {
   const text = env["REDIS_URL"];
   if (text === undefined || text === "") return null;
-  // The value may hold a password, so it is not repeated.
-  if (parseUrl(text, ["redis:", "rediss:"]) === null) {
+  const url = parseUrl(text, ["redis:", "rediss:"]);
+  // The client would use the first database where the number is none. The value may hold a password, so it is not repeated.
+  if (url === null || !/^\/?\d{0,5}$/.test(url.pathname)) {
     problems.push("REDIS_URL: give a URL such as redis://host:6379 or rediss://user:password@host:6379/0");
   }
   return text;
