@@ -127,7 +127,7 @@ export class Attempt implements OutboundSink, RelayHost, Timed, AttemptFacts {
     const { rates } = core.deps;
     if (pm.rateLimits !== null && rates !== undefined) {
       const taken = rates.take(pm.id, pm.rateLimits, request.tokens.all, request.tokens.input);
-      if (isRefusal(taken)) return host.passedOver(this, "rate", taken.retryMs, "");
+      if (isRefusal(taken)) return host.passedOver(this, taken.tooLarge ? "too_large" : "rate", taken.retryMs, "");
       this.rate = taken;
     }
     if (!pm.limited) return this.send();

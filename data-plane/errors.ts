@@ -206,6 +206,12 @@ export function rateLimitReached({ kind, limit, retryMs, tooLarge }: RateRefusal
   ]);
 }
 
+/** No target may use so many tokens in a minute as the input alone has. */
+export function inputTooLarge(model: string): ErrorAnswer {
+  const message = `Request too large for the model \`${model.slice(0, 256)}\`: the input must be reduced.`;
+  return answer(429, { message, type: "tokens", code: "rate_limit_exceeded" }, NO_RETRY);
+}
+
 /**
  * Every target is at its Unit Limit or Credit Limit. `insufficient_quota` would send the client to a checkout that cannot
  * help. The SDKs retry a 429 after what `retry-after` says, which is of use only if a limit starts again by then: if not,

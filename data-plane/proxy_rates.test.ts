@@ -196,6 +196,20 @@ describe("Physical Models", () => {
     expect(await response.text()).toContain("rate_limit_exceeded");
   });
 
+  test("an input that is too large for all of them is not tried again", async () => {
+    await start({ upstreams: 2, pm, keyRateLimits: undefined as never, ve: {} });
+    const tooLarge = refusal({ kind: RateKind.TOKENS, retryMs: 0, tooLarge: true });
+    rates.refusals.set("pm_0", tooLarge);
+    rates.refusals.set("pm_1", tooLarge);
+    const response = await gateway.chat();
+    expect([response.status, response.headers.get("x-should-retry")]).toEqual([429, "false"]);
+    expect(await response.text()).toContain("too large");
+    rates.refusals.set("pm_1", refusal());
+    const mixed = await gateway.chat();
+    expect([mixed.status, mixed.headers.get("x-should-retry")]).toEqual([429, null]);
+    await mixed.text();
+  });
+
   test("a call that failed counts as a request, one that was never made does not", async () => {
     await start({ upstreams: 3, pm, keyRateLimits: undefined as never, ve: {} });
     gateway.upstreams[0]!.next(error(503));

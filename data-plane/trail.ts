@@ -1,7 +1,14 @@
 /** The attempts of one request: which target is next, what became of the ones before, and what to say when none is left. */
 
 import type { Core } from "./core.ts";
-import { type ErrorAnswer, limitUnavailable, modelLimitReached, noTarget, rateLimited } from "./errors.ts";
+import {
+  type ErrorAnswer,
+  inputTooLarge,
+  limitUnavailable,
+  modelLimitReached,
+  noTarget,
+  rateLimited,
+} from "./errors.ts";
 import type { FailureKind } from "./health.ts";
 import type { AttemptEntry } from "./journal/journal.ts";
 import { AttemptKind, AttemptResult } from "./outcome.ts";
@@ -39,9 +46,9 @@ export interface AttemptFacts {
 
 /**
  * Why a target was passed over. `reached`: a Unit Limit or Credit Limit has too little left. `unavailable`: one cannot be
- * asked about. `rate`: a rate limit. `connection`: this node has no connection to spare.
+ * asked about. `rate`: a rate limit. `too_large`: the input alone is more than one allows. `connection`: this node has no connection to spare.
  */
-export type Shortage = "reached" | "unavailable" | "rate" | "connection";
+export type Shortage = "reached" | "unavailable" | "rate" | "too_large" | "connection";
 
 export class Trail {
   /** For the request log. */
@@ -64,6 +71,7 @@ export class Trail {
   private retries = 0;
   private onlyRateLimits = true;
   private shortages = 0;
+  private tooLarge = 0;
   /** Targets passed over for a limit, and whether all limits are known to be reached. */
   private limitedCount = 0;
   private onlyReached = true;
@@ -178,9 +186,10 @@ export class Trail {
     }
     // If it was the last resort, another may be.
     this.usedLastResort = false;
-    if (why === "rate") {
+    if (why === "rate" || why === "too_large") {
       this.shortages++;
-      this.retryAfterMs = Math.min(this.retryAfterMs, retryMs);
+      if (why === "too_large") this.tooLarge++;
+      else this.retryAfterMs = Math.min(this.retryAfterMs, retryMs);
       this.record(facts, AttemptResult.RATE_LIMITED, detail);
       return;
     }
@@ -194,6 +203,8 @@ export class Trail {
   error(model: string): ErrorAnswer {
     if (this.limitedCount > 0 && this.tries + this.shortages === 0)
       return this.onlyReached ? modelLimitReached(model, this.limitRetryMs / 1000) : limitUnavailable(model);
+    if (this.tooLarge > 0 && this.tooLarge === this.tries + this.shortages + this.limitedCount)
+      return inputTooLarge(model);
     const limited = this.onlyRateLimits && this.retryAfterMs < Number.POSITIVE_INFINITY;
     return limited ? rateLimited(model, this.retryAfterMs / 1000) : noTarget(model);
   }
