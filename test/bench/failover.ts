@@ -88,7 +88,8 @@ async function compare(world: FailoverWorld, variants: readonly Variant[], round
 /** Attempts of a node that could not connect, so far. */
 async function connectionErrors({ url }: BenchNode): Promise<number> {
   const text = await (await fetch(`${url}/metrics`)).text();
-  return Number(/^tokenbill_node_attempts_total\{result="connection_error"\} (\d+)/m.exec(text)?.[1] ?? 0);
+  const lines = text.matchAll(/^tokenbill_node_attempts_total\{result="connection_error",[^}]*\} (\d+)/gm);
+  return [...lines].reduce((sum, [, count]) => sum + Number(count), 0);
 }
 
 interface Count {
