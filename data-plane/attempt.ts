@@ -84,7 +84,8 @@ export class Attempt implements OutboundSink, RelayHost, Timed, AttemptFacts {
   private readonly request: Admitted;
   private readonly exchange: Exchange;
   private readonly host: AttemptHost;
-  private readonly times: RouteDeadlines;
+  /** Of this target. */
+  readonly times: RouteDeadlines;
   private readonly deadline = new Deadline(this);
   private call: OutboundCall | null = null;
   private refusal: StatusBody | null = null;

@@ -332,8 +332,7 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
   // --- small things -----------------------------------------------------------------------------------------------------
 
   private idleMs(): number {
-    const { spec } = this.request.lm;
-    return deadlines.idleMs(deadlines.deadlinesOf(spec, this.current!.pm));
+    return deadlines.idleMs(this.current!.times);
   }
 
   /** As `Timing.within`, and before a drain ends. */
