@@ -15,11 +15,15 @@ export const Meter = {
   SECONDS: 9,
   CHARACTERS: 10,
   REQUESTS: 11,
+  CACHE_WRITE_LONG_TOKENS: 12,
+  IMAGE_INPUT_TOKENS: 13,
+  IMAGE_OUTPUT_TOKENS: 14,
+  TOOL_CALLS: 15,
 } as const;
 export type Meter = (typeof Meter)[keyof typeof Meter];
 
 /** One past the largest meter number: the length of arrays indexed by meter. */
-export const METER_SLOTS = 12;
+export const METER_SLOTS = 16;
 
 export const UnitKind = { TOKENS: 1, IMAGES: 2, SECONDS: 3, CHARACTERS: 4, REQUESTS: 5 } as const;
 export type UnitKind = (typeof UnitKind)[keyof typeof UnitKind];
@@ -32,6 +36,9 @@ export interface UnitQuantity {
   readonly meter: Meter;
   readonly quantity: number;
   readonly source: UnitSource;
+  /** Of IMAGES, where it is known. */
+  readonly size?: string;
+  readonly quality?: string;
 }
 
 /** Quantities of SECONDS are in thousandths, so that measured durations stay integers. */
@@ -46,11 +53,14 @@ export const METERS_OF_KIND: Readonly<Record<UnitKind, readonly Meter[]>> = {
     Meter.REASONING_TOKENS,
     Meter.AUDIO_INPUT_TOKENS,
     Meter.AUDIO_OUTPUT_TOKENS,
+    Meter.CACHE_WRITE_LONG_TOKENS,
+    Meter.IMAGE_INPUT_TOKENS,
+    Meter.IMAGE_OUTPUT_TOKENS,
   ],
   [UnitKind.IMAGES]: [Meter.IMAGES],
   [UnitKind.SECONDS]: [Meter.SECONDS],
   [UnitKind.CHARACTERS]: [Meter.CHARACTERS],
-  [UnitKind.REQUESTS]: [Meter.REQUESTS],
+  [UnitKind.REQUESTS]: [Meter.REQUESTS, Meter.TOOL_CALLS],
 };
 
 /** Amounts of Units have 12 decimals like Credits, so that both kinds of limits are counted alike. */
@@ -71,4 +81,7 @@ export const PARENT_METER: Readonly<Partial<Record<Meter, Meter>>> = {
   [Meter.AUDIO_INPUT_TOKENS]: Meter.INPUT_TOKENS,
   [Meter.REASONING_TOKENS]: Meter.OUTPUT_TOKENS,
   [Meter.AUDIO_OUTPUT_TOKENS]: Meter.OUTPUT_TOKENS,
+  [Meter.CACHE_WRITE_LONG_TOKENS]: Meter.CACHE_WRITE_TOKENS,
+  [Meter.IMAGE_INPUT_TOKENS]: Meter.INPUT_TOKENS,
+  [Meter.IMAGE_OUTPUT_TOKENS]: Meter.OUTPUT_TOKENS,
 };

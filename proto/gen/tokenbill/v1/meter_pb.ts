@@ -11,7 +11,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file tokenbill/v1/meter.proto.
  */
 export const file_tokenbill_v1_meter: GenFile = /*@__PURE__*/
-  fileDesc("Chh0b2tlbmJpbGwvdjEvbWV0ZXIucHJvdG8SDHRva2VuYmlsbC52MSJuCgxVbml0UXVhbnRpdHkSIgoFbWV0ZXIYASABKA4yEy50b2tlbmJpbGwudjEuTWV0ZXISEAoIcXVhbnRpdHkYAiABKAMSKAoGc291cmNlGAMgASgOMhgudG9rZW5iaWxsLnYxLlVuaXRTb3VyY2UixgEKC1NpbXBsZVByaWNlEkUKD2NyZWRpdF9wZXJfdW5pdBgBIAEoCUIsukgpcicyJV4oMHxbMS05XVswLTldezAsOH0pKFwuWzAtOV17MSwxMn0pPyQSMAoEdW5pdBgCIAEoDjIWLnRva2VuYmlsbC52MS5Vbml0S2luZEIKukgHggEEEAEgABI+CglwZXJfdW5pdHMYAyABKANCK7pIKCImMAAwATAKMGQw6AcwkE4woI0GMMCEPTCAreIEMIDC1y8wgJTr3AMiwwEKCk1ldGVyUHJpY2USLgoFbWV0ZXIYASABKA4yEy50b2tlbmJpbGwudjEuTWV0ZXJCCrpIB4IBBBABIAASRQoPY3JlZGl0X3Blcl91bml0GAIgASgJQiy6SClyJzIlXigwfFsxLTldWzAtOV17MCw4fSkoXC5bMC05XXsxLDEyfSk/JBI+CglwZXJfdW5pdHMYAyABKANCK7pIKCImMAAwATAKMGQw6AcwkE4woI0GMMCEPTCAreIEMIDC1y8wgJTr3AMiRQoNRGV0YWlsZWRQcmljZRI0CgZtZXRlcnMYASADKAsyGC50b2tlbmJpbGwudjEuTWV0ZXJQcmljZUIKukgHkgEECAEQECq0AgoFTWV0ZXISFQoRTUVURVJfVU5TUEVDSUZJRUQQABIWChJNRVRFUl9JTlBVVF9UT0tFTlMQARIdChlNRVRFUl9DQUNIRURfSU5QVVRfVE9LRU5TEAISHAoYTUVURVJfQ0FDSEVfV1JJVEVfVE9LRU5TEAMSFwoTTUVURVJfT1VUUFVUX1RPS0VOUxAEEhoKFk1FVEVSX1JFQVNPTklOR19UT0tFTlMQBRIcChhNRVRFUl9BVURJT19JTlBVVF9UT0tFTlMQBhIdChlNRVRFUl9BVURJT19PVVRQVVRfVE9LRU5TEAcSEAoMTUVURVJfSU1BR0VTEAgSEQoNTUVURVJfU0VDT05EUxAJEhQKEE1FVEVSX0NIQVJBQ1RFUlMQChISCg5NRVRFUl9SRVFVRVNUUxALKpoBCghVbml0S2luZBIZChVVTklUX0tJTkRfVU5TUEVDSUZJRUQQABIUChBVTklUX0tJTkRfVE9LRU5TEAESFAoQVU5JVF9LSU5EX0lNQUdFUxACEhUKEVVOSVRfS0lORF9TRUNPTkRTEAMSGAoUVU5JVF9LSU5EX0NIQVJBQ1RFUlMQBBIWChJVTklUX0tJTkRfUkVRVUVTVFMQBSp2CgpVbml0U291cmNlEhsKF1VOSVRfU09VUkNFX1VOU1BFQ0lGSUVEEAASGAoUVU5JVF9TT1VSQ0VfUkVQT1JURUQQARIZChVVTklUX1NPVVJDRV9FU1RJTUFURUQQAhIWChJVTklUX1NPVVJDRV9BQlNFTlQQA2IGcHJvdG8z", [file_buf_validate_validate]);
+  fileDesc("Chh0b2tlbmJpbGwvdjEvbWV0ZXIucHJvdG8SDHRva2VuYmlsbC52MSKNAQoMVW5pdFF1YW50aXR5EiIKBW1ldGVyGAEgASgOMhMudG9rZW5iaWxsLnYxLk1ldGVyEhAKCHF1YW50aXR5GAIgASgDEigKBnNvdXJjZRgDIAEoDjIYLnRva2VuYmlsbC52MS5Vbml0U291cmNlEgwKBHNpemUYBCABKAkSDwoHcXVhbGl0eRgFIAEoCSLGAQoLU2ltcGxlUHJpY2USRQoPY3JlZGl0X3Blcl91bml0GAEgASgJQiy6SClyJzIlXigwfFsxLTldWzAtOV17MCw4fSkoXC5bMC05XXsxLDEyfSk/JBIwCgR1bml0GAIgASgOMhYudG9rZW5iaWxsLnYxLlVuaXRLaW5kQgq6SAeCAQQQASAAEj4KCXBlcl91bml0cxgDIAEoA0IrukgoIiYwADABMAowZDDoBzCQTjCgjQYwwIQ9MICt4gQwgMLXLzCAlOvcAyLHAgoKTWV0ZXJQcmljZRIuCgVtZXRlchgBIAEoDjITLnRva2VuYmlsbC52MS5NZXRlckIKukgHggEEEAEgABJFCg9jcmVkaXRfcGVyX3VuaXQYAiABKAlCLLpIKXInMiVeKDB8WzEtOV1bMC05XXswLDh9KShcLlswLTldezEsMTJ9KT8kEj4KCXBlcl91bml0cxgDIAEoA0IrukgoIiYwADABMAowZDDoBzCQTjCgjQYwwIQ9MICt4gQwgMLXLzCAlOvcAxIpCgRzaXplGAQgASgJQhu6SBhyFhggMhJeW0EtWmEtejAtOS5fOi1dKiQSLAoHcXVhbGl0eRgFIAEoCUIbukgYchYYIDISXltBLVphLXowLTkuXzotXSokEikKEmFib3ZlX2lucHV0X3Rva2VucxgGIAEoA0INukgKIggYgJTr3AMoACJFCg1EZXRhaWxlZFByaWNlEjQKBm1ldGVycxgBIAMoCzIYLnRva2VuYmlsbC52MS5NZXRlclByaWNlQgq6SAeSAQQIARBAKqoDCgVNZXRlchIVChFNRVRFUl9VTlNQRUNJRklFRBAAEhYKEk1FVEVSX0lOUFVUX1RPS0VOUxABEh0KGU1FVEVSX0NBQ0hFRF9JTlBVVF9UT0tFTlMQAhIcChhNRVRFUl9DQUNIRV9XUklURV9UT0tFTlMQAxIXChNNRVRFUl9PVVRQVVRfVE9LRU5TEAQSGgoWTUVURVJfUkVBU09OSU5HX1RPS0VOUxAFEhwKGE1FVEVSX0FVRElPX0lOUFVUX1RPS0VOUxAGEh0KGU1FVEVSX0FVRElPX09VVFBVVF9UT0tFTlMQBxIQCgxNRVRFUl9JTUFHRVMQCBIRCg1NRVRFUl9TRUNPTkRTEAkSFAoQTUVURVJfQ0hBUkFDVEVSUxAKEhIKDk1FVEVSX1JFUVVFU1RTEAsSIQodTUVURVJfQ0FDSEVfV1JJVEVfTE9OR19UT0tFTlMQDBIcChhNRVRFUl9JTUFHRV9JTlBVVF9UT0tFTlMQDRIdChlNRVRFUl9JTUFHRV9PVVRQVVRfVE9LRU5TEA4SFAoQTUVURVJfVE9PTF9DQUxMUxAPKpoBCghVbml0S2luZBIZChVVTklUX0tJTkRfVU5TUEVDSUZJRUQQABIUChBVTklUX0tJTkRfVE9LRU5TEAESFAoQVU5JVF9LSU5EX0lNQUdFUxACEhUKEVVOSVRfS0lORF9TRUNPTkRTEAMSGAoUVU5JVF9LSU5EX0NIQVJBQ1RFUlMQBBIWChJVTklUX0tJTkRfUkVRVUVTVFMQBSp2CgpVbml0U291cmNlEhsKF1VOSVRfU09VUkNFX1VOU1BFQ0lGSUVEEAASGAoUVU5JVF9TT1VSQ0VfUkVQT1JURUQQARIZChVVTklUX1NPVVJDRV9FU1RJTUFURUQQAhIWChJVTklUX1NPVVJDRV9BQlNFTlQQA2IGcHJvdG8z", [file_buf_validate_validate]);
 
 /**
  * UnitQuantity is how much of one meter was consumed.
@@ -39,6 +39,20 @@ export type UnitQuantity = Message<"tokenbill.v1.UnitQuantity"> & {
    * @generated from field: tokenbill.v1.UnitSource source = 3;
    */
   source: UnitSource;
+
+  /**
+   * For METER_IMAGES: the size, such as `1024x1024`, empty if it is not known.
+   *
+   * @generated from field: string size = 4;
+   */
+  size: string;
+
+  /**
+   * For METER_IMAGES: the quality, such as `high`, empty if it is not known.
+   *
+   * @generated from field: string quality = 5;
+   */
+  quality: string;
 };
 
 /**
@@ -109,6 +123,28 @@ export type MeterPrice = Message<"tokenbill.v1.MeterPrice"> & {
    * @generated from field: int64 per_units = 3;
    */
   perUnits: bigint;
+
+  /**
+   * For METER_IMAGES: the price of this size alone, such as `1024x1024`. Empty: of every size that has no price itself.
+   *
+   * @generated from field: string size = 4;
+   */
+  size: string;
+
+  /**
+   * For METER_IMAGES: the price of this quality alone, such as `high`. Empty: of every quality that has no price itself.
+   *
+   * @generated from field: string quality = 5;
+   */
+  quality: string;
+
+  /**
+   * For meters of tokens: the price of requests with more input tokens than this, cached ones and those written into a
+   * cache included; all tokens of such a request cost this. 0: of the others.
+   *
+   * @generated from field: int64 above_input_tokens = 6;
+   */
+  aboveInputTokens: bigint;
 };
 
 /**
@@ -121,13 +157,15 @@ export const MeterPriceSchema: GenMessage<MeterPrice> = /*@__PURE__*/
 /**
  * DetailedPrice names meters one by one. A token meter that is not named costs what its parent costs: cached input and
  * cache writes and audio input as input, reasoning and audio output as output. Input and output must both be named if
- * any token meter is. A meter of another kind that is not named costs nothing.
+ * any token meter is. A meter of another kind that is not named costs nothing. A meter can be named several times with
+ * other sizes, qualities or thresholds. A threshold names the meters that cost something else above it; the others cost
+ * what they cost below.
  *
  * @generated from message tokenbill.v1.DetailedPrice
  */
 export type DetailedPrice = Message<"tokenbill.v1.DetailedPrice"> & {
   /**
-   * The meters, each at most once.
+   * The meters, each at most once with the same size, quality and threshold.
    *
    * @generated from field: repeated tokenbill.v1.MeterPrice meters = 1;
    */
@@ -230,6 +268,34 @@ export const Meter = {
    * @generated from enum value: METER_REQUESTS = 11;
    */
   REQUESTS: 11,
+
+  /**
+   * Prompt tokens written into a cache that keeps them for longer than the upstream's usual time, such as an hour.
+   *
+   * @generated from enum value: METER_CACHE_WRITE_LONG_TOKENS = 12;
+   */
+  CACHE_WRITE_LONG_TOKENS: 12,
+
+  /**
+   * Prompt tokens that encode images, where the upstream tells them apart.
+   *
+   * @generated from enum value: METER_IMAGE_INPUT_TOKENS = 13;
+   */
+  IMAGE_INPUT_TOKENS: 13,
+
+  /**
+   * Generated tokens that encode images.
+   *
+   * @generated from enum value: METER_IMAGE_OUTPUT_TOKENS = 14;
+   */
+  IMAGE_OUTPUT_TOKENS: 14,
+
+  /**
+   * Calls of tools that the upstream runs by itself and bills one by one, such as web searches.
+   *
+   * @generated from enum value: METER_TOOL_CALLS = 15;
+   */
+  TOOL_CALLS: 15,
 } as const;
 
 /**
@@ -287,7 +353,7 @@ export const UnitKind = {
   CHARACTERS: 4,
 
   /**
-   * Requests.
+   * Requests, and calls of tools that the upstream runs.
    *
    * @generated from enum value: UNIT_KIND_REQUESTS = 5;
    */

@@ -50,6 +50,14 @@ const (
 	Meter_METER_CHARACTERS Meter = 10
 	// Requests answered.
 	Meter_METER_REQUESTS Meter = 11
+	// Prompt tokens written into a cache that keeps them for longer than the upstream's usual time, such as an hour.
+	Meter_METER_CACHE_WRITE_LONG_TOKENS Meter = 12
+	// Prompt tokens that encode images, where the upstream tells them apart.
+	Meter_METER_IMAGE_INPUT_TOKENS Meter = 13
+	// Generated tokens that encode images.
+	Meter_METER_IMAGE_OUTPUT_TOKENS Meter = 14
+	// Calls of tools that the upstream runs by itself and bills one by one, such as web searches.
+	Meter_METER_TOOL_CALLS Meter = 15
 )
 
 // Enum value maps for Meter.
@@ -67,20 +75,28 @@ var (
 		9:  "METER_SECONDS",
 		10: "METER_CHARACTERS",
 		11: "METER_REQUESTS",
+		12: "METER_CACHE_WRITE_LONG_TOKENS",
+		13: "METER_IMAGE_INPUT_TOKENS",
+		14: "METER_IMAGE_OUTPUT_TOKENS",
+		15: "METER_TOOL_CALLS",
 	}
 	Meter_value = map[string]int32{
-		"METER_UNSPECIFIED":         0,
-		"METER_INPUT_TOKENS":        1,
-		"METER_CACHED_INPUT_TOKENS": 2,
-		"METER_CACHE_WRITE_TOKENS":  3,
-		"METER_OUTPUT_TOKENS":       4,
-		"METER_REASONING_TOKENS":    5,
-		"METER_AUDIO_INPUT_TOKENS":  6,
-		"METER_AUDIO_OUTPUT_TOKENS": 7,
-		"METER_IMAGES":              8,
-		"METER_SECONDS":             9,
-		"METER_CHARACTERS":          10,
-		"METER_REQUESTS":            11,
+		"METER_UNSPECIFIED":             0,
+		"METER_INPUT_TOKENS":            1,
+		"METER_CACHED_INPUT_TOKENS":     2,
+		"METER_CACHE_WRITE_TOKENS":      3,
+		"METER_OUTPUT_TOKENS":           4,
+		"METER_REASONING_TOKENS":        5,
+		"METER_AUDIO_INPUT_TOKENS":      6,
+		"METER_AUDIO_OUTPUT_TOKENS":     7,
+		"METER_IMAGES":                  8,
+		"METER_SECONDS":                 9,
+		"METER_CHARACTERS":              10,
+		"METER_REQUESTS":                11,
+		"METER_CACHE_WRITE_LONG_TOKENS": 12,
+		"METER_IMAGE_INPUT_TOKENS":      13,
+		"METER_IMAGE_OUTPUT_TOKENS":     14,
+		"METER_TOOL_CALLS":              15,
 	}
 )
 
@@ -125,7 +141,7 @@ const (
 	UnitKind_UNIT_KIND_SECONDS UnitKind = 3
 	// Characters.
 	UnitKind_UNIT_KIND_CHARACTERS UnitKind = 4
-	// Requests.
+	// Requests, and calls of tools that the upstream runs.
 	UnitKind_UNIT_KIND_REQUESTS UnitKind = 5
 )
 
@@ -241,7 +257,11 @@ type UnitQuantity struct {
 	// The quantity in Units; METER_SECONDS is in thousandths of a second.
 	Quantity int64 `protobuf:"varint,2,opt,name=quantity,proto3" json:"quantity,omitempty"`
 	// Where the quantity comes from.
-	Source        UnitSource `protobuf:"varint,3,opt,name=source,proto3,enum=tokenbill.v1.UnitSource" json:"source,omitempty"`
+	Source UnitSource `protobuf:"varint,3,opt,name=source,proto3,enum=tokenbill.v1.UnitSource" json:"source,omitempty"`
+	// For METER_IMAGES: the size, such as `1024x1024`, empty if it is not known.
+	Size string `protobuf:"bytes,4,opt,name=size,proto3" json:"size,omitempty"`
+	// For METER_IMAGES: the quality, such as `high`, empty if it is not known.
+	Quality       string `protobuf:"bytes,5,opt,name=quality,proto3" json:"quality,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -295,6 +315,20 @@ func (x *UnitQuantity) GetSource() UnitSource {
 		return x.Source
 	}
 	return UnitSource_UNIT_SOURCE_UNSPECIFIED
+}
+
+func (x *UnitQuantity) GetSize() string {
+	if x != nil {
+		return x.Size
+	}
+	return ""
+}
+
+func (x *UnitQuantity) GetQuality() string {
+	if x != nil {
+		return x.Quality
+	}
+	return ""
 }
 
 // SimplePrice is one number for every Unit of a kind.
@@ -369,9 +403,16 @@ type MeterPrice struct {
 	// Credits for `per_units` Units, a decimal below 1000000000 with at most 12 fractional digits.
 	CreditPerUnit string `protobuf:"bytes,2,opt,name=credit_per_unit,json=creditPerUnit,proto3" json:"credit_per_unit,omitempty"`
 	// The number of Units that `credit_per_unit` buys: a power of ten, 1 if 0.
-	PerUnits      int64 `protobuf:"varint,3,opt,name=per_units,json=perUnits,proto3" json:"per_units,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	PerUnits int64 `protobuf:"varint,3,opt,name=per_units,json=perUnits,proto3" json:"per_units,omitempty"`
+	// For METER_IMAGES: the price of this size alone, such as `1024x1024`. Empty: of every size that has no price itself.
+	Size string `protobuf:"bytes,4,opt,name=size,proto3" json:"size,omitempty"`
+	// For METER_IMAGES: the price of this quality alone, such as `high`. Empty: of every quality that has no price itself.
+	Quality string `protobuf:"bytes,5,opt,name=quality,proto3" json:"quality,omitempty"`
+	// For meters of tokens: the price of requests with more input tokens than this, cached ones and those written into a
+	// cache included; all tokens of such a request cost this. 0: of the others.
+	AboveInputTokens int64 `protobuf:"varint,6,opt,name=above_input_tokens,json=aboveInputTokens,proto3" json:"above_input_tokens,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *MeterPrice) Reset() {
@@ -425,12 +466,35 @@ func (x *MeterPrice) GetPerUnits() int64 {
 	return 0
 }
 
+func (x *MeterPrice) GetSize() string {
+	if x != nil {
+		return x.Size
+	}
+	return ""
+}
+
+func (x *MeterPrice) GetQuality() string {
+	if x != nil {
+		return x.Quality
+	}
+	return ""
+}
+
+func (x *MeterPrice) GetAboveInputTokens() int64 {
+	if x != nil {
+		return x.AboveInputTokens
+	}
+	return 0
+}
+
 // DetailedPrice names meters one by one. A token meter that is not named costs what its parent costs: cached input and
 // cache writes and audio input as input, reasoning and audio output as output. Input and output must both be named if
-// any token meter is. A meter of another kind that is not named costs nothing.
+// any token meter is. A meter of another kind that is not named costs nothing. A meter can be named several times with
+// other sizes, qualities or thresholds. A threshold names the meters that cost something else above it; the others cost
+// what they cost below.
 type DetailedPrice struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The meters, each at most once.
+	// The meters, each at most once with the same size, quality and threshold.
 	Meters        []*MeterPrice `protobuf:"bytes,1,rep,name=meters,proto3" json:"meters,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -477,27 +541,33 @@ var File_tokenbill_v1_meter_proto protoreflect.FileDescriptor
 
 const file_tokenbill_v1_meter_proto_rawDesc = "" +
 	"\n" +
-	"\x18tokenbill/v1/meter.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\"\x87\x01\n" +
+	"\x18tokenbill/v1/meter.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\"\xb5\x01\n" +
 	"\fUnitQuantity\x12)\n" +
 	"\x05meter\x18\x01 \x01(\x0e2\x13.tokenbill.v1.MeterR\x05meter\x12\x1a\n" +
 	"\bquantity\x18\x02 \x01(\x03R\bquantity\x120\n" +
-	"\x06source\x18\x03 \x01(\x0e2\x18.tokenbill.v1.UnitSourceR\x06source\"\xe5\x01\n" +
+	"\x06source\x18\x03 \x01(\x0e2\x18.tokenbill.v1.UnitSourceR\x06source\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\tR\x04size\x12\x18\n" +
+	"\aquality\x18\x05 \x01(\tR\aquality\"\xe5\x01\n" +
 	"\vSimplePrice\x12T\n" +
 	"\x0fcredit_per_unit\x18\x01 \x01(\tB,\xbaH)r'2%^(0|[1-9][0-9]{0,8})(\\.[0-9]{1,12})?$R\rcreditPerUnit\x126\n" +
 	"\x04unit\x18\x02 \x01(\x0e2\x16.tokenbill.v1.UnitKindB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x04unit\x12H\n" +
 	"\tper_units\x18\x03 \x01(\x03B+\xbaH(\"&0\x000\x010\n" +
-	"0d0\xe8\a0\x90N0\xa0\x8d\x060\xc0\x84=0\x80\xad\xe2\x040\x80\xc2\xd7/0\x80\x94\xeb\xdc\x03R\bperUnits\"\xe3\x01\n" +
+	"0d0\xe8\a0\x90N0\xa0\x8d\x060\xc0\x84=0\x80\xad\xe2\x040\x80\xc2\xd7/0\x80\x94\xeb\xdc\x03R\bperUnits\"\x88\x03\n" +
 	"\n" +
 	"MeterPrice\x125\n" +
 	"\x05meter\x18\x01 \x01(\x0e2\x13.tokenbill.v1.MeterB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x05meter\x12T\n" +
 	"\x0fcredit_per_unit\x18\x02 \x01(\tB,\xbaH)r'2%^(0|[1-9][0-9]{0,8})(\\.[0-9]{1,12})?$R\rcreditPerUnit\x12H\n" +
 	"\tper_units\x18\x03 \x01(\x03B+\xbaH(\"&0\x000\x010\n" +
-	"0d0\xe8\a0\x90N0\xa0\x8d\x060\xc0\x84=0\x80\xad\xe2\x040\x80\xc2\xd7/0\x80\x94\xeb\xdc\x03R\bperUnits\"M\n" +
+	"0d0\xe8\a0\x90N0\xa0\x8d\x060\xc0\x84=0\x80\xad\xe2\x040\x80\xc2\xd7/0\x80\x94\xeb\xdc\x03R\bperUnits\x12/\n" +
+	"\x04size\x18\x04 \x01(\tB\x1b\xbaH\x18r\x16\x18 2\x12^[A-Za-z0-9._:-]*$R\x04size\x125\n" +
+	"\aquality\x18\x05 \x01(\tB\x1b\xbaH\x18r\x16\x18 2\x12^[A-Za-z0-9._:-]*$R\aquality\x12;\n" +
+	"\x12above_input_tokens\x18\x06 \x01(\x03B\r\xbaH\n" +
+	"\"\b\x18\x80\x94\xeb\xdc\x03(\x00R\x10aboveInputTokens\"M\n" +
 	"\rDetailedPrice\x12<\n" +
 	"\x06meters\x18\x01 \x03(\v2\x18.tokenbill.v1.MeterPriceB\n" +
-	"\xbaH\a\x92\x01\x04\b\x01\x10\x10R\x06meters*\xb4\x02\n" +
+	"\xbaH\a\x92\x01\x04\b\x01\x10@R\x06meters*\xaa\x03\n" +
 	"\x05Meter\x12\x15\n" +
 	"\x11METER_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12METER_INPUT_TOKENS\x10\x01\x12\x1d\n" +
@@ -511,7 +581,11 @@ const file_tokenbill_v1_meter_proto_rawDesc = "" +
 	"\rMETER_SECONDS\x10\t\x12\x14\n" +
 	"\x10METER_CHARACTERS\x10\n" +
 	"\x12\x12\n" +
-	"\x0eMETER_REQUESTS\x10\v*\x9a\x01\n" +
+	"\x0eMETER_REQUESTS\x10\v\x12!\n" +
+	"\x1dMETER_CACHE_WRITE_LONG_TOKENS\x10\f\x12\x1c\n" +
+	"\x18METER_IMAGE_INPUT_TOKENS\x10\r\x12\x1d\n" +
+	"\x19METER_IMAGE_OUTPUT_TOKENS\x10\x0e\x12\x14\n" +
+	"\x10METER_TOOL_CALLS\x10\x0f*\x9a\x01\n" +
 	"\bUnitKind\x12\x19\n" +
 	"\x15UNIT_KIND_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10UNIT_KIND_TOKENS\x10\x01\x12\x14\n" +

@@ -31,11 +31,11 @@ const (
 	ProviderFormat_PROVIDER_FORMAT_UNSPECIFIED ProviderFormat = 0
 	// OpenAI's HTTP API, or a server compatible with it.
 	ProviderFormat_PROVIDER_FORMAT_OPENAI ProviderFormat = 1
-	// Azure OpenAI. Stored, not yet routed to.
+	// Azure OpenAI: deployments with an API version, or the v1 API without one.
 	ProviderFormat_PROVIDER_FORMAT_AZURE_OPENAI ProviderFormat = 2
-	// Anthropic Messages. Stored, not yet routed to.
+	// Anthropic Messages.
 	ProviderFormat_PROVIDER_FORMAT_ANTHROPIC ProviderFormat = 3
-	// AWS Bedrock. Stored, not yet routed to.
+	// AWS Bedrock.
 	ProviderFormat_PROVIDER_FORMAT_AWS_BEDROCK ProviderFormat = 4
 )
 
@@ -84,6 +84,206 @@ func (ProviderFormat) EnumDescriptor() ([]byte, []int) {
 	return file_tokenbill_v1_provider_proto_rawDescGZIP(), []int{0}
 }
 
+// ProviderDialect is how a server that is compatible with OpenAI differs from it: which fields it takes, and how it calls
+// them.
+type ProviderDialect int32
+
+const (
+	// Known by the host of the base URL, else GENERIC.
+	ProviderDialect_PROVIDER_DIALECT_UNSPECIFIED ProviderDialect = 0
+	// Takes what OpenAI's chat completions took for long, and refuses or ignores the rest.
+	ProviderDialect_PROVIDER_DIALECT_GENERIC ProviderDialect = 1
+	// OpenAI itself, and servers that follow it closely.
+	ProviderDialect_PROVIDER_DIALECT_OPENAI ProviderDialect = 2
+	// DeepSeek.
+	ProviderDialect_PROVIDER_DIALECT_DEEPSEEK ProviderDialect = 3
+	// Qwen, in the compatible mode of DashScope.
+	ProviderDialect_PROVIDER_DIALECT_QWEN ProviderDialect = 4
+	// Mistral.
+	ProviderDialect_PROVIDER_DIALECT_MISTRAL ProviderDialect = 5
+	// vLLM.
+	ProviderDialect_PROVIDER_DIALECT_VLLM ProviderDialect = 6
+	// Ollama.
+	ProviderDialect_PROVIDER_DIALECT_OLLAMA ProviderDialect = 7
+	// OpenRouter.
+	ProviderDialect_PROVIDER_DIALECT_OPENROUTER ProviderDialect = 8
+	// Groq.
+	ProviderDialect_PROVIDER_DIALECT_GROQ ProviderDialect = 9
+	// xAI.
+	ProviderDialect_PROVIDER_DIALECT_XAI ProviderDialect = 10
+	// Together.
+	ProviderDialect_PROVIDER_DIALECT_TOGETHER ProviderDialect = 11
+)
+
+// Enum value maps for ProviderDialect.
+var (
+	ProviderDialect_name = map[int32]string{
+		0:  "PROVIDER_DIALECT_UNSPECIFIED",
+		1:  "PROVIDER_DIALECT_GENERIC",
+		2:  "PROVIDER_DIALECT_OPENAI",
+		3:  "PROVIDER_DIALECT_DEEPSEEK",
+		4:  "PROVIDER_DIALECT_QWEN",
+		5:  "PROVIDER_DIALECT_MISTRAL",
+		6:  "PROVIDER_DIALECT_VLLM",
+		7:  "PROVIDER_DIALECT_OLLAMA",
+		8:  "PROVIDER_DIALECT_OPENROUTER",
+		9:  "PROVIDER_DIALECT_GROQ",
+		10: "PROVIDER_DIALECT_XAI",
+		11: "PROVIDER_DIALECT_TOGETHER",
+	}
+	ProviderDialect_value = map[string]int32{
+		"PROVIDER_DIALECT_UNSPECIFIED": 0,
+		"PROVIDER_DIALECT_GENERIC":     1,
+		"PROVIDER_DIALECT_OPENAI":      2,
+		"PROVIDER_DIALECT_DEEPSEEK":    3,
+		"PROVIDER_DIALECT_QWEN":        4,
+		"PROVIDER_DIALECT_MISTRAL":     5,
+		"PROVIDER_DIALECT_VLLM":        6,
+		"PROVIDER_DIALECT_OLLAMA":      7,
+		"PROVIDER_DIALECT_OPENROUTER":  8,
+		"PROVIDER_DIALECT_GROQ":        9,
+		"PROVIDER_DIALECT_XAI":         10,
+		"PROVIDER_DIALECT_TOGETHER":    11,
+	}
+)
+
+func (x ProviderDialect) Enum() *ProviderDialect {
+	p := new(ProviderDialect)
+	*p = x
+	return p
+}
+
+func (x ProviderDialect) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ProviderDialect) Descriptor() protoreflect.EnumDescriptor {
+	return file_tokenbill_v1_provider_proto_enumTypes[1].Descriptor()
+}
+
+func (ProviderDialect) Type() protoreflect.EnumType {
+	return &file_tokenbill_v1_provider_proto_enumTypes[1]
+}
+
+func (x ProviderDialect) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ProviderDialect.Descriptor instead.
+func (ProviderDialect) EnumDescriptor() ([]byte, []int) {
+	return file_tokenbill_v1_provider_proto_rawDescGZIP(), []int{1}
+}
+
+// BedrockApi is which of the APIs of AWS Bedrock is called.
+type BedrockApi int32
+
+const (
+	// CONVERSE.
+	BedrockApi_BEDROCK_API_UNSPECIFIED BedrockApi = 0
+	// Converse and ConverseStream for chat, InvokeModel for embeddings and images.
+	BedrockApi_BEDROCK_API_CONVERSE BedrockApi = 1
+	// The paths that speak OpenAI's format.
+	BedrockApi_BEDROCK_API_OPENAI BedrockApi = 2
+	// The path that speaks Anthropic's format.
+	BedrockApi_BEDROCK_API_ANTHROPIC BedrockApi = 3
+)
+
+// Enum value maps for BedrockApi.
+var (
+	BedrockApi_name = map[int32]string{
+		0: "BEDROCK_API_UNSPECIFIED",
+		1: "BEDROCK_API_CONVERSE",
+		2: "BEDROCK_API_OPENAI",
+		3: "BEDROCK_API_ANTHROPIC",
+	}
+	BedrockApi_value = map[string]int32{
+		"BEDROCK_API_UNSPECIFIED": 0,
+		"BEDROCK_API_CONVERSE":    1,
+		"BEDROCK_API_OPENAI":      2,
+		"BEDROCK_API_ANTHROPIC":   3,
+	}
+)
+
+func (x BedrockApi) Enum() *BedrockApi {
+	p := new(BedrockApi)
+	*p = x
+	return p
+}
+
+func (x BedrockApi) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (BedrockApi) Descriptor() protoreflect.EnumDescriptor {
+	return file_tokenbill_v1_provider_proto_enumTypes[2].Descriptor()
+}
+
+func (BedrockApi) Type() protoreflect.EnumType {
+	return &file_tokenbill_v1_provider_proto_enumTypes[2]
+}
+
+func (x BedrockApi) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use BedrockApi.Descriptor instead.
+func (BedrockApi) EnumDescriptor() ([]byte, []int) {
+	return file_tokenbill_v1_provider_proto_rawDescGZIP(), []int{2}
+}
+
+// ModelApi is an API for chat that a model at an upstream can be called with.
+type ModelApi int32
+
+const (
+	// Never sent.
+	ModelApi_MODEL_API_UNSPECIFIED ModelApi = 0
+	// chat/completions.
+	ModelApi_MODEL_API_CHAT_COMPLETIONS ModelApi = 1
+	// responses.
+	ModelApi_MODEL_API_RESPONSES ModelApi = 2
+)
+
+// Enum value maps for ModelApi.
+var (
+	ModelApi_name = map[int32]string{
+		0: "MODEL_API_UNSPECIFIED",
+		1: "MODEL_API_CHAT_COMPLETIONS",
+		2: "MODEL_API_RESPONSES",
+	}
+	ModelApi_value = map[string]int32{
+		"MODEL_API_UNSPECIFIED":      0,
+		"MODEL_API_CHAT_COMPLETIONS": 1,
+		"MODEL_API_RESPONSES":        2,
+	}
+)
+
+func (x ModelApi) Enum() *ModelApi {
+	p := new(ModelApi)
+	*p = x
+	return p
+}
+
+func (x ModelApi) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ModelApi) Descriptor() protoreflect.EnumDescriptor {
+	return file_tokenbill_v1_provider_proto_enumTypes[3].Descriptor()
+}
+
+func (ModelApi) Type() protoreflect.EnumType {
+	return &file_tokenbill_v1_provider_proto_enumTypes[3]
+}
+
+func (x ModelApi) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ModelApi.Descriptor instead.
+func (ModelApi) EnumDescriptor() ([]byte, []int) {
+	return file_tokenbill_v1_provider_proto_rawDescGZIP(), []int{3}
+}
+
 // OnDisconnect says what happens at the upstream when the client goes away during an answer.
 type OnDisconnect int32
 
@@ -125,11 +325,11 @@ func (x OnDisconnect) String() string {
 }
 
 func (OnDisconnect) Descriptor() protoreflect.EnumDescriptor {
-	return file_tokenbill_v1_provider_proto_enumTypes[1].Descriptor()
+	return file_tokenbill_v1_provider_proto_enumTypes[4].Descriptor()
 }
 
 func (OnDisconnect) Type() protoreflect.EnumType {
-	return &file_tokenbill_v1_provider_proto_enumTypes[1]
+	return &file_tokenbill_v1_provider_proto_enumTypes[4]
 }
 
 func (x OnDisconnect) Number() protoreflect.EnumNumber {
@@ -138,7 +338,7 @@ func (x OnDisconnect) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OnDisconnect.Descriptor instead.
 func (OnDisconnect) EnumDescriptor() ([]byte, []int) {
-	return file_tokenbill_v1_provider_proto_rawDescGZIP(), []int{1}
+	return file_tokenbill_v1_provider_proto_rawDescGZIP(), []int{4}
 }
 
 // Period is how often a limit or a budget starts again, in the merchant's time zone.
@@ -182,11 +382,11 @@ func (x Period) String() string {
 }
 
 func (Period) Descriptor() protoreflect.EnumDescriptor {
-	return file_tokenbill_v1_provider_proto_enumTypes[2].Descriptor()
+	return file_tokenbill_v1_provider_proto_enumTypes[5].Descriptor()
 }
 
 func (Period) Type() protoreflect.EnumType {
-	return &file_tokenbill_v1_provider_proto_enumTypes[2]
+	return &file_tokenbill_v1_provider_proto_enumTypes[5]
 }
 
 func (x Period) Number() protoreflect.EnumNumber {
@@ -195,7 +395,7 @@ func (x Period) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Period.Descriptor instead.
 func (Period) EnumDescriptor() ([]byte, []int) {
-	return file_tokenbill_v1_provider_proto_rawDescGZIP(), []int{2}
+	return file_tokenbill_v1_provider_proto_rawDescGZIP(), []int{5}
 }
 
 // LimitKind says what a limit counts.
@@ -235,11 +435,11 @@ func (x LimitKind) String() string {
 }
 
 func (LimitKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_tokenbill_v1_provider_proto_enumTypes[3].Descriptor()
+	return file_tokenbill_v1_provider_proto_enumTypes[6].Descriptor()
 }
 
 func (LimitKind) Type() protoreflect.EnumType {
-	return &file_tokenbill_v1_provider_proto_enumTypes[3]
+	return &file_tokenbill_v1_provider_proto_enumTypes[6]
 }
 
 func (x LimitKind) Number() protoreflect.EnumNumber {
@@ -248,13 +448,14 @@ func (x LimitKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use LimitKind.Descriptor instead.
 func (LimitKind) EnumDescriptor() ([]byte, []int) {
-	return file_tokenbill_v1_provider_proto_rawDescGZIP(), []int{3}
+	return file_tokenbill_v1_provider_proto_rawDescGZIP(), []int{6}
 }
 
 // ProviderCredentials are secrets of an upstream account. They are write-only: no call returns them.
 type ProviderCredentials struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The API key, sent as the format demands (OPENAI: `Authorization: Bearer`).
+	// The API key, sent as the format demands (OPENAI: `Authorization: Bearer`; AZURE_OPENAI: `api-key`; ANTHROPIC:
+	// `x-api-key`; AWS_BEDROCK: `Authorization: Bearer`, in place of a signature).
 	ApiKey string `protobuf:"bytes,1,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
 	// For AWS_BEDROCK: the access key id.
 	AwsAccessKeyId string `protobuf:"bytes,2,opt,name=aws_access_key_id,json=awsAccessKeyId,proto3" json:"aws_access_key_id,omitempty"`
@@ -268,8 +469,15 @@ type ProviderCredentials struct {
 	AzureClientId string `protobuf:"bytes,6,opt,name=azure_client_id,json=azureClientId,proto3" json:"azure_client_id,omitempty"`
 	// For AZURE_OPENAI with Entra ID: the client secret.
 	AzureClientSecret string `protobuf:"bytes,7,opt,name=azure_client_secret,json=azureClientSecret,proto3" json:"azure_client_secret,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// For AWS_BEDROCK: the ARN of a role to assume, with the other credentials of AWS that are given here.
+	AwsRoleArn string `protobuf:"bytes,8,opt,name=aws_role_arn,json=awsRoleArn,proto3" json:"aws_role_arn,omitempty"`
+	// For AWS_BEDROCK: the external id that the role asks for.
+	AwsExternalId string `protobuf:"bytes,9,opt,name=aws_external_id,json=awsExternalId,proto3" json:"aws_external_id,omitempty"`
+	// For AWS_BEDROCK: true takes the credentials of the container or instance that a data-plane node runs in, which its
+	// operator must allow (`AWS_NODE_IDENTITY`).
+	AwsNodeIdentity bool `protobuf:"varint,10,opt,name=aws_node_identity,json=awsNodeIdentity,proto3" json:"aws_node_identity,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ProviderCredentials) Reset() {
@@ -351,6 +559,27 @@ func (x *ProviderCredentials) GetAzureClientSecret() string {
 	return ""
 }
 
+func (x *ProviderCredentials) GetAwsRoleArn() string {
+	if x != nil {
+		return x.AwsRoleArn
+	}
+	return ""
+}
+
+func (x *ProviderCredentials) GetAwsExternalId() string {
+	if x != nil {
+		return x.AwsExternalId
+	}
+	return ""
+}
+
+func (x *ProviderCredentials) GetAwsNodeIdentity() bool {
+	if x != nil {
+		return x.AwsNodeIdentity
+	}
+	return false
+}
+
 // Provider is a merchant's account at an upstream.
 type Provider struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -360,7 +589,9 @@ type Provider struct {
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// The wire format.
 	Format ProviderFormat `protobuf:"varint,3,opt,name=format,proto3,enum=tokenbill.v1.ProviderFormat" json:"format,omitempty"`
-	// The URL that API paths are appended to, for OPENAI up to and including `/v1`.
+	// The URL that API paths are appended to: for OPENAI up to and including `/v1`; for AZURE_OPENAI the resource, such as
+	// `https://name.openai.azure.com`; for ANTHROPIC `https://api.anthropic.com`; for AWS_BEDROCK the host of the region,
+	// such as `https://bedrock-runtime.us-east-1.amazonaws.com`.
 	BaseUrl string `protobuf:"bytes,4,opt,name=base_url,json=baseUrl,proto3" json:"base_url,omitempty"`
 	// Whether credentials are stored. The credentials themselves are never returned.
 	HasCredentials bool `protobuf:"varint,5,opt,name=has_credentials,json=hasCredentials,proto3" json:"has_credentials,omitempty"`
@@ -368,9 +599,10 @@ type Provider struct {
 	OnDisconnect OnDisconnect `protobuf:"varint,6,opt,name=on_disconnect,json=onDisconnect,proto3,enum=tokenbill.v1.OnDisconnect" json:"on_disconnect,omitempty"`
 	// Extra request headers for every upstream call, such as a project id; never credentials.
 	Headers map[string]string `protobuf:"bytes,7,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Region for AWS_BEDROCK.
+	// Region for AWS_BEDROCK. Empty: as the host of the base URL says.
 	Region string `protobuf:"bytes,8,opt,name=region,proto3" json:"region,omitempty"`
-	// API version for AZURE_OPENAI.
+	// For AZURE_OPENAI: the API version of deployment URLs; empty: the v1 API. For ANTHROPIC: the value of
+	// `anthropic-version`; empty: `2023-06-01`.
 	ApiVersion string `protobuf:"bytes,9,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
 	// True: nothing is routed here.
 	Disabled bool `protobuf:"varint,10,opt,name=disabled,proto3" json:"disabled,omitempty"`
@@ -379,7 +611,11 @@ type Provider struct {
 	// When it was last changed.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// The present version; give it back on update to notice a change in between.
-	Etag          string `protobuf:"bytes,13,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,13,opt,name=etag,proto3" json:"etag,omitempty"`
+	// For OPENAI: how the server differs from OpenAI.
+	Dialect ProviderDialect `protobuf:"varint,14,opt,name=dialect,proto3,enum=tokenbill.v1.ProviderDialect" json:"dialect,omitempty"`
+	// For AWS_BEDROCK: which API is called.
+	BedrockApi    BedrockApi `protobuf:"varint,15,opt,name=bedrock_api,json=bedrockApi,proto3,enum=tokenbill.v1.BedrockApi" json:"bedrock_api,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -503,6 +739,20 @@ func (x *Provider) GetEtag() string {
 		return x.Etag
 	}
 	return ""
+}
+
+func (x *Provider) GetDialect() ProviderDialect {
+	if x != nil {
+		return x.Dialect
+	}
+	return ProviderDialect_PROVIDER_DIALECT_UNSPECIFIED
+}
+
+func (x *Provider) GetBedrockApi() BedrockApi {
+	if x != nil {
+		return x.BedrockApi
+	}
+	return BedrockApi_BEDROCK_API_UNSPECIFIED
 }
 
 // UnitLimit stops a Physical Model after a number of Units, over all VEs and nodes. It stops new requests; what is
@@ -880,7 +1130,11 @@ type PhysicalModel struct {
 	// Where it stands at its limits, as of this answer: one entry for each limit that it has.
 	LimitStates []*PhysicalModelLimitState `protobuf:"bytes,13,rep,name=limit_states,json=limitStates,proto3" json:"limit_states,omitempty"`
 	// How fast it may be used by all VEs together. At a limit it is passed over.
-	RateLimits    *RateLimits `protobuf:"bytes,14,opt,name=rate_limits,json=rateLimits,proto3" json:"rate_limits,omitempty"`
+	RateLimits *RateLimits `protobuf:"bytes,14,opt,name=rate_limits,json=rateLimits,proto3" json:"rate_limits,omitempty"`
+	// The model that it is, such as `claude-sonnet-4-5`, where `upstream_name` does not say, as ARNs and deployments do not.
+	Family string `protobuf:"bytes,15,opt,name=family,proto3" json:"family,omitempty"`
+	// For OPENAI and AZURE_OPENAI: the APIs for chat that it has. Empty: as its Provider's dialect says.
+	Apis          []ModelApi `protobuf:"varint,16,rep,packed,name=apis,proto3,enum=tokenbill.v1.ModelApi" json:"apis,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1013,11 +1267,25 @@ func (x *PhysicalModel) GetRateLimits() *RateLimits {
 	return nil
 }
 
+func (x *PhysicalModel) GetFamily() string {
+	if x != nil {
+		return x.Family
+	}
+	return ""
+}
+
+func (x *PhysicalModel) GetApis() []ModelApi {
+	if x != nil {
+		return x.Apis
+	}
+	return nil
+}
+
 var File_tokenbill_v1_provider_proto protoreflect.FileDescriptor
 
 const file_tokenbill_v1_provider_proto_rawDesc = "" +
 	"\n" +
-	"\x1btokenbill/v1/provider.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18tokenbill/v1/meter.proto\x1a\x1dtokenbill/v1/rate_limit.proto\"\xfe\x02\n" +
+	"\x1btokenbill/v1/provider.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18tokenbill/v1/meter.proto\x1a\x1dtokenbill/v1/rate_limit.proto\"\x88\x04\n" +
 	"\x13ProviderCredentials\x12!\n" +
 	"\aapi_key\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\x80@R\x06apiKey\x123\n" +
 	"\x11aws_access_key_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\x02R\x0eawsAccessKeyId\x12;\n" +
@@ -1025,7 +1293,12 @@ const file_tokenbill_v1_provider_proto_rawDesc = "" +
 	"\x11aws_session_token\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\x80@R\x0fawsSessionToken\x120\n" +
 	"\x0fazure_tenant_id\x18\x05 \x01(\tB\b\xbaH\x05r\x03(\x80\x02R\razureTenantId\x120\n" +
 	"\x0fazure_client_id\x18\x06 \x01(\tB\b\xbaH\x05r\x03(\x80\x02R\razureClientId\x128\n" +
-	"\x13azure_client_secret\x18\a \x01(\tB\b\xbaH\x05r\x03(\x80\bR\x11azureClientSecret\"\xc7\x04\n" +
+	"\x13azure_client_secret\x18\a \x01(\tB\b\xbaH\x05r\x03(\x80\bR\x11azureClientSecret\x12*\n" +
+	"\faws_role_arn\x18\b \x01(\tB\b\xbaH\x05r\x03(\x80\x10R\n" +
+	"awsRoleArn\x120\n" +
+	"\x0faws_external_id\x18\t \x01(\tB\b\xbaH\x05r\x03(\xc8\tR\rawsExternalId\x12*\n" +
+	"\x11aws_node_identity\x18\n" +
+	" \x01(\bR\x0fawsNodeIdentity\"\xbb\x05\n" +
 	"\bProvider\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x124\n" +
@@ -1043,7 +1316,10 @@ const file_tokenbill_v1_provider_proto_rawDesc = "" +
 	"createTime\x12;\n" +
 	"\vupdate_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12\x12\n" +
-	"\x04etag\x18\r \x01(\tR\x04etag\x1a:\n" +
+	"\x04etag\x18\r \x01(\tR\x04etag\x127\n" +
+	"\adialect\x18\x0e \x01(\x0e2\x1d.tokenbill.v1.ProviderDialectR\adialect\x129\n" +
+	"\vbedrock_api\x18\x0f \x01(\x0e2\x18.tokenbill.v1.BedrockApiR\n" +
+	"bedrockApi\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xab\x01\n" +
@@ -1071,7 +1347,7 @@ const file_tokenbill_v1_provider_proto_rawDesc = "" +
 	"\bdetailed\x18\x04 \x01(\v2\x1b.tokenbill.v1.DetailedPriceH\x00R\bdetailed\x12;\n" +
 	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTimeB\x06\n" +
-	"\x04kind\"\xf5\x04\n" +
+	"\x04kind\"\xb9\x05\n" +
 	"\rPhysicalModel\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n" +
 	"\vprovider_id\x18\x02 \x01(\tR\n" +
@@ -1092,13 +1368,39 @@ const file_tokenbill_v1_provider_proto_rawDesc = "" +
 	"\x04etag\x18\f \x01(\tR\x04etag\x12H\n" +
 	"\flimit_states\x18\r \x03(\v2%.tokenbill.v1.PhysicalModelLimitStateR\vlimitStates\x129\n" +
 	"\vrate_limits\x18\x0e \x01(\v2\x18.tokenbill.v1.RateLimitsR\n" +
-	"rateLimits*\xaf\x01\n" +
+	"rateLimits\x12\x16\n" +
+	"\x06family\x18\x0f \x01(\tR\x06family\x12*\n" +
+	"\x04apis\x18\x10 \x03(\x0e2\x16.tokenbill.v1.ModelApiR\x04apis*\xaf\x01\n" +
 	"\x0eProviderFormat\x12\x1f\n" +
 	"\x1bPROVIDER_FORMAT_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16PROVIDER_FORMAT_OPENAI\x10\x01\x12 \n" +
 	"\x1cPROVIDER_FORMAT_AZURE_OPENAI\x10\x02\x12\x1d\n" +
 	"\x19PROVIDER_FORMAT_ANTHROPIC\x10\x03\x12\x1f\n" +
-	"\x1bPROVIDER_FORMAT_AWS_BEDROCK\x10\x04*\x81\x01\n" +
+	"\x1bPROVIDER_FORMAT_AWS_BEDROCK\x10\x04*\xf3\x02\n" +
+	"\x0fProviderDialect\x12 \n" +
+	"\x1cPROVIDER_DIALECT_UNSPECIFIED\x10\x00\x12\x1c\n" +
+	"\x18PROVIDER_DIALECT_GENERIC\x10\x01\x12\x1b\n" +
+	"\x17PROVIDER_DIALECT_OPENAI\x10\x02\x12\x1d\n" +
+	"\x19PROVIDER_DIALECT_DEEPSEEK\x10\x03\x12\x19\n" +
+	"\x15PROVIDER_DIALECT_QWEN\x10\x04\x12\x1c\n" +
+	"\x18PROVIDER_DIALECT_MISTRAL\x10\x05\x12\x19\n" +
+	"\x15PROVIDER_DIALECT_VLLM\x10\x06\x12\x1b\n" +
+	"\x17PROVIDER_DIALECT_OLLAMA\x10\a\x12\x1f\n" +
+	"\x1bPROVIDER_DIALECT_OPENROUTER\x10\b\x12\x19\n" +
+	"\x15PROVIDER_DIALECT_GROQ\x10\t\x12\x18\n" +
+	"\x14PROVIDER_DIALECT_XAI\x10\n" +
+	"\x12\x1d\n" +
+	"\x19PROVIDER_DIALECT_TOGETHER\x10\v*v\n" +
+	"\n" +
+	"BedrockApi\x12\x1b\n" +
+	"\x17BEDROCK_API_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14BEDROCK_API_CONVERSE\x10\x01\x12\x16\n" +
+	"\x12BEDROCK_API_OPENAI\x10\x02\x12\x19\n" +
+	"\x15BEDROCK_API_ANTHROPIC\x10\x03*^\n" +
+	"\bModelApi\x12\x19\n" +
+	"\x15MODEL_API_UNSPECIFIED\x10\x00\x12\x1e\n" +
+	"\x1aMODEL_API_CHAT_COMPLETIONS\x10\x01\x12\x17\n" +
+	"\x13MODEL_API_RESPONSES\x10\x02*\x81\x01\n" +
 	"\fOnDisconnect\x12\x1d\n" +
 	"\x19ON_DISCONNECT_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13ON_DISCONNECT_DRAIN\x10\x01\x12!\n" +
@@ -1127,55 +1429,61 @@ func file_tokenbill_v1_provider_proto_rawDescGZIP() []byte {
 	return file_tokenbill_v1_provider_proto_rawDescData
 }
 
-var file_tokenbill_v1_provider_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_tokenbill_v1_provider_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
 var file_tokenbill_v1_provider_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_tokenbill_v1_provider_proto_goTypes = []any{
 	(ProviderFormat)(0),             // 0: tokenbill.v1.ProviderFormat
-	(OnDisconnect)(0),               // 1: tokenbill.v1.OnDisconnect
-	(Period)(0),                     // 2: tokenbill.v1.Period
-	(LimitKind)(0),                  // 3: tokenbill.v1.LimitKind
-	(*ProviderCredentials)(nil),     // 4: tokenbill.v1.ProviderCredentials
-	(*Provider)(nil),                // 5: tokenbill.v1.Provider
-	(*UnitLimit)(nil),               // 6: tokenbill.v1.UnitLimit
-	(*CreditLimit)(nil),             // 7: tokenbill.v1.CreditLimit
-	(*PhysicalModelLimitState)(nil), // 8: tokenbill.v1.PhysicalModelLimitState
-	(*Price)(nil),                   // 9: tokenbill.v1.Price
-	(*PhysicalModel)(nil),           // 10: tokenbill.v1.PhysicalModel
-	nil,                             // 11: tokenbill.v1.Provider.HeadersEntry
-	(*timestamppb.Timestamp)(nil),   // 12: google.protobuf.Timestamp
-	(UnitKind)(0),                   // 13: tokenbill.v1.UnitKind
-	(*SimplePrice)(nil),             // 14: tokenbill.v1.SimplePrice
-	(*DetailedPrice)(nil),           // 15: tokenbill.v1.DetailedPrice
-	(*RateLimits)(nil),              // 16: tokenbill.v1.RateLimits
+	(ProviderDialect)(0),            // 1: tokenbill.v1.ProviderDialect
+	(BedrockApi)(0),                 // 2: tokenbill.v1.BedrockApi
+	(ModelApi)(0),                   // 3: tokenbill.v1.ModelApi
+	(OnDisconnect)(0),               // 4: tokenbill.v1.OnDisconnect
+	(Period)(0),                     // 5: tokenbill.v1.Period
+	(LimitKind)(0),                  // 6: tokenbill.v1.LimitKind
+	(*ProviderCredentials)(nil),     // 7: tokenbill.v1.ProviderCredentials
+	(*Provider)(nil),                // 8: tokenbill.v1.Provider
+	(*UnitLimit)(nil),               // 9: tokenbill.v1.UnitLimit
+	(*CreditLimit)(nil),             // 10: tokenbill.v1.CreditLimit
+	(*PhysicalModelLimitState)(nil), // 11: tokenbill.v1.PhysicalModelLimitState
+	(*Price)(nil),                   // 12: tokenbill.v1.Price
+	(*PhysicalModel)(nil),           // 13: tokenbill.v1.PhysicalModel
+	nil,                             // 14: tokenbill.v1.Provider.HeadersEntry
+	(*timestamppb.Timestamp)(nil),   // 15: google.protobuf.Timestamp
+	(UnitKind)(0),                   // 16: tokenbill.v1.UnitKind
+	(*SimplePrice)(nil),             // 17: tokenbill.v1.SimplePrice
+	(*DetailedPrice)(nil),           // 18: tokenbill.v1.DetailedPrice
+	(*RateLimits)(nil),              // 19: tokenbill.v1.RateLimits
 }
 var file_tokenbill_v1_provider_proto_depIdxs = []int32{
 	0,  // 0: tokenbill.v1.Provider.format:type_name -> tokenbill.v1.ProviderFormat
-	1,  // 1: tokenbill.v1.Provider.on_disconnect:type_name -> tokenbill.v1.OnDisconnect
-	11, // 2: tokenbill.v1.Provider.headers:type_name -> tokenbill.v1.Provider.HeadersEntry
-	12, // 3: tokenbill.v1.Provider.create_time:type_name -> google.protobuf.Timestamp
-	12, // 4: tokenbill.v1.Provider.update_time:type_name -> google.protobuf.Timestamp
-	13, // 5: tokenbill.v1.UnitLimit.unit:type_name -> tokenbill.v1.UnitKind
-	2,  // 6: tokenbill.v1.UnitLimit.reset_period:type_name -> tokenbill.v1.Period
-	2,  // 7: tokenbill.v1.CreditLimit.reset_period:type_name -> tokenbill.v1.Period
-	3,  // 8: tokenbill.v1.PhysicalModelLimitState.kind:type_name -> tokenbill.v1.LimitKind
-	13, // 9: tokenbill.v1.PhysicalModelLimitState.unit:type_name -> tokenbill.v1.UnitKind
-	12, // 10: tokenbill.v1.PhysicalModelLimitState.period_start_time:type_name -> google.protobuf.Timestamp
-	12, // 11: tokenbill.v1.PhysicalModelLimitState.period_end_time:type_name -> google.protobuf.Timestamp
-	14, // 12: tokenbill.v1.Price.simple:type_name -> tokenbill.v1.SimplePrice
-	15, // 13: tokenbill.v1.Price.detailed:type_name -> tokenbill.v1.DetailedPrice
-	12, // 14: tokenbill.v1.Price.create_time:type_name -> google.protobuf.Timestamp
-	9,  // 15: tokenbill.v1.PhysicalModel.price:type_name -> tokenbill.v1.Price
-	6,  // 16: tokenbill.v1.PhysicalModel.unit_limit:type_name -> tokenbill.v1.UnitLimit
-	7,  // 17: tokenbill.v1.PhysicalModel.credit_limit:type_name -> tokenbill.v1.CreditLimit
-	12, // 18: tokenbill.v1.PhysicalModel.create_time:type_name -> google.protobuf.Timestamp
-	12, // 19: tokenbill.v1.PhysicalModel.update_time:type_name -> google.protobuf.Timestamp
-	8,  // 20: tokenbill.v1.PhysicalModel.limit_states:type_name -> tokenbill.v1.PhysicalModelLimitState
-	16, // 21: tokenbill.v1.PhysicalModel.rate_limits:type_name -> tokenbill.v1.RateLimits
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	4,  // 1: tokenbill.v1.Provider.on_disconnect:type_name -> tokenbill.v1.OnDisconnect
+	14, // 2: tokenbill.v1.Provider.headers:type_name -> tokenbill.v1.Provider.HeadersEntry
+	15, // 3: tokenbill.v1.Provider.create_time:type_name -> google.protobuf.Timestamp
+	15, // 4: tokenbill.v1.Provider.update_time:type_name -> google.protobuf.Timestamp
+	1,  // 5: tokenbill.v1.Provider.dialect:type_name -> tokenbill.v1.ProviderDialect
+	2,  // 6: tokenbill.v1.Provider.bedrock_api:type_name -> tokenbill.v1.BedrockApi
+	16, // 7: tokenbill.v1.UnitLimit.unit:type_name -> tokenbill.v1.UnitKind
+	5,  // 8: tokenbill.v1.UnitLimit.reset_period:type_name -> tokenbill.v1.Period
+	5,  // 9: tokenbill.v1.CreditLimit.reset_period:type_name -> tokenbill.v1.Period
+	6,  // 10: tokenbill.v1.PhysicalModelLimitState.kind:type_name -> tokenbill.v1.LimitKind
+	16, // 11: tokenbill.v1.PhysicalModelLimitState.unit:type_name -> tokenbill.v1.UnitKind
+	15, // 12: tokenbill.v1.PhysicalModelLimitState.period_start_time:type_name -> google.protobuf.Timestamp
+	15, // 13: tokenbill.v1.PhysicalModelLimitState.period_end_time:type_name -> google.protobuf.Timestamp
+	17, // 14: tokenbill.v1.Price.simple:type_name -> tokenbill.v1.SimplePrice
+	18, // 15: tokenbill.v1.Price.detailed:type_name -> tokenbill.v1.DetailedPrice
+	15, // 16: tokenbill.v1.Price.create_time:type_name -> google.protobuf.Timestamp
+	12, // 17: tokenbill.v1.PhysicalModel.price:type_name -> tokenbill.v1.Price
+	9,  // 18: tokenbill.v1.PhysicalModel.unit_limit:type_name -> tokenbill.v1.UnitLimit
+	10, // 19: tokenbill.v1.PhysicalModel.credit_limit:type_name -> tokenbill.v1.CreditLimit
+	15, // 20: tokenbill.v1.PhysicalModel.create_time:type_name -> google.protobuf.Timestamp
+	15, // 21: tokenbill.v1.PhysicalModel.update_time:type_name -> google.protobuf.Timestamp
+	11, // 22: tokenbill.v1.PhysicalModel.limit_states:type_name -> tokenbill.v1.PhysicalModelLimitState
+	19, // 23: tokenbill.v1.PhysicalModel.rate_limits:type_name -> tokenbill.v1.RateLimits
+	3,  // 24: tokenbill.v1.PhysicalModel.apis:type_name -> tokenbill.v1.ModelApi
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_tokenbill_v1_provider_proto_init() }
@@ -1194,7 +1502,7 @@ func file_tokenbill_v1_provider_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tokenbill_v1_provider_proto_rawDesc), len(file_tokenbill_v1_provider_proto_rawDesc)),
-			NumEnums:      4,
+			NumEnums:      7,
 			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,

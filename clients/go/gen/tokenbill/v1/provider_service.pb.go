@@ -115,6 +115,67 @@ func (ProviderTestResult) EnumDescriptor() ([]byte, []int) {
 	return file_tokenbill_v1_provider_service_proto_rawDescGZIP(), []int{0}
 }
 
+// PriceChangeKind says what an import does to a Physical Model.
+type PriceChangeKind int32
+
+const (
+	// Never sent.
+	PriceChangeKind_PRICE_CHANGE_KIND_UNSPECIFIED PriceChangeKind = 0
+	// It had no price.
+	PriceChangeKind_PRICE_CHANGE_KIND_NEW PriceChangeKind = 1
+	// It has another price.
+	PriceChangeKind_PRICE_CHANGE_KIND_CHANGED PriceChangeKind = 2
+	// The price, and the bound of output tokens, are the same already.
+	PriceChangeKind_PRICE_CHANGE_KIND_SAME PriceChangeKind = 3
+	// No entry fits it: it stays as it is.
+	PriceChangeKind_PRICE_CHANGE_KIND_NOT_NAMED PriceChangeKind = 4
+)
+
+// Enum value maps for PriceChangeKind.
+var (
+	PriceChangeKind_name = map[int32]string{
+		0: "PRICE_CHANGE_KIND_UNSPECIFIED",
+		1: "PRICE_CHANGE_KIND_NEW",
+		2: "PRICE_CHANGE_KIND_CHANGED",
+		3: "PRICE_CHANGE_KIND_SAME",
+		4: "PRICE_CHANGE_KIND_NOT_NAMED",
+	}
+	PriceChangeKind_value = map[string]int32{
+		"PRICE_CHANGE_KIND_UNSPECIFIED": 0,
+		"PRICE_CHANGE_KIND_NEW":         1,
+		"PRICE_CHANGE_KIND_CHANGED":     2,
+		"PRICE_CHANGE_KIND_SAME":        3,
+		"PRICE_CHANGE_KIND_NOT_NAMED":   4,
+	}
+)
+
+func (x PriceChangeKind) Enum() *PriceChangeKind {
+	p := new(PriceChangeKind)
+	*p = x
+	return p
+}
+
+func (x PriceChangeKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PriceChangeKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_tokenbill_v1_provider_service_proto_enumTypes[1].Descriptor()
+}
+
+func (PriceChangeKind) Type() protoreflect.EnumType {
+	return &file_tokenbill_v1_provider_service_proto_enumTypes[1]
+}
+
+func (x PriceChangeKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PriceChangeKind.Descriptor instead.
+func (PriceChangeKind) EnumDescriptor() ([]byte, []int) {
+	return file_tokenbill_v1_provider_service_proto_rawDescGZIP(), []int{1}
+}
+
 // CreateProviderRequest describes the Provider to store.
 type CreateProviderRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -132,10 +193,15 @@ type CreateProviderRequest struct {
 	OnDisconnect OnDisconnect `protobuf:"varint,6,opt,name=on_disconnect,json=onDisconnect,proto3,enum=tokenbill.v1.OnDisconnect" json:"on_disconnect,omitempty"`
 	// Extra request headers for every upstream call; never credentials.
 	Headers map[string]string `protobuf:"bytes,7,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Region for AWS_BEDROCK.
+	// Region for AWS_BEDROCK. Empty: as the host of the base URL says.
 	Region string `protobuf:"bytes,8,opt,name=region,proto3" json:"region,omitempty"`
-	// API version for AZURE_OPENAI.
-	ApiVersion    string `protobuf:"bytes,9,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
+	// For AZURE_OPENAI: the API version of deployment URLs; empty: the v1 API. For ANTHROPIC: the value of
+	// `anthropic-version`; empty: `2023-06-01`.
+	ApiVersion string `protobuf:"bytes,9,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
+	// For OPENAI: how the server differs from OpenAI.
+	Dialect ProviderDialect `protobuf:"varint,10,opt,name=dialect,proto3,enum=tokenbill.v1.ProviderDialect" json:"dialect,omitempty"`
+	// For AWS_BEDROCK: which API is called.
+	BedrockApi    BedrockApi `protobuf:"varint,11,opt,name=bedrock_api,json=bedrockApi,proto3,enum=tokenbill.v1.BedrockApi" json:"bedrock_api,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -231,6 +297,20 @@ func (x *CreateProviderRequest) GetApiVersion() string {
 		return x.ApiVersion
 	}
 	return ""
+}
+
+func (x *CreateProviderRequest) GetDialect() ProviderDialect {
+	if x != nil {
+		return x.Dialect
+	}
+	return ProviderDialect_PROVIDER_DIALECT_UNSPECIFIED
+}
+
+func (x *CreateProviderRequest) GetBedrockApi() BedrockApi {
+	if x != nil {
+		return x.BedrockApi
+	}
+	return BedrockApi_BEDROCK_API_UNSPECIFIED
 }
 
 // CreateProviderResponse holds the stored Provider.
@@ -503,7 +583,11 @@ type UpdateProviderRequest struct {
 	// A new API version.
 	ApiVersion *string `protobuf:"bytes,9,opt,name=api_version,json=apiVersion,proto3,oneof" json:"api_version,omitempty"`
 	// Takes the Provider out of routing, or back in.
-	Disabled      *bool `protobuf:"varint,10,opt,name=disabled,proto3,oneof" json:"disabled,omitempty"`
+	Disabled *bool `protobuf:"varint,10,opt,name=disabled,proto3,oneof" json:"disabled,omitempty"`
+	// A new dialect.
+	Dialect *ProviderDialect `protobuf:"varint,11,opt,name=dialect,proto3,enum=tokenbill.v1.ProviderDialect,oneof" json:"dialect,omitempty"`
+	// Another API of AWS Bedrock.
+	BedrockApi    *BedrockApi `protobuf:"varint,12,opt,name=bedrock_api,json=bedrockApi,proto3,enum=tokenbill.v1.BedrockApi,oneof" json:"bedrock_api,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -606,6 +690,20 @@ func (x *UpdateProviderRequest) GetDisabled() bool {
 		return *x.Disabled
 	}
 	return false
+}
+
+func (x *UpdateProviderRequest) GetDialect() ProviderDialect {
+	if x != nil && x.Dialect != nil {
+		return *x.Dialect
+	}
+	return ProviderDialect_PROVIDER_DIALECT_UNSPECIFIED
+}
+
+func (x *UpdateProviderRequest) GetBedrockApi() BedrockApi {
+	if x != nil && x.BedrockApi != nil {
+		return *x.BedrockApi
+	}
+	return BedrockApi_BEDROCK_API_UNSPECIFIED
 }
 
 // HeaderMap wraps headers so that an update can tell none from unchanged.
@@ -945,7 +1043,11 @@ type CreatePhysicalModelRequest struct {
 	// Stops the model after a number of Credits.
 	CreditLimit *CreditLimit `protobuf:"bytes,9,opt,name=credit_limit,json=creditLimit,proto3" json:"credit_limit,omitempty"`
 	// How fast it may be used by all VEs together.
-	RateLimits    *RateLimits `protobuf:"bytes,10,opt,name=rate_limits,json=rateLimits,proto3" json:"rate_limits,omitempty"`
+	RateLimits *RateLimits `protobuf:"bytes,10,opt,name=rate_limits,json=rateLimits,proto3" json:"rate_limits,omitempty"`
+	// The model that it is, such as `claude-sonnet-4-5`, where `upstream_name` does not say, as ARNs and deployments do not.
+	Family string `protobuf:"bytes,11,opt,name=family,proto3" json:"family,omitempty"`
+	// For OPENAI and AZURE_OPENAI: the APIs for chat that it has. Empty: as its Provider's dialect says.
+	Apis          []ModelApi `protobuf:"varint,12,rep,packed,name=apis,proto3,enum=tokenbill.v1.ModelApi" json:"apis,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1057,6 +1159,20 @@ func (x *CreatePhysicalModelRequest) GetCreditLimit() *CreditLimit {
 func (x *CreatePhysicalModelRequest) GetRateLimits() *RateLimits {
 	if x != nil {
 		return x.RateLimits
+	}
+	return nil
+}
+
+func (x *CreatePhysicalModelRequest) GetFamily() string {
+	if x != nil {
+		return x.Family
+	}
+	return ""
+}
+
+func (x *CreatePhysicalModelRequest) GetApis() []ModelApi {
+	if x != nil {
+		return x.Apis
 	}
 	return nil
 }
@@ -1367,7 +1483,11 @@ type UpdatePhysicalModelRequest struct {
 	// True: the model has no Credit Limit any more. Not together with `credit_limit`.
 	RemoveCreditLimit bool `protobuf:"varint,12,opt,name=remove_credit_limit,json=removeCreditLimit,proto3" json:"remove_credit_limit,omitempty"`
 	// New rate limits, replacing the old ones whole; an empty message means none.
-	RateLimits    *RateLimits `protobuf:"bytes,13,opt,name=rate_limits,json=rateLimits,proto3" json:"rate_limits,omitempty"`
+	RateLimits *RateLimits `protobuf:"bytes,13,opt,name=rate_limits,json=rateLimits,proto3" json:"rate_limits,omitempty"`
+	// A new family.
+	Family *string `protobuf:"bytes,14,opt,name=family,proto3,oneof" json:"family,omitempty"`
+	// New APIs, replacing the old ones whole; an empty list means as its Provider's dialect says.
+	Apis          *ModelApiList `protobuf:"bytes,15,opt,name=apis,proto3" json:"apis,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1504,6 +1624,20 @@ func (x *UpdatePhysicalModelRequest) GetRateLimits() *RateLimits {
 	return nil
 }
 
+func (x *UpdatePhysicalModelRequest) GetFamily() string {
+	if x != nil && x.Family != nil {
+		return *x.Family
+	}
+	return ""
+}
+
+func (x *UpdatePhysicalModelRequest) GetApis() *ModelApiList {
+	if x != nil {
+		return x.Apis
+	}
+	return nil
+}
+
 type isUpdatePhysicalModelRequest_Price interface {
 	isUpdatePhysicalModelRequest_Price()
 }
@@ -1522,6 +1656,52 @@ func (*UpdatePhysicalModelRequest_SimplePrice) isUpdatePhysicalModelRequest_Pric
 
 func (*UpdatePhysicalModelRequest_DetailedPrice) isUpdatePhysicalModelRequest_Price() {}
 
+// ModelApiList is a list that replaces another.
+type ModelApiList struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The APIs.
+	Apis          []ModelApi `protobuf:"varint,1,rep,packed,name=apis,proto3,enum=tokenbill.v1.ModelApi" json:"apis,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ModelApiList) Reset() {
+	*x = ModelApiList{}
+	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ModelApiList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ModelApiList) ProtoMessage() {}
+
+func (x *ModelApiList) ProtoReflect() protoreflect.Message {
+	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ModelApiList.ProtoReflect.Descriptor instead.
+func (*ModelApiList) Descriptor() ([]byte, []int) {
+	return file_tokenbill_v1_provider_service_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ModelApiList) GetApis() []ModelApi {
+	if x != nil {
+		return x.Apis
+	}
+	return nil
+}
+
 // UpdatePhysicalModelResponse holds the changed model.
 type UpdatePhysicalModelResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1533,7 +1713,7 @@ type UpdatePhysicalModelResponse struct {
 
 func (x *UpdatePhysicalModelResponse) Reset() {
 	*x = UpdatePhysicalModelResponse{}
-	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[20]
+	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1545,7 +1725,7 @@ func (x *UpdatePhysicalModelResponse) String() string {
 func (*UpdatePhysicalModelResponse) ProtoMessage() {}
 
 func (x *UpdatePhysicalModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[20]
+	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1558,7 +1738,7 @@ func (x *UpdatePhysicalModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdatePhysicalModelResponse.ProtoReflect.Descriptor instead.
 func (*UpdatePhysicalModelResponse) Descriptor() ([]byte, []int) {
-	return file_tokenbill_v1_provider_service_proto_rawDescGZIP(), []int{20}
+	return file_tokenbill_v1_provider_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UpdatePhysicalModelResponse) GetPhysicalModel() *PhysicalModel {
@@ -1581,7 +1761,7 @@ type DeletePhysicalModelRequest struct {
 
 func (x *DeletePhysicalModelRequest) Reset() {
 	*x = DeletePhysicalModelRequest{}
-	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[21]
+	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1593,7 +1773,7 @@ func (x *DeletePhysicalModelRequest) String() string {
 func (*DeletePhysicalModelRequest) ProtoMessage() {}
 
 func (x *DeletePhysicalModelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[21]
+	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1606,7 +1786,7 @@ func (x *DeletePhysicalModelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePhysicalModelRequest.ProtoReflect.Descriptor instead.
 func (*DeletePhysicalModelRequest) Descriptor() ([]byte, []int) {
-	return file_tokenbill_v1_provider_service_proto_rawDescGZIP(), []int{21}
+	return file_tokenbill_v1_provider_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DeletePhysicalModelRequest) GetId() string {
@@ -1632,7 +1812,7 @@ type DeletePhysicalModelResponse struct {
 
 func (x *DeletePhysicalModelResponse) Reset() {
 	*x = DeletePhysicalModelResponse{}
-	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[22]
+	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1644,7 +1824,7 @@ func (x *DeletePhysicalModelResponse) String() string {
 func (*DeletePhysicalModelResponse) ProtoMessage() {}
 
 func (x *DeletePhysicalModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[22]
+	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1657,7 +1837,7 @@ func (x *DeletePhysicalModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePhysicalModelResponse.ProtoReflect.Descriptor instead.
 func (*DeletePhysicalModelResponse) Descriptor() ([]byte, []int) {
-	return file_tokenbill_v1_provider_service_proto_rawDescGZIP(), []int{22}
+	return file_tokenbill_v1_provider_service_proto_rawDescGZIP(), []int{23}
 }
 
 // ListPricesRequest asks for a page.
@@ -1675,7 +1855,7 @@ type ListPricesRequest struct {
 
 func (x *ListPricesRequest) Reset() {
 	*x = ListPricesRequest{}
-	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[23]
+	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1687,7 +1867,7 @@ func (x *ListPricesRequest) String() string {
 func (*ListPricesRequest) ProtoMessage() {}
 
 func (x *ListPricesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[23]
+	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1700,7 +1880,7 @@ func (x *ListPricesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPricesRequest.ProtoReflect.Descriptor instead.
 func (*ListPricesRequest) Descriptor() ([]byte, []int) {
-	return file_tokenbill_v1_provider_service_proto_rawDescGZIP(), []int{23}
+	return file_tokenbill_v1_provider_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListPricesRequest) GetPhysicalModelId() string {
@@ -1737,7 +1917,7 @@ type ListPricesResponse struct {
 
 func (x *ListPricesResponse) Reset() {
 	*x = ListPricesResponse{}
-	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[24]
+	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1749,7 +1929,7 @@ func (x *ListPricesResponse) String() string {
 func (*ListPricesResponse) ProtoMessage() {}
 
 func (x *ListPricesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[24]
+	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1762,7 +1942,7 @@ func (x *ListPricesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPricesResponse.ProtoReflect.Descriptor instead.
 func (*ListPricesResponse) Descriptor() ([]byte, []int) {
-	return file_tokenbill_v1_provider_service_proto_rawDescGZIP(), []int{24}
+	return file_tokenbill_v1_provider_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListPricesResponse) GetPrices() []*Price {
@@ -1779,11 +1959,363 @@ func (x *ListPricesResponse) GetNextPageToken() string {
 	return ""
 }
 
+// ImportPricesRequest is a price catalogue.
+type ImportPricesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Makes the call safe to retry: 1 to 128 characters chosen by the caller, remembered for 24 hours. Not used by a preview.
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The prices. Each is for every Physical Model of the merchant that it fits; of several that fit, the most precise counts:
+	// one with a Provider before one without, then the longest `upstream_name`.
+	Entries []*PriceEntry `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`
+	// True: nothing is changed, and the answer says what would be.
+	Preview       bool `protobuf:"varint,3,opt,name=preview,proto3" json:"preview,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportPricesRequest) Reset() {
+	*x = ImportPricesRequest{}
+	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportPricesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportPricesRequest) ProtoMessage() {}
+
+func (x *ImportPricesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportPricesRequest.ProtoReflect.Descriptor instead.
+func (*ImportPricesRequest) Descriptor() ([]byte, []int) {
+	return file_tokenbill_v1_provider_service_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ImportPricesRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ImportPricesRequest) GetEntries() []*PriceEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+func (x *ImportPricesRequest) GetPreview() bool {
+	if x != nil {
+		return x.Preview
+	}
+	return false
+}
+
+// PriceEntry is the price of the Physical Models that it fits.
+type PriceEntry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The Provider's id. Empty: whichever Provider.
+	ProviderId string `protobuf:"bytes,1,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
+	// The model name that the upstream knows. A `*` at its end stands for anything.
+	UpstreamName string `protobuf:"bytes,2,opt,name=upstream_name,json=upstreamName,proto3" json:"upstream_name,omitempty"`
+	// What it costs.
+	//
+	// Types that are valid to be assigned to Price:
+	//
+	//	*PriceEntry_SimplePrice
+	//	*PriceEntry_DetailedPrice
+	Price isPriceEntry_Price `protobuf_oneof:"price"`
+	// The most output tokens that one answer can have, 0 to leave that as it is.
+	MaxOutputTokens int64 `protobuf:"varint,5,opt,name=max_output_tokens,json=maxOutputTokens,proto3" json:"max_output_tokens,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *PriceEntry) Reset() {
+	*x = PriceEntry{}
+	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PriceEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PriceEntry) ProtoMessage() {}
+
+func (x *PriceEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PriceEntry.ProtoReflect.Descriptor instead.
+func (*PriceEntry) Descriptor() ([]byte, []int) {
+	return file_tokenbill_v1_provider_service_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *PriceEntry) GetProviderId() string {
+	if x != nil {
+		return x.ProviderId
+	}
+	return ""
+}
+
+func (x *PriceEntry) GetUpstreamName() string {
+	if x != nil {
+		return x.UpstreamName
+	}
+	return ""
+}
+
+func (x *PriceEntry) GetPrice() isPriceEntry_Price {
+	if x != nil {
+		return x.Price
+	}
+	return nil
+}
+
+func (x *PriceEntry) GetSimplePrice() *SimplePrice {
+	if x != nil {
+		if x, ok := x.Price.(*PriceEntry_SimplePrice); ok {
+			return x.SimplePrice
+		}
+	}
+	return nil
+}
+
+func (x *PriceEntry) GetDetailedPrice() *DetailedPrice {
+	if x != nil {
+		if x, ok := x.Price.(*PriceEntry_DetailedPrice); ok {
+			return x.DetailedPrice
+		}
+	}
+	return nil
+}
+
+func (x *PriceEntry) GetMaxOutputTokens() int64 {
+	if x != nil {
+		return x.MaxOutputTokens
+	}
+	return 0
+}
+
+type isPriceEntry_Price interface {
+	isPriceEntry_Price()
+}
+
+type PriceEntry_SimplePrice struct {
+	// One number for every Unit.
+	SimplePrice *SimplePrice `protobuf:"bytes,3,opt,name=simple_price,json=simplePrice,proto3,oneof"`
+}
+
+type PriceEntry_DetailedPrice struct {
+	// Meter by meter.
+	DetailedPrice *DetailedPrice `protobuf:"bytes,4,opt,name=detailed_price,json=detailedPrice,proto3,oneof"`
+}
+
+func (*PriceEntry_SimplePrice) isPriceEntry_Price() {}
+
+func (*PriceEntry_DetailedPrice) isPriceEntry_Price() {}
+
+// PriceChange is what an import does, or would do, to one Physical Model.
+type PriceChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The Physical Model's id.
+	PhysicalModelId string `protobuf:"bytes,1,opt,name=physical_model_id,json=physicalModelId,proto3" json:"physical_model_id,omitempty"`
+	// Its name.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// The model name that the upstream knows.
+	UpstreamName string `protobuf:"bytes,3,opt,name=upstream_name,json=upstreamName,proto3" json:"upstream_name,omitempty"`
+	// What happens to it.
+	Kind PriceChangeKind `protobuf:"varint,4,opt,name=kind,proto3,enum=tokenbill.v1.PriceChangeKind" json:"kind,omitempty"`
+	// The number of the entry that fits it, from 0; -1: none does.
+	Entry int32 `protobuf:"varint,5,opt,name=entry,proto3" json:"entry,omitempty"`
+	// The price before. Absent: it had none.
+	Before *Price `protobuf:"bytes,6,opt,name=before,proto3" json:"before,omitempty"`
+	// The price after. Absent: none. In a preview, and where it stays the same, without a new id.
+	After *Price `protobuf:"bytes,7,opt,name=after,proto3" json:"after,omitempty"`
+	// The most output tokens before.
+	MaxOutputTokensBefore int64 `protobuf:"varint,8,opt,name=max_output_tokens_before,json=maxOutputTokensBefore,proto3" json:"max_output_tokens_before,omitempty"`
+	// The most output tokens after.
+	MaxOutputTokensAfter int64 `protobuf:"varint,9,opt,name=max_output_tokens_after,json=maxOutputTokensAfter,proto3" json:"max_output_tokens_after,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *PriceChange) Reset() {
+	*x = PriceChange{}
+	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PriceChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PriceChange) ProtoMessage() {}
+
+func (x *PriceChange) ProtoReflect() protoreflect.Message {
+	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PriceChange.ProtoReflect.Descriptor instead.
+func (*PriceChange) Descriptor() ([]byte, []int) {
+	return file_tokenbill_v1_provider_service_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *PriceChange) GetPhysicalModelId() string {
+	if x != nil {
+		return x.PhysicalModelId
+	}
+	return ""
+}
+
+func (x *PriceChange) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PriceChange) GetUpstreamName() string {
+	if x != nil {
+		return x.UpstreamName
+	}
+	return ""
+}
+
+func (x *PriceChange) GetKind() PriceChangeKind {
+	if x != nil {
+		return x.Kind
+	}
+	return PriceChangeKind_PRICE_CHANGE_KIND_UNSPECIFIED
+}
+
+func (x *PriceChange) GetEntry() int32 {
+	if x != nil {
+		return x.Entry
+	}
+	return 0
+}
+
+func (x *PriceChange) GetBefore() *Price {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *PriceChange) GetAfter() *Price {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *PriceChange) GetMaxOutputTokensBefore() int64 {
+	if x != nil {
+		return x.MaxOutputTokensBefore
+	}
+	return 0
+}
+
+func (x *PriceChange) GetMaxOutputTokensAfter() int64 {
+	if x != nil {
+		return x.MaxOutputTokensAfter
+	}
+	return 0
+}
+
+// ImportPricesResponse says what was changed, or would be.
+type ImportPricesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One for each Physical Model of the merchant, oldest first.
+	Changes []*PriceChange `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	// The numbers of entries that fit no Physical Model, from 0.
+	UnusedEntries []int32 `protobuf:"varint,2,rep,packed,name=unused_entries,json=unusedEntries,proto3" json:"unused_entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportPricesResponse) Reset() {
+	*x = ImportPricesResponse{}
+	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportPricesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportPricesResponse) ProtoMessage() {}
+
+func (x *ImportPricesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportPricesResponse.ProtoReflect.Descriptor instead.
+func (*ImportPricesResponse) Descriptor() ([]byte, []int) {
+	return file_tokenbill_v1_provider_service_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ImportPricesResponse) GetChanges() []*PriceChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *ImportPricesResponse) GetUnusedEntries() []int32 {
+	if x != nil {
+		return x.UnusedEntries
+	}
+	return nil
+}
+
 var File_tokenbill_v1_provider_service_proto protoreflect.FileDescriptor
 
 const file_tokenbill_v1_provider_service_proto_rawDesc = "" +
 	"\n" +
-	"#tokenbill/v1/provider_service.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a\x18tokenbill/v1/meter.proto\x1a\x1btokenbill/v1/provider.proto\x1a\x1dtokenbill/v1/rate_limit.proto\"\x9f\x05\n" +
+	"#tokenbill/v1/provider_service.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a\x18tokenbill/v1/meter.proto\x1a\x1btokenbill/v1/provider.proto\x1a\x1dtokenbill/v1/rate_limit.proto\"\xc7\x06\n" +
 	"\x15CreateProviderRequest\x12'\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\x12D\n" +
@@ -1794,10 +2326,14 @@ const file_tokenbill_v1_provider_service_proto_rawDesc = "" +
 	"\xbaH\ar\x05\x10\x01(\x80\x10R\abaseUrl\x12C\n" +
 	"\vcredentials\x18\x05 \x01(\v2!.tokenbill.v1.ProviderCredentialsR\vcredentials\x12I\n" +
 	"\ron_disconnect\x18\x06 \x01(\x0e2\x1a.tokenbill.v1.OnDisconnectB\b\xbaH\x05\x82\x01\x02\x10\x01R\fonDisconnect\x12\x96\x01\n" +
-	"\aheaders\x18\a \x03(\v20.tokenbill.v1.CreateProviderRequest.HeadersEntryBJ\xbaHG\x9a\x01D\x10 \"'r%2#^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$*\x17r\x15(\x80 2\x10^[\\t\\x20-\\x7e]*$R\aheaders\x12\x1f\n" +
-	"\x06region\x18\b \x01(\tB\a\xbaH\x04r\x02\x18@R\x06region\x12(\n" +
-	"\vapi_version\x18\t \x01(\tB\a\xbaH\x04r\x02\x18@R\n" +
-	"apiVersion\x1a:\n" +
+	"\aheaders\x18\a \x03(\v20.tokenbill.v1.CreateProviderRequest.HeadersEntryBJ\xbaHG\x9a\x01D\x10 \"'r%2#^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$*\x17r\x15(\x80 2\x10^[\\t\\x20-\\x7e]*$R\aheaders\x12-\n" +
+	"\x06region\x18\b \x01(\tB\x15\xbaH\x12r\x10\x18@2\f^[a-z0-9-]*$R\x06region\x12:\n" +
+	"\vapi_version\x18\t \x01(\tB\x19\xbaH\x16r\x14\x18@2\x10^[A-Za-z0-9.-]*$R\n" +
+	"apiVersion\x12A\n" +
+	"\adialect\x18\n" +
+	" \x01(\x0e2\x1d.tokenbill.v1.ProviderDialectB\b\xbaH\x05\x82\x01\x02\x10\x01R\adialect\x12C\n" +
+	"\vbedrock_api\x18\v \x01(\x0e2\x18.tokenbill.v1.BedrockApiB\b\xbaH\x05\x82\x01\x02\x10\x01R\n" +
+	"bedrockApi\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"L\n" +
@@ -1813,7 +2349,7 @@ const file_tokenbill_v1_provider_service_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\"u\n" +
 	"\x15ListProvidersResponse\x124\n" +
 	"\tproviders\x18\x01 \x03(\v2\x16.tokenbill.v1.ProviderR\tproviders\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd4\x04\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa2\x06\n" +
 	"\x15UpdateProviderRequest\x12\x19\n" +
 	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\x12\x1b\n" +
 	"\x04etag\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12I\n" +
@@ -1822,18 +2358,24 @@ const file_tokenbill_v1_provider_service_proto_rawDesc = "" +
 	"\xbaH\ar\x05\x10\x01(\x80\x10H\x01R\abaseUrl\x88\x01\x01\x12C\n" +
 	"\vcredentials\x18\x05 \x01(\v2!.tokenbill.v1.ProviderCredentialsR\vcredentials\x12N\n" +
 	"\ron_disconnect\x18\x06 \x01(\x0e2\x1a.tokenbill.v1.OnDisconnectB\b\xbaH\x05\x82\x01\x02\x10\x01H\x02R\fonDisconnect\x88\x01\x01\x121\n" +
-	"\aheaders\x18\a \x01(\v2\x17.tokenbill.v1.HeaderMapR\aheaders\x12$\n" +
-	"\x06region\x18\b \x01(\tB\a\xbaH\x04r\x02\x18@H\x03R\x06region\x88\x01\x01\x12-\n" +
-	"\vapi_version\x18\t \x01(\tB\a\xbaH\x04r\x02\x18@H\x04R\n" +
+	"\aheaders\x18\a \x01(\v2\x17.tokenbill.v1.HeaderMapR\aheaders\x122\n" +
+	"\x06region\x18\b \x01(\tB\x15\xbaH\x12r\x10\x18@2\f^[a-z0-9-]*$H\x03R\x06region\x88\x01\x01\x12?\n" +
+	"\vapi_version\x18\t \x01(\tB\x19\xbaH\x16r\x14\x18@2\x10^[A-Za-z0-9.-]*$H\x04R\n" +
 	"apiVersion\x88\x01\x01\x12\x1f\n" +
 	"\bdisabled\x18\n" +
-	" \x01(\bH\x05R\bdisabled\x88\x01\x01B\a\n" +
+	" \x01(\bH\x05R\bdisabled\x88\x01\x01\x12F\n" +
+	"\adialect\x18\v \x01(\x0e2\x1d.tokenbill.v1.ProviderDialectB\b\xbaH\x05\x82\x01\x02\x10\x01H\x06R\adialect\x88\x01\x01\x12H\n" +
+	"\vbedrock_api\x18\f \x01(\x0e2\x18.tokenbill.v1.BedrockApiB\b\xbaH\x05\x82\x01\x02\x10\x01H\aR\n" +
+	"bedrockApi\x88\x01\x01B\a\n" +
 	"\x05_nameB\v\n" +
 	"\t_base_urlB\x10\n" +
 	"\x0e_on_disconnectB\t\n" +
 	"\a_regionB\x0e\n" +
 	"\f_api_versionB\v\n" +
-	"\t_disabled\"\xd4\x01\n" +
+	"\t_disabledB\n" +
+	"\n" +
+	"\b_dialectB\x0e\n" +
+	"\f_bedrock_api\"\xd4\x01\n" +
 	"\tHeaderMap\x12\x8a\x01\n" +
 	"\aheaders\x18\x01 \x03(\v2$.tokenbill.v1.HeaderMap.HeadersEntryBJ\xbaHG\x9a\x01D\x10 \"'r%2#^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$*\x17r\x15(\x80 2\x10^[\\t\\x20-\\x7e]*$R\aheaders\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
@@ -1854,7 +2396,7 @@ const file_tokenbill_v1_provider_service_proto_rawDesc = "" +
 	"\vhttp_status\x18\x03 \x01(\x05R\n" +
 	"httpStatus\x12\x1f\n" +
 	"\vduration_ms\x18\x04 \x01(\x05R\n" +
-	"durationMs\"\x89\x05\n" +
+	"durationMs\"\x81\x06\n" +
 	"\x1aCreatePhysicalModelRequest\x12'\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\x12*\n" +
@@ -1870,7 +2412,9 @@ const file_tokenbill_v1_provider_service_proto_rawDesc = "" +
 	"\fcredit_limit\x18\t \x01(\v2\x19.tokenbill.v1.CreditLimitR\vcreditLimit\x129\n" +
 	"\vrate_limits\x18\n" +
 	" \x01(\v2\x18.tokenbill.v1.RateLimitsR\n" +
-	"rateLimitsB\a\n" +
+	"rateLimits\x125\n" +
+	"\x06family\x18\v \x01(\tB\x1d\xbaH\x1ar\x18\x18\x80\x012\x13^[A-Za-z0-9._:/-]*$R\x06family\x12?\n" +
+	"\x04apis\x18\f \x03(\x0e2\x16.tokenbill.v1.ModelApiB\x13\xbaH\x10\x92\x01\r\x10\x02\x18\x01\"\a\x82\x01\x04\x10\x01 \x00R\x04apisB\a\n" +
 	"\x05price\"a\n" +
 	"\x1bCreatePhysicalModelResponse\x12B\n" +
 	"\x0ephysical_model\x18\x01 \x01(\v2\x1b.tokenbill.v1.PhysicalModelR\rphysicalModel\"4\n" +
@@ -1886,7 +2430,7 @@ const file_tokenbill_v1_provider_service_proto_rawDesc = "" +
 	"providerId\"\x8a\x01\n" +
 	"\x1aListPhysicalModelsResponse\x12D\n" +
 	"\x0fphysical_models\x18\x01 \x03(\v2\x1b.tokenbill.v1.PhysicalModelR\x0ephysicalModels\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb5\x06\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xac\a\n" +
 	"\x1aUpdatePhysicalModelRequest\x12\x19\n" +
 	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\x12\x1b\n" +
 	"\x04etag\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12I\n" +
@@ -1903,12 +2447,17 @@ const file_tokenbill_v1_provider_service_proto_rawDesc = "" +
 	"\x11remove_unit_limit\x18\v \x01(\bR\x0fremoveUnitLimit\x12.\n" +
 	"\x13remove_credit_limit\x18\f \x01(\bR\x11removeCreditLimit\x129\n" +
 	"\vrate_limits\x18\r \x01(\v2\x18.tokenbill.v1.RateLimitsR\n" +
-	"rateLimitsB\a\n" +
+	"rateLimits\x12:\n" +
+	"\x06family\x18\x0e \x01(\tB\x1d\xbaH\x1ar\x18\x18\x80\x012\x13^[A-Za-z0-9._:/-]*$H\x05R\x06family\x88\x01\x01\x12.\n" +
+	"\x04apis\x18\x0f \x01(\v2\x1a.tokenbill.v1.ModelApiListR\x04apisB\a\n" +
 	"\x05priceB\a\n" +
 	"\x05_nameB\x10\n" +
 	"\x0e_upstream_nameB\x14\n" +
 	"\x12_max_output_tokensB\v\n" +
-	"\t_disabled\"a\n" +
+	"\t_disabledB\t\n" +
+	"\a_family\"O\n" +
+	"\fModelApiList\x12?\n" +
+	"\x04apis\x18\x01 \x03(\x0e2\x16.tokenbill.v1.ModelApiB\x13\xbaH\x10\x92\x01\r\x10\x02\x18\x01\"\a\x82\x01\x04\x10\x01 \x00R\x04apis\"a\n" +
 	"\x1bUpdatePhysicalModelResponse\x12B\n" +
 	"\x0ephysical_model\x18\x01 \x01(\v2\x1b.tokenbill.v1.PhysicalModelR\rphysicalModel\"T\n" +
 	"\x1aDeletePhysicalModelRequest\x12\x19\n" +
@@ -1922,7 +2471,35 @@ const file_tokenbill_v1_provider_service_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\"i\n" +
 	"\x12ListPricesResponse\x12+\n" +
 	"\x06prices\x18\x01 \x03(\v2\x13.tokenbill.v1.PriceR\x06prices\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*\x89\x04\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x99\x01\n" +
+	"\x13ImportPricesRequest\x12'\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\x12?\n" +
+	"\aentries\x18\x02 \x03(\v2\x18.tokenbill.v1.PriceEntryB\v\xbaH\b\x92\x01\x05\b\x01\x10\xd0\x0fR\aentries\x12\x18\n" +
+	"\apreview\x18\x03 \x01(\bR\apreview\"\xb7\x02\n" +
+	"\n" +
+	"PriceEntry\x12(\n" +
+	"\vprovider_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\n" +
+	"providerId\x12/\n" +
+	"\rupstream_name\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\fupstreamName\x12>\n" +
+	"\fsimple_price\x18\x03 \x01(\v2\x19.tokenbill.v1.SimplePriceH\x00R\vsimplePrice\x12D\n" +
+	"\x0edetailed_price\x18\x04 \x01(\v2\x1b.tokenbill.v1.DetailedPriceH\x00R\rdetailedPrice\x128\n" +
+	"\x11max_output_tokens\x18\x05 \x01(\x03B\f\xbaH\t\"\a\x18\x80\xc2\xd7/(\x00R\x0fmaxOutputTokensB\x0e\n" +
+	"\x05price\x12\x05\xbaH\x02\b\x01\"\x83\x03\n" +
+	"\vPriceChange\x12*\n" +
+	"\x11physical_model_id\x18\x01 \x01(\tR\x0fphysicalModelId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12#\n" +
+	"\rupstream_name\x18\x03 \x01(\tR\fupstreamName\x121\n" +
+	"\x04kind\x18\x04 \x01(\x0e2\x1d.tokenbill.v1.PriceChangeKindR\x04kind\x12\x14\n" +
+	"\x05entry\x18\x05 \x01(\x05R\x05entry\x12+\n" +
+	"\x06before\x18\x06 \x01(\v2\x13.tokenbill.v1.PriceR\x06before\x12)\n" +
+	"\x05after\x18\a \x01(\v2\x13.tokenbill.v1.PriceR\x05after\x127\n" +
+	"\x18max_output_tokens_before\x18\b \x01(\x03R\x15maxOutputTokensBefore\x125\n" +
+	"\x17max_output_tokens_after\x18\t \x01(\x03R\x14maxOutputTokensAfter\"r\n" +
+	"\x14ImportPricesResponse\x123\n" +
+	"\achanges\x18\x01 \x03(\v2\x19.tokenbill.v1.PriceChangeR\achanges\x12%\n" +
+	"\x0eunused_entries\x18\x02 \x03(\x05R\runusedEntries*\x89\x04\n" +
 	"\x12ProviderTestResult\x12$\n" +
 	" PROVIDER_TEST_RESULT_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17PROVIDER_TEST_RESULT_OK\x10\x01\x12#\n" +
@@ -1937,7 +2514,13 @@ const file_tokenbill_v1_provider_service_proto_rawDesc = "" +
 	"\x1fPROVIDER_TEST_RESULT_BAD_ANSWER\x10\n" +
 	"\x12,\n" +
 	"(PROVIDER_TEST_RESULT_ADDRESS_NOT_ALLOWED\x10\v\x12,\n" +
-	"(PROVIDER_TEST_RESULT_FORMAT_NOT_ROUTABLE\x10\f2\xa7\t\n" +
+	"(PROVIDER_TEST_RESULT_FORMAT_NOT_ROUTABLE\x10\f*\xab\x01\n" +
+	"\x0fPriceChangeKind\x12!\n" +
+	"\x1dPRICE_CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15PRICE_CHANGE_KIND_NEW\x10\x01\x12\x1d\n" +
+	"\x19PRICE_CHANGE_KIND_CHANGED\x10\x02\x12\x1a\n" +
+	"\x16PRICE_CHANGE_KIND_SAME\x10\x03\x12\x1f\n" +
+	"\x1bPRICE_CHANGE_KIND_NOT_NAMED\x10\x042\xfe\t\n" +
 	"\x0fProviderService\x12[\n" +
 	"\x0eCreateProvider\x12#.tokenbill.v1.CreateProviderRequest\x1a$.tokenbill.v1.CreateProviderResponse\x12W\n" +
 	"\vGetProvider\x12 .tokenbill.v1.GetProviderRequest\x1a!.tokenbill.v1.GetProviderResponse\"\x03\x90\x02\x01\x12]\n" +
@@ -1949,7 +2532,8 @@ const file_tokenbill_v1_provider_service_proto_rawDesc = "" +
 	"\x10GetPhysicalModel\x12%.tokenbill.v1.GetPhysicalModelRequest\x1a&.tokenbill.v1.GetPhysicalModelResponse\"\x03\x90\x02\x01\x12l\n" +
 	"\x12ListPhysicalModels\x12'.tokenbill.v1.ListPhysicalModelsRequest\x1a(.tokenbill.v1.ListPhysicalModelsResponse\"\x03\x90\x02\x01\x12j\n" +
 	"\x13UpdatePhysicalModel\x12(.tokenbill.v1.UpdatePhysicalModelRequest\x1a).tokenbill.v1.UpdatePhysicalModelResponse\x12j\n" +
-	"\x13DeletePhysicalModel\x12(.tokenbill.v1.DeletePhysicalModelRequest\x1a).tokenbill.v1.DeletePhysicalModelResponse\x12T\n" +
+	"\x13DeletePhysicalModel\x12(.tokenbill.v1.DeletePhysicalModelRequest\x1a).tokenbill.v1.DeletePhysicalModelResponse\x12U\n" +
+	"\fImportPrices\x12!.tokenbill.v1.ImportPricesRequest\x1a\".tokenbill.v1.ImportPricesResponse\x12T\n" +
 	"\n" +
 	"ListPrices\x12\x1f.tokenbill.v1.ListPricesRequest\x1a .tokenbill.v1.ListPricesResponse\"\x03\x90\x02\x01B\xc1\x01\n" +
 	"\x10com.tokenbill.v1B\x14ProviderServiceProtoP\x01ZFgithub.com/tokenbill/tokenbill/clients/go/gen/tokenbill/v1;tokenbillv1\xa2\x02\x03TXX\xaa\x02\fTokenbill.V1\xca\x02\fTokenbill\\V1\xe2\x02\x18Tokenbill\\V1\\GPBMetadata\xea\x02\rTokenbill::V1b\x06proto3"
@@ -1966,107 +2550,132 @@ func file_tokenbill_v1_provider_service_proto_rawDescGZIP() []byte {
 	return file_tokenbill_v1_provider_service_proto_rawDescData
 }
 
-var file_tokenbill_v1_provider_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_tokenbill_v1_provider_service_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_tokenbill_v1_provider_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_tokenbill_v1_provider_service_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_tokenbill_v1_provider_service_proto_goTypes = []any{
 	(ProviderTestResult)(0),             // 0: tokenbill.v1.ProviderTestResult
-	(*CreateProviderRequest)(nil),       // 1: tokenbill.v1.CreateProviderRequest
-	(*CreateProviderResponse)(nil),      // 2: tokenbill.v1.CreateProviderResponse
-	(*GetProviderRequest)(nil),          // 3: tokenbill.v1.GetProviderRequest
-	(*GetProviderResponse)(nil),         // 4: tokenbill.v1.GetProviderResponse
-	(*ListProvidersRequest)(nil),        // 5: tokenbill.v1.ListProvidersRequest
-	(*ListProvidersResponse)(nil),       // 6: tokenbill.v1.ListProvidersResponse
-	(*UpdateProviderRequest)(nil),       // 7: tokenbill.v1.UpdateProviderRequest
-	(*HeaderMap)(nil),                   // 8: tokenbill.v1.HeaderMap
-	(*UpdateProviderResponse)(nil),      // 9: tokenbill.v1.UpdateProviderResponse
-	(*DeleteProviderRequest)(nil),       // 10: tokenbill.v1.DeleteProviderRequest
-	(*DeleteProviderResponse)(nil),      // 11: tokenbill.v1.DeleteProviderResponse
-	(*TestProviderRequest)(nil),         // 12: tokenbill.v1.TestProviderRequest
-	(*TestProviderResponse)(nil),        // 13: tokenbill.v1.TestProviderResponse
-	(*CreatePhysicalModelRequest)(nil),  // 14: tokenbill.v1.CreatePhysicalModelRequest
-	(*CreatePhysicalModelResponse)(nil), // 15: tokenbill.v1.CreatePhysicalModelResponse
-	(*GetPhysicalModelRequest)(nil),     // 16: tokenbill.v1.GetPhysicalModelRequest
-	(*GetPhysicalModelResponse)(nil),    // 17: tokenbill.v1.GetPhysicalModelResponse
-	(*ListPhysicalModelsRequest)(nil),   // 18: tokenbill.v1.ListPhysicalModelsRequest
-	(*ListPhysicalModelsResponse)(nil),  // 19: tokenbill.v1.ListPhysicalModelsResponse
-	(*UpdatePhysicalModelRequest)(nil),  // 20: tokenbill.v1.UpdatePhysicalModelRequest
-	(*UpdatePhysicalModelResponse)(nil), // 21: tokenbill.v1.UpdatePhysicalModelResponse
-	(*DeletePhysicalModelRequest)(nil),  // 22: tokenbill.v1.DeletePhysicalModelRequest
-	(*DeletePhysicalModelResponse)(nil), // 23: tokenbill.v1.DeletePhysicalModelResponse
-	(*ListPricesRequest)(nil),           // 24: tokenbill.v1.ListPricesRequest
-	(*ListPricesResponse)(nil),          // 25: tokenbill.v1.ListPricesResponse
-	nil,                                 // 26: tokenbill.v1.CreateProviderRequest.HeadersEntry
-	nil,                                 // 27: tokenbill.v1.HeaderMap.HeadersEntry
-	(ProviderFormat)(0),                 // 28: tokenbill.v1.ProviderFormat
-	(*ProviderCredentials)(nil),         // 29: tokenbill.v1.ProviderCredentials
-	(OnDisconnect)(0),                   // 30: tokenbill.v1.OnDisconnect
-	(*Provider)(nil),                    // 31: tokenbill.v1.Provider
-	(*SimplePrice)(nil),                 // 32: tokenbill.v1.SimplePrice
-	(*DetailedPrice)(nil),               // 33: tokenbill.v1.DetailedPrice
-	(*UnitLimit)(nil),                   // 34: tokenbill.v1.UnitLimit
-	(*CreditLimit)(nil),                 // 35: tokenbill.v1.CreditLimit
-	(*RateLimits)(nil),                  // 36: tokenbill.v1.RateLimits
-	(*PhysicalModel)(nil),               // 37: tokenbill.v1.PhysicalModel
-	(*Price)(nil),                       // 38: tokenbill.v1.Price
+	(PriceChangeKind)(0),                // 1: tokenbill.v1.PriceChangeKind
+	(*CreateProviderRequest)(nil),       // 2: tokenbill.v1.CreateProviderRequest
+	(*CreateProviderResponse)(nil),      // 3: tokenbill.v1.CreateProviderResponse
+	(*GetProviderRequest)(nil),          // 4: tokenbill.v1.GetProviderRequest
+	(*GetProviderResponse)(nil),         // 5: tokenbill.v1.GetProviderResponse
+	(*ListProvidersRequest)(nil),        // 6: tokenbill.v1.ListProvidersRequest
+	(*ListProvidersResponse)(nil),       // 7: tokenbill.v1.ListProvidersResponse
+	(*UpdateProviderRequest)(nil),       // 8: tokenbill.v1.UpdateProviderRequest
+	(*HeaderMap)(nil),                   // 9: tokenbill.v1.HeaderMap
+	(*UpdateProviderResponse)(nil),      // 10: tokenbill.v1.UpdateProviderResponse
+	(*DeleteProviderRequest)(nil),       // 11: tokenbill.v1.DeleteProviderRequest
+	(*DeleteProviderResponse)(nil),      // 12: tokenbill.v1.DeleteProviderResponse
+	(*TestProviderRequest)(nil),         // 13: tokenbill.v1.TestProviderRequest
+	(*TestProviderResponse)(nil),        // 14: tokenbill.v1.TestProviderResponse
+	(*CreatePhysicalModelRequest)(nil),  // 15: tokenbill.v1.CreatePhysicalModelRequest
+	(*CreatePhysicalModelResponse)(nil), // 16: tokenbill.v1.CreatePhysicalModelResponse
+	(*GetPhysicalModelRequest)(nil),     // 17: tokenbill.v1.GetPhysicalModelRequest
+	(*GetPhysicalModelResponse)(nil),    // 18: tokenbill.v1.GetPhysicalModelResponse
+	(*ListPhysicalModelsRequest)(nil),   // 19: tokenbill.v1.ListPhysicalModelsRequest
+	(*ListPhysicalModelsResponse)(nil),  // 20: tokenbill.v1.ListPhysicalModelsResponse
+	(*UpdatePhysicalModelRequest)(nil),  // 21: tokenbill.v1.UpdatePhysicalModelRequest
+	(*ModelApiList)(nil),                // 22: tokenbill.v1.ModelApiList
+	(*UpdatePhysicalModelResponse)(nil), // 23: tokenbill.v1.UpdatePhysicalModelResponse
+	(*DeletePhysicalModelRequest)(nil),  // 24: tokenbill.v1.DeletePhysicalModelRequest
+	(*DeletePhysicalModelResponse)(nil), // 25: tokenbill.v1.DeletePhysicalModelResponse
+	(*ListPricesRequest)(nil),           // 26: tokenbill.v1.ListPricesRequest
+	(*ListPricesResponse)(nil),          // 27: tokenbill.v1.ListPricesResponse
+	(*ImportPricesRequest)(nil),         // 28: tokenbill.v1.ImportPricesRequest
+	(*PriceEntry)(nil),                  // 29: tokenbill.v1.PriceEntry
+	(*PriceChange)(nil),                 // 30: tokenbill.v1.PriceChange
+	(*ImportPricesResponse)(nil),        // 31: tokenbill.v1.ImportPricesResponse
+	nil,                                 // 32: tokenbill.v1.CreateProviderRequest.HeadersEntry
+	nil,                                 // 33: tokenbill.v1.HeaderMap.HeadersEntry
+	(ProviderFormat)(0),                 // 34: tokenbill.v1.ProviderFormat
+	(*ProviderCredentials)(nil),         // 35: tokenbill.v1.ProviderCredentials
+	(OnDisconnect)(0),                   // 36: tokenbill.v1.OnDisconnect
+	(ProviderDialect)(0),                // 37: tokenbill.v1.ProviderDialect
+	(BedrockApi)(0),                     // 38: tokenbill.v1.BedrockApi
+	(*Provider)(nil),                    // 39: tokenbill.v1.Provider
+	(*SimplePrice)(nil),                 // 40: tokenbill.v1.SimplePrice
+	(*DetailedPrice)(nil),               // 41: tokenbill.v1.DetailedPrice
+	(*UnitLimit)(nil),                   // 42: tokenbill.v1.UnitLimit
+	(*CreditLimit)(nil),                 // 43: tokenbill.v1.CreditLimit
+	(*RateLimits)(nil),                  // 44: tokenbill.v1.RateLimits
+	(ModelApi)(0),                       // 45: tokenbill.v1.ModelApi
+	(*PhysicalModel)(nil),               // 46: tokenbill.v1.PhysicalModel
+	(*Price)(nil),                       // 47: tokenbill.v1.Price
 }
 var file_tokenbill_v1_provider_service_proto_depIdxs = []int32{
-	28, // 0: tokenbill.v1.CreateProviderRequest.format:type_name -> tokenbill.v1.ProviderFormat
-	29, // 1: tokenbill.v1.CreateProviderRequest.credentials:type_name -> tokenbill.v1.ProviderCredentials
-	30, // 2: tokenbill.v1.CreateProviderRequest.on_disconnect:type_name -> tokenbill.v1.OnDisconnect
-	26, // 3: tokenbill.v1.CreateProviderRequest.headers:type_name -> tokenbill.v1.CreateProviderRequest.HeadersEntry
-	31, // 4: tokenbill.v1.CreateProviderResponse.provider:type_name -> tokenbill.v1.Provider
-	31, // 5: tokenbill.v1.GetProviderResponse.provider:type_name -> tokenbill.v1.Provider
-	31, // 6: tokenbill.v1.ListProvidersResponse.providers:type_name -> tokenbill.v1.Provider
-	29, // 7: tokenbill.v1.UpdateProviderRequest.credentials:type_name -> tokenbill.v1.ProviderCredentials
-	30, // 8: tokenbill.v1.UpdateProviderRequest.on_disconnect:type_name -> tokenbill.v1.OnDisconnect
-	8,  // 9: tokenbill.v1.UpdateProviderRequest.headers:type_name -> tokenbill.v1.HeaderMap
-	27, // 10: tokenbill.v1.HeaderMap.headers:type_name -> tokenbill.v1.HeaderMap.HeadersEntry
-	31, // 11: tokenbill.v1.UpdateProviderResponse.provider:type_name -> tokenbill.v1.Provider
-	0,  // 12: tokenbill.v1.TestProviderResponse.result:type_name -> tokenbill.v1.ProviderTestResult
-	32, // 13: tokenbill.v1.CreatePhysicalModelRequest.simple_price:type_name -> tokenbill.v1.SimplePrice
-	33, // 14: tokenbill.v1.CreatePhysicalModelRequest.detailed_price:type_name -> tokenbill.v1.DetailedPrice
-	34, // 15: tokenbill.v1.CreatePhysicalModelRequest.unit_limit:type_name -> tokenbill.v1.UnitLimit
-	35, // 16: tokenbill.v1.CreatePhysicalModelRequest.credit_limit:type_name -> tokenbill.v1.CreditLimit
-	36, // 17: tokenbill.v1.CreatePhysicalModelRequest.rate_limits:type_name -> tokenbill.v1.RateLimits
-	37, // 18: tokenbill.v1.CreatePhysicalModelResponse.physical_model:type_name -> tokenbill.v1.PhysicalModel
-	37, // 19: tokenbill.v1.GetPhysicalModelResponse.physical_model:type_name -> tokenbill.v1.PhysicalModel
-	37, // 20: tokenbill.v1.ListPhysicalModelsResponse.physical_models:type_name -> tokenbill.v1.PhysicalModel
-	32, // 21: tokenbill.v1.UpdatePhysicalModelRequest.simple_price:type_name -> tokenbill.v1.SimplePrice
-	33, // 22: tokenbill.v1.UpdatePhysicalModelRequest.detailed_price:type_name -> tokenbill.v1.DetailedPrice
-	34, // 23: tokenbill.v1.UpdatePhysicalModelRequest.unit_limit:type_name -> tokenbill.v1.UnitLimit
-	35, // 24: tokenbill.v1.UpdatePhysicalModelRequest.credit_limit:type_name -> tokenbill.v1.CreditLimit
-	36, // 25: tokenbill.v1.UpdatePhysicalModelRequest.rate_limits:type_name -> tokenbill.v1.RateLimits
-	37, // 26: tokenbill.v1.UpdatePhysicalModelResponse.physical_model:type_name -> tokenbill.v1.PhysicalModel
-	38, // 27: tokenbill.v1.ListPricesResponse.prices:type_name -> tokenbill.v1.Price
-	1,  // 28: tokenbill.v1.ProviderService.CreateProvider:input_type -> tokenbill.v1.CreateProviderRequest
-	3,  // 29: tokenbill.v1.ProviderService.GetProvider:input_type -> tokenbill.v1.GetProviderRequest
-	5,  // 30: tokenbill.v1.ProviderService.ListProviders:input_type -> tokenbill.v1.ListProvidersRequest
-	7,  // 31: tokenbill.v1.ProviderService.UpdateProvider:input_type -> tokenbill.v1.UpdateProviderRequest
-	10, // 32: tokenbill.v1.ProviderService.DeleteProvider:input_type -> tokenbill.v1.DeleteProviderRequest
-	12, // 33: tokenbill.v1.ProviderService.TestProvider:input_type -> tokenbill.v1.TestProviderRequest
-	14, // 34: tokenbill.v1.ProviderService.CreatePhysicalModel:input_type -> tokenbill.v1.CreatePhysicalModelRequest
-	16, // 35: tokenbill.v1.ProviderService.GetPhysicalModel:input_type -> tokenbill.v1.GetPhysicalModelRequest
-	18, // 36: tokenbill.v1.ProviderService.ListPhysicalModels:input_type -> tokenbill.v1.ListPhysicalModelsRequest
-	20, // 37: tokenbill.v1.ProviderService.UpdatePhysicalModel:input_type -> tokenbill.v1.UpdatePhysicalModelRequest
-	22, // 38: tokenbill.v1.ProviderService.DeletePhysicalModel:input_type -> tokenbill.v1.DeletePhysicalModelRequest
-	24, // 39: tokenbill.v1.ProviderService.ListPrices:input_type -> tokenbill.v1.ListPricesRequest
-	2,  // 40: tokenbill.v1.ProviderService.CreateProvider:output_type -> tokenbill.v1.CreateProviderResponse
-	4,  // 41: tokenbill.v1.ProviderService.GetProvider:output_type -> tokenbill.v1.GetProviderResponse
-	6,  // 42: tokenbill.v1.ProviderService.ListProviders:output_type -> tokenbill.v1.ListProvidersResponse
-	9,  // 43: tokenbill.v1.ProviderService.UpdateProvider:output_type -> tokenbill.v1.UpdateProviderResponse
-	11, // 44: tokenbill.v1.ProviderService.DeleteProvider:output_type -> tokenbill.v1.DeleteProviderResponse
-	13, // 45: tokenbill.v1.ProviderService.TestProvider:output_type -> tokenbill.v1.TestProviderResponse
-	15, // 46: tokenbill.v1.ProviderService.CreatePhysicalModel:output_type -> tokenbill.v1.CreatePhysicalModelResponse
-	17, // 47: tokenbill.v1.ProviderService.GetPhysicalModel:output_type -> tokenbill.v1.GetPhysicalModelResponse
-	19, // 48: tokenbill.v1.ProviderService.ListPhysicalModels:output_type -> tokenbill.v1.ListPhysicalModelsResponse
-	21, // 49: tokenbill.v1.ProviderService.UpdatePhysicalModel:output_type -> tokenbill.v1.UpdatePhysicalModelResponse
-	23, // 50: tokenbill.v1.ProviderService.DeletePhysicalModel:output_type -> tokenbill.v1.DeletePhysicalModelResponse
-	25, // 51: tokenbill.v1.ProviderService.ListPrices:output_type -> tokenbill.v1.ListPricesResponse
-	40, // [40:52] is the sub-list for method output_type
-	28, // [28:40] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	34, // 0: tokenbill.v1.CreateProviderRequest.format:type_name -> tokenbill.v1.ProviderFormat
+	35, // 1: tokenbill.v1.CreateProviderRequest.credentials:type_name -> tokenbill.v1.ProviderCredentials
+	36, // 2: tokenbill.v1.CreateProviderRequest.on_disconnect:type_name -> tokenbill.v1.OnDisconnect
+	32, // 3: tokenbill.v1.CreateProviderRequest.headers:type_name -> tokenbill.v1.CreateProviderRequest.HeadersEntry
+	37, // 4: tokenbill.v1.CreateProviderRequest.dialect:type_name -> tokenbill.v1.ProviderDialect
+	38, // 5: tokenbill.v1.CreateProviderRequest.bedrock_api:type_name -> tokenbill.v1.BedrockApi
+	39, // 6: tokenbill.v1.CreateProviderResponse.provider:type_name -> tokenbill.v1.Provider
+	39, // 7: tokenbill.v1.GetProviderResponse.provider:type_name -> tokenbill.v1.Provider
+	39, // 8: tokenbill.v1.ListProvidersResponse.providers:type_name -> tokenbill.v1.Provider
+	35, // 9: tokenbill.v1.UpdateProviderRequest.credentials:type_name -> tokenbill.v1.ProviderCredentials
+	36, // 10: tokenbill.v1.UpdateProviderRequest.on_disconnect:type_name -> tokenbill.v1.OnDisconnect
+	9,  // 11: tokenbill.v1.UpdateProviderRequest.headers:type_name -> tokenbill.v1.HeaderMap
+	37, // 12: tokenbill.v1.UpdateProviderRequest.dialect:type_name -> tokenbill.v1.ProviderDialect
+	38, // 13: tokenbill.v1.UpdateProviderRequest.bedrock_api:type_name -> tokenbill.v1.BedrockApi
+	33, // 14: tokenbill.v1.HeaderMap.headers:type_name -> tokenbill.v1.HeaderMap.HeadersEntry
+	39, // 15: tokenbill.v1.UpdateProviderResponse.provider:type_name -> tokenbill.v1.Provider
+	0,  // 16: tokenbill.v1.TestProviderResponse.result:type_name -> tokenbill.v1.ProviderTestResult
+	40, // 17: tokenbill.v1.CreatePhysicalModelRequest.simple_price:type_name -> tokenbill.v1.SimplePrice
+	41, // 18: tokenbill.v1.CreatePhysicalModelRequest.detailed_price:type_name -> tokenbill.v1.DetailedPrice
+	42, // 19: tokenbill.v1.CreatePhysicalModelRequest.unit_limit:type_name -> tokenbill.v1.UnitLimit
+	43, // 20: tokenbill.v1.CreatePhysicalModelRequest.credit_limit:type_name -> tokenbill.v1.CreditLimit
+	44, // 21: tokenbill.v1.CreatePhysicalModelRequest.rate_limits:type_name -> tokenbill.v1.RateLimits
+	45, // 22: tokenbill.v1.CreatePhysicalModelRequest.apis:type_name -> tokenbill.v1.ModelApi
+	46, // 23: tokenbill.v1.CreatePhysicalModelResponse.physical_model:type_name -> tokenbill.v1.PhysicalModel
+	46, // 24: tokenbill.v1.GetPhysicalModelResponse.physical_model:type_name -> tokenbill.v1.PhysicalModel
+	46, // 25: tokenbill.v1.ListPhysicalModelsResponse.physical_models:type_name -> tokenbill.v1.PhysicalModel
+	40, // 26: tokenbill.v1.UpdatePhysicalModelRequest.simple_price:type_name -> tokenbill.v1.SimplePrice
+	41, // 27: tokenbill.v1.UpdatePhysicalModelRequest.detailed_price:type_name -> tokenbill.v1.DetailedPrice
+	42, // 28: tokenbill.v1.UpdatePhysicalModelRequest.unit_limit:type_name -> tokenbill.v1.UnitLimit
+	43, // 29: tokenbill.v1.UpdatePhysicalModelRequest.credit_limit:type_name -> tokenbill.v1.CreditLimit
+	44, // 30: tokenbill.v1.UpdatePhysicalModelRequest.rate_limits:type_name -> tokenbill.v1.RateLimits
+	22, // 31: tokenbill.v1.UpdatePhysicalModelRequest.apis:type_name -> tokenbill.v1.ModelApiList
+	45, // 32: tokenbill.v1.ModelApiList.apis:type_name -> tokenbill.v1.ModelApi
+	46, // 33: tokenbill.v1.UpdatePhysicalModelResponse.physical_model:type_name -> tokenbill.v1.PhysicalModel
+	47, // 34: tokenbill.v1.ListPricesResponse.prices:type_name -> tokenbill.v1.Price
+	29, // 35: tokenbill.v1.ImportPricesRequest.entries:type_name -> tokenbill.v1.PriceEntry
+	40, // 36: tokenbill.v1.PriceEntry.simple_price:type_name -> tokenbill.v1.SimplePrice
+	41, // 37: tokenbill.v1.PriceEntry.detailed_price:type_name -> tokenbill.v1.DetailedPrice
+	1,  // 38: tokenbill.v1.PriceChange.kind:type_name -> tokenbill.v1.PriceChangeKind
+	47, // 39: tokenbill.v1.PriceChange.before:type_name -> tokenbill.v1.Price
+	47, // 40: tokenbill.v1.PriceChange.after:type_name -> tokenbill.v1.Price
+	30, // 41: tokenbill.v1.ImportPricesResponse.changes:type_name -> tokenbill.v1.PriceChange
+	2,  // 42: tokenbill.v1.ProviderService.CreateProvider:input_type -> tokenbill.v1.CreateProviderRequest
+	4,  // 43: tokenbill.v1.ProviderService.GetProvider:input_type -> tokenbill.v1.GetProviderRequest
+	6,  // 44: tokenbill.v1.ProviderService.ListProviders:input_type -> tokenbill.v1.ListProvidersRequest
+	8,  // 45: tokenbill.v1.ProviderService.UpdateProvider:input_type -> tokenbill.v1.UpdateProviderRequest
+	11, // 46: tokenbill.v1.ProviderService.DeleteProvider:input_type -> tokenbill.v1.DeleteProviderRequest
+	13, // 47: tokenbill.v1.ProviderService.TestProvider:input_type -> tokenbill.v1.TestProviderRequest
+	15, // 48: tokenbill.v1.ProviderService.CreatePhysicalModel:input_type -> tokenbill.v1.CreatePhysicalModelRequest
+	17, // 49: tokenbill.v1.ProviderService.GetPhysicalModel:input_type -> tokenbill.v1.GetPhysicalModelRequest
+	19, // 50: tokenbill.v1.ProviderService.ListPhysicalModels:input_type -> tokenbill.v1.ListPhysicalModelsRequest
+	21, // 51: tokenbill.v1.ProviderService.UpdatePhysicalModel:input_type -> tokenbill.v1.UpdatePhysicalModelRequest
+	24, // 52: tokenbill.v1.ProviderService.DeletePhysicalModel:input_type -> tokenbill.v1.DeletePhysicalModelRequest
+	28, // 53: tokenbill.v1.ProviderService.ImportPrices:input_type -> tokenbill.v1.ImportPricesRequest
+	26, // 54: tokenbill.v1.ProviderService.ListPrices:input_type -> tokenbill.v1.ListPricesRequest
+	3,  // 55: tokenbill.v1.ProviderService.CreateProvider:output_type -> tokenbill.v1.CreateProviderResponse
+	5,  // 56: tokenbill.v1.ProviderService.GetProvider:output_type -> tokenbill.v1.GetProviderResponse
+	7,  // 57: tokenbill.v1.ProviderService.ListProviders:output_type -> tokenbill.v1.ListProvidersResponse
+	10, // 58: tokenbill.v1.ProviderService.UpdateProvider:output_type -> tokenbill.v1.UpdateProviderResponse
+	12, // 59: tokenbill.v1.ProviderService.DeleteProvider:output_type -> tokenbill.v1.DeleteProviderResponse
+	14, // 60: tokenbill.v1.ProviderService.TestProvider:output_type -> tokenbill.v1.TestProviderResponse
+	16, // 61: tokenbill.v1.ProviderService.CreatePhysicalModel:output_type -> tokenbill.v1.CreatePhysicalModelResponse
+	18, // 62: tokenbill.v1.ProviderService.GetPhysicalModel:output_type -> tokenbill.v1.GetPhysicalModelResponse
+	20, // 63: tokenbill.v1.ProviderService.ListPhysicalModels:output_type -> tokenbill.v1.ListPhysicalModelsResponse
+	23, // 64: tokenbill.v1.ProviderService.UpdatePhysicalModel:output_type -> tokenbill.v1.UpdatePhysicalModelResponse
+	25, // 65: tokenbill.v1.ProviderService.DeletePhysicalModel:output_type -> tokenbill.v1.DeletePhysicalModelResponse
+	31, // 66: tokenbill.v1.ProviderService.ImportPrices:output_type -> tokenbill.v1.ImportPricesResponse
+	27, // 67: tokenbill.v1.ProviderService.ListPrices:output_type -> tokenbill.v1.ListPricesResponse
+	55, // [55:68] is the sub-list for method output_type
+	42, // [42:55] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_tokenbill_v1_provider_service_proto_init() }
@@ -2086,13 +2695,17 @@ func file_tokenbill_v1_provider_service_proto_init() {
 		(*UpdatePhysicalModelRequest_SimplePrice)(nil),
 		(*UpdatePhysicalModelRequest_DetailedPrice)(nil),
 	}
+	file_tokenbill_v1_provider_service_proto_msgTypes[27].OneofWrappers = []any{
+		(*PriceEntry_SimplePrice)(nil),
+		(*PriceEntry_DetailedPrice)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tokenbill_v1_provider_service_proto_rawDesc), len(file_tokenbill_v1_provider_service_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   27,
+			NumEnums:      2,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

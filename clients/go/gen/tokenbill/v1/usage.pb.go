@@ -34,21 +34,61 @@ const (
 	Endpoint_ENDPOINT_COMPLETIONS Endpoint = 2
 	// POST /v1/embeddings.
 	Endpoint_ENDPOINT_EMBEDDINGS Endpoint = 3
+	// POST /v1/responses.
+	Endpoint_ENDPOINT_RESPONSES Endpoint = 4
+	// POST /v1/messages, as Anthropic's clients call it.
+	Endpoint_ENDPOINT_MESSAGES Endpoint = 5
+	// POST /v1/images/generations.
+	Endpoint_ENDPOINT_IMAGES_GENERATIONS Endpoint = 6
+	// POST /v1/images/edits.
+	Endpoint_ENDPOINT_IMAGES_EDITS Endpoint = 7
+	// POST /v1/audio/speech.
+	Endpoint_ENDPOINT_AUDIO_SPEECH Endpoint = 8
+	// POST /v1/audio/transcriptions.
+	Endpoint_ENDPOINT_AUDIO_TRANSCRIPTIONS Endpoint = 9
+	// POST /v1/audio/translations.
+	Endpoint_ENDPOINT_AUDIO_TRANSLATIONS Endpoint = 10
+	// POST /v1/moderations.
+	Endpoint_ENDPOINT_MODERATIONS Endpoint = 11
+	// One response of a WebSocket at /v1/realtime.
+	Endpoint_ENDPOINT_REALTIME Endpoint = 12
+	// Files, uploads, batches and vector stores, passed through to one Provider.
+	Endpoint_ENDPOINT_PASSTHROUGH Endpoint = 13
 )
 
 // Enum value maps for Endpoint.
 var (
 	Endpoint_name = map[int32]string{
-		0: "ENDPOINT_UNSPECIFIED",
-		1: "ENDPOINT_CHAT_COMPLETIONS",
-		2: "ENDPOINT_COMPLETIONS",
-		3: "ENDPOINT_EMBEDDINGS",
+		0:  "ENDPOINT_UNSPECIFIED",
+		1:  "ENDPOINT_CHAT_COMPLETIONS",
+		2:  "ENDPOINT_COMPLETIONS",
+		3:  "ENDPOINT_EMBEDDINGS",
+		4:  "ENDPOINT_RESPONSES",
+		5:  "ENDPOINT_MESSAGES",
+		6:  "ENDPOINT_IMAGES_GENERATIONS",
+		7:  "ENDPOINT_IMAGES_EDITS",
+		8:  "ENDPOINT_AUDIO_SPEECH",
+		9:  "ENDPOINT_AUDIO_TRANSCRIPTIONS",
+		10: "ENDPOINT_AUDIO_TRANSLATIONS",
+		11: "ENDPOINT_MODERATIONS",
+		12: "ENDPOINT_REALTIME",
+		13: "ENDPOINT_PASSTHROUGH",
 	}
 	Endpoint_value = map[string]int32{
-		"ENDPOINT_UNSPECIFIED":      0,
-		"ENDPOINT_CHAT_COMPLETIONS": 1,
-		"ENDPOINT_COMPLETIONS":      2,
-		"ENDPOINT_EMBEDDINGS":       3,
+		"ENDPOINT_UNSPECIFIED":          0,
+		"ENDPOINT_CHAT_COMPLETIONS":     1,
+		"ENDPOINT_COMPLETIONS":          2,
+		"ENDPOINT_EMBEDDINGS":           3,
+		"ENDPOINT_RESPONSES":            4,
+		"ENDPOINT_MESSAGES":             5,
+		"ENDPOINT_IMAGES_GENERATIONS":   6,
+		"ENDPOINT_IMAGES_EDITS":         7,
+		"ENDPOINT_AUDIO_SPEECH":         8,
+		"ENDPOINT_AUDIO_TRANSCRIPTIONS": 9,
+		"ENDPOINT_AUDIO_TRANSLATIONS":   10,
+		"ENDPOINT_MODERATIONS":          11,
+		"ENDPOINT_REALTIME":             12,
+		"ENDPOINT_PASSTHROUGH":          13,
 	}
 )
 
@@ -1014,12 +1054,23 @@ const file_tokenbill_v1_usage_proto_rawDesc = "" +
 	"\acredits\x18\x05 \x01(\tR\acredits\x12\x1c\n" +
 	"\treference\x18\x06 \x01(\tR\treference\x12\x16\n" +
 	"\x06reason\x18\a \x01(\tR\x06reason\x127\n" +
-	"\tpost_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\bpostTime*v\n" +
+	"\tpost_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\bpostTime*\x8b\x03\n" +
 	"\bEndpoint\x12\x18\n" +
 	"\x14ENDPOINT_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19ENDPOINT_CHAT_COMPLETIONS\x10\x01\x12\x18\n" +
 	"\x14ENDPOINT_COMPLETIONS\x10\x02\x12\x17\n" +
-	"\x13ENDPOINT_EMBEDDINGS\x10\x03*\x81\x02\n" +
+	"\x13ENDPOINT_EMBEDDINGS\x10\x03\x12\x16\n" +
+	"\x12ENDPOINT_RESPONSES\x10\x04\x12\x15\n" +
+	"\x11ENDPOINT_MESSAGES\x10\x05\x12\x1f\n" +
+	"\x1bENDPOINT_IMAGES_GENERATIONS\x10\x06\x12\x19\n" +
+	"\x15ENDPOINT_IMAGES_EDITS\x10\a\x12\x19\n" +
+	"\x15ENDPOINT_AUDIO_SPEECH\x10\b\x12!\n" +
+	"\x1dENDPOINT_AUDIO_TRANSCRIPTIONS\x10\t\x12\x1f\n" +
+	"\x1bENDPOINT_AUDIO_TRANSLATIONS\x10\n" +
+	"\x12\x18\n" +
+	"\x14ENDPOINT_MODERATIONS\x10\v\x12\x15\n" +
+	"\x11ENDPOINT_REALTIME\x10\f\x12\x18\n" +
+	"\x14ENDPOINT_PASSTHROUGH\x10\r*\x81\x02\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11OUTCOME_COMPLETED\x10\x01\x12\x1a\n" +

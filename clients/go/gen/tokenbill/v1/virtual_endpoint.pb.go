@@ -321,8 +321,10 @@ type VirtualEndpoint struct {
 	// True: answers say in `x-tokenbill-*` headers which Physical Model served, after how many attempts, and, where it is known
 	// before the answer leaves, what it cost.
 	ExplainHeaders bool `protobuf:"varint,19,opt,name=explain_headers,json=explainHeaders,proto3" json:"explain_headers,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The Provider whose files, uploads, batches and vector stores its keys may use; empty: none.
+	PassthroughProviderId string `protobuf:"bytes,20,opt,name=passthrough_provider_id,json=passthroughProviderId,proto3" json:"passthrough_provider_id,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *VirtualEndpoint) Reset() {
@@ -488,6 +490,13 @@ func (x *VirtualEndpoint) GetExplainHeaders() bool {
 	return false
 }
 
+func (x *VirtualEndpoint) GetPassthroughProviderId() string {
+	if x != nil {
+		return x.PassthroughProviderId
+	}
+	return ""
+}
+
 // AccessKey is an API user's secret for one VE. The secret itself is shown once, when the key is made.
 type AccessKey struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -621,7 +630,7 @@ const file_tokenbill_v1_virtual_endpoint_proto_rawDesc = "" +
 	"\vBudgetReset\x12G\n" +
 	"\acredits\x18\x01 \x01(\tB-\xbaH*r(2&^(0|[1-9][0-9]{0,17})(\\.[0-9]{1,12})?$R\acredits\x12C\n" +
 	"\freset_period\x18\x02 \x01(\x0e2\x14.tokenbill.v1.PeriodB\n" +
-	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\vresetPeriod\"\xad\a\n" +
+	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\vresetPeriod\"\xe5\a\n" +
 	"\x0fVirtualEndpoint\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
@@ -646,7 +655,8 @@ const file_tokenbill_v1_virtual_endpoint_proto_rawDesc = "" +
 	"\x16next_budget_reset_time\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\x13nextBudgetResetTime\x129\n" +
 	"\vrate_limits\x18\x12 \x01(\v2\x18.tokenbill.v1.RateLimitsR\n" +
 	"rateLimits\x12'\n" +
-	"\x0fexplain_headers\x18\x13 \x01(\bR\x0eexplainHeaders\x1a9\n" +
+	"\x0fexplain_headers\x18\x13 \x01(\bR\x0eexplainHeaders\x126\n" +
+	"\x17passthrough_provider_id\x18\x14 \x01(\tR\x15passthroughProviderId\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe5\x02\n" +

@@ -52,8 +52,11 @@ type CreateVirtualEndpointRequest struct {
 	RateLimits *RateLimits `protobuf:"bytes,12,opt,name=rate_limits,json=rateLimits,proto3" json:"rate_limits,omitempty"`
 	// Whether answers explain themselves in `x-tokenbill-*` headers. Unset: as the template, else false.
 	ExplainHeaders *bool `protobuf:"varint,13,opt,name=explain_headers,json=explainHeaders,proto3,oneof" json:"explain_headers,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The Provider whose files, uploads, batches and vector stores its keys may use. All that is stored at that account is
+	// open to them, so that a Provider can be named by one VE only; not copied from templates. Empty: none.
+	PassthroughProviderId string `protobuf:"bytes,14,opt,name=passthrough_provider_id,json=passthroughProviderId,proto3" json:"passthrough_provider_id,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *CreateVirtualEndpointRequest) Reset() {
@@ -175,6 +178,13 @@ func (x *CreateVirtualEndpointRequest) GetExplainHeaders() bool {
 		return *x.ExplainHeaders
 	}
 	return false
+}
+
+func (x *CreateVirtualEndpointRequest) GetPassthroughProviderId() string {
+	if x != nil {
+		return x.PassthroughProviderId
+	}
+	return ""
 }
 
 // CreateVirtualEndpointResponse holds the new VE.
@@ -518,8 +528,10 @@ type UpdateVirtualEndpointRequest struct {
 	RateLimits *RateLimits `protobuf:"bytes,12,opt,name=rate_limits,json=rateLimits,proto3" json:"rate_limits,omitempty"`
 	// Whether answers explain themselves in `x-tokenbill-*` headers.
 	ExplainHeaders *bool `protobuf:"varint,13,opt,name=explain_headers,json=explainHeaders,proto3,oneof" json:"explain_headers,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Another Provider for files, uploads, batches and vector stores; empty: none.
+	PassthroughProviderId *string `protobuf:"bytes,14,opt,name=passthrough_provider_id,json=passthroughProviderId,proto3,oneof" json:"passthrough_provider_id,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *UpdateVirtualEndpointRequest) Reset() {
@@ -641,6 +653,13 @@ func (x *UpdateVirtualEndpointRequest) GetExplainHeaders() bool {
 		return *x.ExplainHeaders
 	}
 	return false
+}
+
+func (x *UpdateVirtualEndpointRequest) GetPassthroughProviderId() string {
+	if x != nil && x.PassthroughProviderId != nil {
+		return *x.PassthroughProviderId
+	}
+	return ""
 }
 
 // UpdateVirtualEndpointResponse holds the changed VE.
@@ -1473,7 +1492,7 @@ var File_tokenbill_v1_virtual_endpoint_service_proto protoreflect.FileDescriptor
 
 const file_tokenbill_v1_virtual_endpoint_service_proto_rawDesc = "" +
 	"\n" +
-	"+tokenbill/v1/virtual_endpoint_service.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1dtokenbill/v1/rate_limit.proto\x1a#tokenbill/v1/virtual_endpoint.proto\"\xbb\b\n" +
+	"+tokenbill/v1/virtual_endpoint_service.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1dtokenbill/v1/rate_limit.proto\x1a#tokenbill/v1/virtual_endpoint.proto\"\xfc\b\n" +
 	"\x1cCreateVirtualEndpointRequest\x12'\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\x12D\n" +
@@ -1491,7 +1510,8 @@ const file_tokenbill_v1_virtual_endpoint_service_proto_rawDesc = "" +
 	"\fbudget_reset\x18\v \x01(\v2\x19.tokenbill.v1.BudgetResetR\vbudgetReset\x129\n" +
 	"\vrate_limits\x18\f \x01(\v2\x18.tokenbill.v1.RateLimitsR\n" +
 	"rateLimits\x12,\n" +
-	"\x0fexplain_headers\x18\r \x01(\bH\x04R\x0eexplainHeaders\x88\x01\x01\x1a9\n" +
+	"\x0fexplain_headers\x18\r \x01(\bH\x04R\x0eexplainHeaders\x88\x01\x01\x12?\n" +
+	"\x17passthrough_provider_id\x18\x0e \x01(\tB\a\xbaH\x04r\x02\x18@R\x15passthroughProviderId\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x0e\n" +
@@ -1520,7 +1540,7 @@ const file_tokenbill_v1_virtual_endpoint_service_proto_rawDesc = "" +
 	"\x06labels\x18\x01 \x03(\v2\".tokenbill.v1.LabelMap.LabelsEntryB\x17\xbaH\x14\x9a\x01\x11\x10 \"\x06r\x04\x10\x01\x18@*\x05r\x03\x18\x80\x02R\x06labels\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa0\a\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x82\b\n" +
 	"\x1cUpdateVirtualEndpointRequest\x12\x19\n" +
 	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\x12\x1b\n" +
 	"\x04etag\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12I\n" +
@@ -1537,14 +1557,16 @@ const file_tokenbill_v1_virtual_endpoint_service_proto_rawDesc = "" +
 	"\x13remove_budget_reset\x18\v \x01(\bR\x11removeBudgetReset\x129\n" +
 	"\vrate_limits\x18\f \x01(\v2\x18.tokenbill.v1.RateLimitsR\n" +
 	"rateLimits\x12,\n" +
-	"\x0fexplain_headers\x18\r \x01(\bH\x06R\x0eexplainHeaders\x88\x01\x01B\a\n" +
+	"\x0fexplain_headers\x18\r \x01(\bH\x06R\x0eexplainHeaders\x88\x01\x01\x12D\n" +
+	"\x17passthrough_provider_id\x18\x0e \x01(\tB\a\xbaH\x04r\x02\x18@H\aR\x15passthroughProviderId\x88\x01\x01B\a\n" +
 	"\x05_nameB\v\n" +
 	"\t_disabledB\x0e\n" +
 	"\f_budget_modeB\x13\n" +
 	"\x11_exhausted_statusB\x16\n" +
 	"\x14_low_balance_creditsB\x18\n" +
 	"\x16_offline_grace_creditsB\x12\n" +
-	"\x10_explain_headers\"i\n" +
+	"\x10_explain_headersB\x1a\n" +
+	"\x18_passthrough_provider_id\"i\n" +
 	"\x1dUpdateVirtualEndpointResponse\x12H\n" +
 	"\x10virtual_endpoint\x18\x01 \x01(\v2\x1d.tokenbill.v1.VirtualEndpointR\x0fvirtualEndpoint\"V\n" +
 	"\x1cDeleteVirtualEndpointRequest\x12\x19\n" +

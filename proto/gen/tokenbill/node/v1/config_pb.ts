@@ -8,7 +8,7 @@ import type { Deadlines, Routing, Target } from "../../v1/logical_model_pb.ts";
 import { file_tokenbill_v1_logical_model } from "../../v1/logical_model_pb.ts";
 import type { UnitKind } from "../../v1/meter_pb.ts";
 import { file_tokenbill_v1_meter } from "../../v1/meter_pb.ts";
-import type { OnDisconnect, Price, ProviderCredentials, ProviderFormat } from "../../v1/provider_pb.ts";
+import type { BedrockApi, ModelApi, OnDisconnect, Price, ProviderCredentials, ProviderDialect, ProviderFormat } from "../../v1/provider_pb.ts";
 import { file_tokenbill_v1_provider } from "../../v1/provider_pb.ts";
 import type { RateLimits } from "../../v1/rate_limit_pb.ts";
 import { file_tokenbill_v1_rate_limit } from "../../v1/rate_limit_pb.ts";
@@ -20,7 +20,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tokenbill/node/v1/config.proto.
  */
 export const file_tokenbill_node_v1_config: GenFile = /*@__PURE__*/
-  fileDesc("Ch50b2tlbmJpbGwvbm9kZS92MS9jb25maWcucHJvdG8SEXRva2VuYmlsbC5ub2RlLnYxIssCCghSZXNvdXJjZRI1Cghwcm92aWRlchgBIAEoCzIhLnRva2VuYmlsbC5ub2RlLnYxLlByb3ZpZGVyQ29uZmlnSAASQAoOcGh5c2ljYWxfbW9kZWwYAiABKAsyJi50b2tlbmJpbGwubm9kZS52MS5QaHlzaWNhbE1vZGVsQ29uZmlnSAASRAoQdmlydHVhbF9lbmRwb2ludBgDIAEoCzIoLnRva2VuYmlsbC5ub2RlLnYxLlZpcnR1YWxFbmRwb2ludENvbmZpZ0gAEjgKCmFjY2Vzc19rZXkYBCABKAsyIi50b2tlbmJpbGwubm9kZS52MS5BY2Nlc3NLZXlDb25maWdIABI+Cg1sb2dpY2FsX21vZGVsGAUgASgLMiUudG9rZW5iaWxsLm5vZGUudjEuTG9naWNhbE1vZGVsQ29uZmlnSABCBgoEa2luZCLvAgoOUHJvdmlkZXJDb25maWcSCgoCaWQYASABKAkSLAoGZm9ybWF0GAIgASgOMhwudG9rZW5iaWxsLnYxLlByb3ZpZGVyRm9ybWF0EhAKCGJhc2VfdXJsGAMgASgJEjYKC2NyZWRlbnRpYWxzGAQgASgLMiEudG9rZW5iaWxsLnYxLlByb3ZpZGVyQ3JlZGVudGlhbHMSMQoNb25fZGlzY29ubmVjdBgFIAEoDjIaLnRva2VuYmlsbC52MS5PbkRpc2Nvbm5lY3QSPwoHaGVhZGVycxgGIAMoCzIuLnRva2VuYmlsbC5ub2RlLnYxLlByb3ZpZGVyQ29uZmlnLkhlYWRlcnNFbnRyeRIOCgZyZWdpb24YByABKAkSEwoLYXBpX3ZlcnNpb24YCCABKAkSEAoIZGlzYWJsZWQYCSABKAgaLgoMSGVhZGVyc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEilgIKE1BoeXNpY2FsTW9kZWxDb25maWcSCgoCaWQYASABKAkSEwoLcHJvdmlkZXJfaWQYAiABKAkSFQoNdXBzdHJlYW1fbmFtZRgDIAEoCRIiCgVwcmljZRgEIAEoCzITLnRva2VuYmlsbC52MS5QcmljZRIZChFtYXhfb3V0cHV0X3Rva2VucxgFIAEoAxIQCghkaXNhYmxlZBgGIAEoCBIvCg91bml0X2xpbWl0X3VuaXQYByABKA4yFi50b2tlbmJpbGwudjEuVW5pdEtpbmQSFgoOY3JlZGl0X2xpbWl0ZWQYCCABKAgSLQoLcmF0ZV9saW1pdHMYCSABKAsyGC50b2tlbmJpbGwudjEuUmF0ZUxpbWl0cyKmAgoVVmlydHVhbEVuZHBvaW50Q29uZmlnEgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSEAoIZGlzYWJsZWQYAyABKAgSLQoLYnVkZ2V0X21vZGUYBCABKA4yGC50b2tlbmJpbGwudjEuQnVkZ2V0TW9kZRIYChBleGhhdXN0ZWRfc3RhdHVzGAUgASgFEhsKE2xvd19iYWxhbmNlX2NyZWRpdHMYBiABKAkSHQoVb2ZmbGluZV9ncmFjZV9jcmVkaXRzGAcgASgJEhQKDGNoZWNrb3V0X3VybBgIIAEoCRItCgtyYXRlX2xpbWl0cxgJIAEoCzIYLnRva2VuYmlsbC52MS5SYXRlTGltaXRzEhcKD2V4cGxhaW5faGVhZGVycxgKIAEoCCJrCg9BY2Nlc3NLZXlDb25maWcSCgoCaWQYASABKAkSDQoFdmVfaWQYAiABKAkSDgoGZGlnZXN0GAMgASgMEi0KC3JhdGVfbGltaXRzGAQgASgLMhgudG9rZW5iaWxsLnYxLlJhdGVMaW1pdHMizwEKEkxvZ2ljYWxNb2RlbENvbmZpZxIKCgJpZBgBIAEoCRINCgV2ZV9pZBgCIAEoCRIMCgRuYW1lGAMgASgJEiUKB3RhcmdldHMYBCADKAsyFC50b2tlbmJpbGwudjEuVGFyZ2V0EioKCWRlYWRsaW5lcxgFIAEoCzIXLnRva2VuYmlsbC52MS5EZWFkbGluZXMSFQoNY3JlYXRlX3VuaXhfcxgGIAEoAxImCgdyb3V0aW5nGAcgASgLMhUudG9rZW5iaWxsLnYxLlJvdXRpbmciKQoGQ3Vyc29yEg0KBWVwb2NoGAEgASgJEhAKCHJldmlzaW9uGAIgASgDYgZwcm90bzM", [file_tokenbill_v1_logical_model, file_tokenbill_v1_meter, file_tokenbill_v1_provider, file_tokenbill_v1_rate_limit, file_tokenbill_v1_virtual_endpoint]);
+  fileDesc("Ch50b2tlbmJpbGwvbm9kZS92MS9jb25maWcucHJvdG8SEXRva2VuYmlsbC5ub2RlLnYxIssCCghSZXNvdXJjZRI1Cghwcm92aWRlchgBIAEoCzIhLnRva2VuYmlsbC5ub2RlLnYxLlByb3ZpZGVyQ29uZmlnSAASQAoOcGh5c2ljYWxfbW9kZWwYAiABKAsyJi50b2tlbmJpbGwubm9kZS52MS5QaHlzaWNhbE1vZGVsQ29uZmlnSAASRAoQdmlydHVhbF9lbmRwb2ludBgDIAEoCzIoLnRva2VuYmlsbC5ub2RlLnYxLlZpcnR1YWxFbmRwb2ludENvbmZpZ0gAEjgKCmFjY2Vzc19rZXkYBCABKAsyIi50b2tlbmJpbGwubm9kZS52MS5BY2Nlc3NLZXlDb25maWdIABI+Cg1sb2dpY2FsX21vZGVsGAUgASgLMiUudG9rZW5iaWxsLm5vZGUudjEuTG9naWNhbE1vZGVsQ29uZmlnSABCBgoEa2luZCLOAwoOUHJvdmlkZXJDb25maWcSCgoCaWQYASABKAkSLAoGZm9ybWF0GAIgASgOMhwudG9rZW5iaWxsLnYxLlByb3ZpZGVyRm9ybWF0EhAKCGJhc2VfdXJsGAMgASgJEjYKC2NyZWRlbnRpYWxzGAQgASgLMiEudG9rZW5iaWxsLnYxLlByb3ZpZGVyQ3JlZGVudGlhbHMSMQoNb25fZGlzY29ubmVjdBgFIAEoDjIaLnRva2VuYmlsbC52MS5PbkRpc2Nvbm5lY3QSPwoHaGVhZGVycxgGIAMoCzIuLnRva2VuYmlsbC5ub2RlLnYxLlByb3ZpZGVyQ29uZmlnLkhlYWRlcnNFbnRyeRIOCgZyZWdpb24YByABKAkSEwoLYXBpX3ZlcnNpb24YCCABKAkSEAoIZGlzYWJsZWQYCSABKAgSLgoHZGlhbGVjdBgKIAEoDjIdLnRva2VuYmlsbC52MS5Qcm92aWRlckRpYWxlY3QSLQoLYmVkcm9ja19hcGkYCyABKA4yGC50b2tlbmJpbGwudjEuQmVkcm9ja0FwaRouCgxIZWFkZXJzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASLMAgoTUGh5c2ljYWxNb2RlbENvbmZpZxIKCgJpZBgBIAEoCRITCgtwcm92aWRlcl9pZBgCIAEoCRIVCg11cHN0cmVhbV9uYW1lGAMgASgJEiIKBXByaWNlGAQgASgLMhMudG9rZW5iaWxsLnYxLlByaWNlEhkKEW1heF9vdXRwdXRfdG9rZW5zGAUgASgDEhAKCGRpc2FibGVkGAYgASgIEi8KD3VuaXRfbGltaXRfdW5pdBgHIAEoDjIWLnRva2VuYmlsbC52MS5Vbml0S2luZBIWCg5jcmVkaXRfbGltaXRlZBgIIAEoCBItCgtyYXRlX2xpbWl0cxgJIAEoCzIYLnRva2VuYmlsbC52MS5SYXRlTGltaXRzEg4KBmZhbWlseRgKIAEoCRIkCgRhcGlzGAsgAygOMhYudG9rZW5iaWxsLnYxLk1vZGVsQXBpItsCChVWaXJ0dWFsRW5kcG9pbnRDb25maWcSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRIQCghkaXNhYmxlZBgDIAEoCBItCgtidWRnZXRfbW9kZRgEIAEoDjIYLnRva2VuYmlsbC52MS5CdWRnZXRNb2RlEhgKEGV4aGF1c3RlZF9zdGF0dXMYBSABKAUSGwoTbG93X2JhbGFuY2VfY3JlZGl0cxgGIAEoCRIdChVvZmZsaW5lX2dyYWNlX2NyZWRpdHMYByABKAkSFAoMY2hlY2tvdXRfdXJsGAggASgJEi0KC3JhdGVfbGltaXRzGAkgASgLMhgudG9rZW5iaWxsLnYxLlJhdGVMaW1pdHMSFwoPZXhwbGFpbl9oZWFkZXJzGAogASgIEh8KF3Bhc3N0aHJvdWdoX3Byb3ZpZGVyX2lkGAsgASgJEhIKCnBpbl9zZWNyZXQYDCABKAwiawoPQWNjZXNzS2V5Q29uZmlnEgoKAmlkGAEgASgJEg0KBXZlX2lkGAIgASgJEg4KBmRpZ2VzdBgDIAEoDBItCgtyYXRlX2xpbWl0cxgEIAEoCzIYLnRva2VuYmlsbC52MS5SYXRlTGltaXRzIs8BChJMb2dpY2FsTW9kZWxDb25maWcSCgoCaWQYASABKAkSDQoFdmVfaWQYAiABKAkSDAoEbmFtZRgDIAEoCRIlCgd0YXJnZXRzGAQgAygLMhQudG9rZW5iaWxsLnYxLlRhcmdldBIqCglkZWFkbGluZXMYBSABKAsyFy50b2tlbmJpbGwudjEuRGVhZGxpbmVzEhUKDWNyZWF0ZV91bml4X3MYBiABKAMSJgoHcm91dGluZxgHIAEoCzIVLnRva2VuYmlsbC52MS5Sb3V0aW5nIikKBkN1cnNvchINCgVlcG9jaBgBIAEoCRIQCghyZXZpc2lvbhgCIAEoA2IGcHJvdG8z", [file_tokenbill_v1_logical_model, file_tokenbill_v1_meter, file_tokenbill_v1_provider, file_tokenbill_v1_rate_limit, file_tokenbill_v1_virtual_endpoint]);
 
 /**
  * Resource is one row of the route table. Messages of the feed carry no validation rules: an old node must survive a
@@ -152,6 +152,20 @@ export type ProviderConfig = Message<"tokenbill.node.v1.ProviderConfig"> & {
    * @generated from field: bool disabled = 9;
    */
   disabled: boolean;
+
+  /**
+   * For OPENAI: how the server differs from OpenAI.
+   *
+   * @generated from field: tokenbill.v1.ProviderDialect dialect = 10;
+   */
+  dialect: ProviderDialect;
+
+  /**
+   * For AWS_BEDROCK: which API is called.
+   *
+   * @generated from field: tokenbill.v1.BedrockApi bedrock_api = 11;
+   */
+  bedrockApi: BedrockApi;
 };
 
 /**
@@ -229,6 +243,20 @@ export type PhysicalModelConfig = Message<"tokenbill.node.v1.PhysicalModelConfig
    * @generated from field: tokenbill.v1.RateLimits rate_limits = 9;
    */
   rateLimits?: RateLimits | undefined;
+
+  /**
+   * The model that it is, where `upstream_name` does not say.
+   *
+   * @generated from field: string family = 10;
+   */
+  family: string;
+
+  /**
+   * The APIs for chat that it has. Empty: as its Provider's dialect says.
+   *
+   * @generated from field: repeated tokenbill.v1.ModelApi apis = 11;
+   */
+  apis: ModelApi[];
 };
 
 /**
@@ -313,6 +341,21 @@ export type VirtualEndpointConfig = Message<"tokenbill.node.v1.VirtualEndpointCo
    * @generated from field: bool explain_headers = 10;
    */
   explainHeaders: boolean;
+
+  /**
+   * The Provider of files, uploads, batches and vector stores; empty: none.
+   *
+   * @generated from field: string passthrough_provider_id = 11;
+   */
+  passthroughProviderId: string;
+
+  /**
+   * 32 bytes that ids of stored responses are signed with, so that they lead back to the upstream that made them, and no
+   * other VE can use them. The same on every node, and for good. Empty in GetConfig.
+   *
+   * @generated from field: bytes pin_secret = 12;
+   */
+  pinSecret: Uint8Array;
 };
 
 /**

@@ -66,6 +66,9 @@ const (
 	// ProviderServiceDeletePhysicalModelProcedure is the fully-qualified name of the ProviderService's
 	// DeletePhysicalModel RPC.
 	ProviderServiceDeletePhysicalModelProcedure = "/tokenbill.v1.ProviderService/DeletePhysicalModel"
+	// ProviderServiceImportPricesProcedure is the fully-qualified name of the ProviderService's
+	// ImportPrices RPC.
+	ProviderServiceImportPricesProcedure = "/tokenbill.v1.ProviderService/ImportPrices"
 	// ProviderServiceListPricesProcedure is the fully-qualified name of the ProviderService's
 	// ListPrices RPC.
 	ProviderServiceListPricesProcedure = "/tokenbill.v1.ProviderService/ListPrices"
@@ -96,6 +99,8 @@ type ProviderServiceClient interface {
 	UpdatePhysicalModel(context.Context, *connect.Request[v1.UpdatePhysicalModelRequest]) (*connect.Response[v1.UpdatePhysicalModelResponse], error)
 	// DeletePhysicalModel removes a model that no Logical Model points to.
 	DeletePhysicalModel(context.Context, *connect.Request[v1.DeletePhysicalModelRequest]) (*connect.Response[v1.DeletePhysicalModelResponse], error)
+	// ImportPrices sets the prices of many Physical Models from a catalogue, or shows what it would change.
+	ImportPrices(context.Context, *connect.Request[v1.ImportPricesRequest]) (*connect.Response[v1.ImportPricesResponse], error)
 	// ListPrices returns every price a Physical Model has had, newest first.
 	ListPrices(context.Context, *connect.Request[v1.ListPricesRequest]) (*connect.Response[v1.ListPricesResponse], error)
 }
@@ -181,6 +186,12 @@ func NewProviderServiceClient(httpClient connect.HTTPClient, baseURL string, opt
 			connect.WithSchema(providerServiceMethods.ByName("DeletePhysicalModel")),
 			connect.WithClientOptions(opts...),
 		),
+		importPrices: connect.NewClient[v1.ImportPricesRequest, v1.ImportPricesResponse](
+			httpClient,
+			baseURL+ProviderServiceImportPricesProcedure,
+			connect.WithSchema(providerServiceMethods.ByName("ImportPrices")),
+			connect.WithClientOptions(opts...),
+		),
 		listPrices: connect.NewClient[v1.ListPricesRequest, v1.ListPricesResponse](
 			httpClient,
 			baseURL+ProviderServiceListPricesProcedure,
@@ -204,6 +215,7 @@ type providerServiceClient struct {
 	listPhysicalModels  *connect.Client[v1.ListPhysicalModelsRequest, v1.ListPhysicalModelsResponse]
 	updatePhysicalModel *connect.Client[v1.UpdatePhysicalModelRequest, v1.UpdatePhysicalModelResponse]
 	deletePhysicalModel *connect.Client[v1.DeletePhysicalModelRequest, v1.DeletePhysicalModelResponse]
+	importPrices        *connect.Client[v1.ImportPricesRequest, v1.ImportPricesResponse]
 	listPrices          *connect.Client[v1.ListPricesRequest, v1.ListPricesResponse]
 }
 
@@ -262,6 +274,11 @@ func (c *providerServiceClient) DeletePhysicalModel(ctx context.Context, req *co
 	return c.deletePhysicalModel.CallUnary(ctx, req)
 }
 
+// ImportPrices calls tokenbill.v1.ProviderService.ImportPrices.
+func (c *providerServiceClient) ImportPrices(ctx context.Context, req *connect.Request[v1.ImportPricesRequest]) (*connect.Response[v1.ImportPricesResponse], error) {
+	return c.importPrices.CallUnary(ctx, req)
+}
+
 // ListPrices calls tokenbill.v1.ProviderService.ListPrices.
 func (c *providerServiceClient) ListPrices(ctx context.Context, req *connect.Request[v1.ListPricesRequest]) (*connect.Response[v1.ListPricesResponse], error) {
 	return c.listPrices.CallUnary(ctx, req)
@@ -292,6 +309,8 @@ type ProviderServiceHandler interface {
 	UpdatePhysicalModel(context.Context, *connect.Request[v1.UpdatePhysicalModelRequest]) (*connect.Response[v1.UpdatePhysicalModelResponse], error)
 	// DeletePhysicalModel removes a model that no Logical Model points to.
 	DeletePhysicalModel(context.Context, *connect.Request[v1.DeletePhysicalModelRequest]) (*connect.Response[v1.DeletePhysicalModelResponse], error)
+	// ImportPrices sets the prices of many Physical Models from a catalogue, or shows what it would change.
+	ImportPrices(context.Context, *connect.Request[v1.ImportPricesRequest]) (*connect.Response[v1.ImportPricesResponse], error)
 	// ListPrices returns every price a Physical Model has had, newest first.
 	ListPrices(context.Context, *connect.Request[v1.ListPricesRequest]) (*connect.Response[v1.ListPricesResponse], error)
 }
@@ -373,6 +392,12 @@ func NewProviderServiceHandler(svc ProviderServiceHandler, opts ...connect.Handl
 		connect.WithSchema(providerServiceMethods.ByName("DeletePhysicalModel")),
 		connect.WithHandlerOptions(opts...),
 	)
+	providerServiceImportPricesHandler := connect.NewUnaryHandler(
+		ProviderServiceImportPricesProcedure,
+		svc.ImportPrices,
+		connect.WithSchema(providerServiceMethods.ByName("ImportPrices")),
+		connect.WithHandlerOptions(opts...),
+	)
 	providerServiceListPricesHandler := connect.NewUnaryHandler(
 		ProviderServiceListPricesProcedure,
 		svc.ListPrices,
@@ -404,6 +429,8 @@ func NewProviderServiceHandler(svc ProviderServiceHandler, opts ...connect.Handl
 			providerServiceUpdatePhysicalModelHandler.ServeHTTP(w, r)
 		case ProviderServiceDeletePhysicalModelProcedure:
 			providerServiceDeletePhysicalModelHandler.ServeHTTP(w, r)
+		case ProviderServiceImportPricesProcedure:
+			providerServiceImportPricesHandler.ServeHTTP(w, r)
 		case ProviderServiceListPricesProcedure:
 			providerServiceListPricesHandler.ServeHTTP(w, r)
 		default:
@@ -457,6 +484,10 @@ func (UnimplementedProviderServiceHandler) UpdatePhysicalModel(context.Context, 
 
 func (UnimplementedProviderServiceHandler) DeletePhysicalModel(context.Context, *connect.Request[v1.DeletePhysicalModelRequest]) (*connect.Response[v1.DeletePhysicalModelResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tokenbill.v1.ProviderService.DeletePhysicalModel is not implemented"))
+}
+
+func (UnimplementedProviderServiceHandler) ImportPrices(context.Context, *connect.Request[v1.ImportPricesRequest]) (*connect.Response[v1.ImportPricesResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tokenbill.v1.ProviderService.ImportPrices is not implemented"))
 }
 
 func (UnimplementedProviderServiceHandler) ListPrices(context.Context, *connect.Request[v1.ListPricesRequest]) (*connect.Response[v1.ListPricesResponse], error) {

@@ -17,7 +17,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file tokenbill/v1/provider.proto.
  */
 export const file_tokenbill_v1_provider: GenFile = /*@__PURE__*/
-  fileDesc("Cht0b2tlbmJpbGwvdjEvcHJvdmlkZXIucHJvdG8SDHRva2VuYmlsbC52MSKQAgoTUHJvdmlkZXJDcmVkZW50aWFscxIZCgdhcGlfa2V5GAEgASgJQgi6SAVyAyiAQBIjChFhd3NfYWNjZXNzX2tleV9pZBgCIAEoCUIIukgFcgMogAISJwoVYXdzX3NlY3JldF9hY2Nlc3Nfa2V5GAMgASgJQgi6SAVyAyiACBIjChFhd3Nfc2Vzc2lvbl90b2tlbhgEIAEoCUIIukgFcgMogEASIQoPYXp1cmVfdGVuYW50X2lkGAUgASgJQgi6SAVyAyiAAhIhCg9henVyZV9jbGllbnRfaWQYBiABKAlCCLpIBXIDKIACEiUKE2F6dXJlX2NsaWVudF9zZWNyZXQYByABKAlCCLpIBXIDKIAIIr0DCghQcm92aWRlchIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEiwKBmZvcm1hdBgDIAEoDjIcLnRva2VuYmlsbC52MS5Qcm92aWRlckZvcm1hdBIQCghiYXNlX3VybBgEIAEoCRIXCg9oYXNfY3JlZGVudGlhbHMYBSABKAgSMQoNb25fZGlzY29ubmVjdBgGIAEoDjIaLnRva2VuYmlsbC52MS5PbkRpc2Nvbm5lY3QSNAoHaGVhZGVycxgHIAMoCzIjLnRva2VuYmlsbC52MS5Qcm92aWRlci5IZWFkZXJzRW50cnkSDgoGcmVnaW9uGAggASgJEhMKC2FwaV92ZXJzaW9uGAkgASgJEhAKCGRpc2FibGVkGAogASgIEi8KC2NyZWF0ZV90aW1lGAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgMIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEZXRhZxgNIAEoCRouCgxIZWFkZXJzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKOAQoJVW5pdExpbWl0EjAKBHVuaXQYASABKA4yFi50b2tlbmJpbGwudjEuVW5pdEtpbmRCCrpIB4IBBBABIAASGQoIcXVhbnRpdHkYAiABKANCB7pIBCICIAASNAoMcmVzZXRfcGVyaW9kGAMgASgOMhQudG9rZW5iaWxsLnYxLlBlcmlvZEIIukgFggECEAEigwEKC0NyZWRpdExpbWl0Ej4KB2NyZWRpdHMYASABKAlCLbpIKnIoMiZeKDB8WzEtOV1bMC05XXswLDE3fSkoXC5bMC05XXsxLDEyfSk/JBI0CgxyZXNldF9wZXJpb2QYAiABKA4yFC50b2tlbmJpbGwudjEuUGVyaW9kQgi6SAWCAQIQASKVAgoXUGh5c2ljYWxNb2RlbExpbWl0U3RhdGUSJQoEa2luZBgBIAEoDjIXLnRva2VuYmlsbC52MS5MaW1pdEtpbmQSJAoEdW5pdBgCIAEoDjIWLnRva2VuYmlsbC52MS5Vbml0S2luZBINCgVsaW1pdBgDIAEoCRIMCgR1c2VkGAQgASgJEhEKCXJlbWFpbmluZxgFIAEoCRI1ChFwZXJpb2Rfc3RhcnRfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMwoPcGVyaW9kX2VuZF90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIRCglleGhhdXN0ZWQYCCABKAgixQEKBVByaWNlEgoKAmlkGAEgASgJEhkKEXBoeXNpY2FsX21vZGVsX2lkGAIgASgJEisKBnNpbXBsZRgDIAEoCzIZLnRva2VuYmlsbC52MS5TaW1wbGVQcmljZUgAEi8KCGRldGFpbGVkGAQgASgLMhsudG9rZW5iaWxsLnYxLkRldGFpbGVkUHJpY2VIABIvCgtjcmVhdGVfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCBgoEa2luZCLgAwoNUGh5c2ljYWxNb2RlbBIKCgJpZBgBIAEoCRITCgtwcm92aWRlcl9pZBgCIAEoCRIMCgRuYW1lGAMgASgJEhUKDXVwc3RyZWFtX25hbWUYBCABKAkSIgoFcHJpY2UYBSABKAsyEy50b2tlbmJpbGwudjEuUHJpY2USGQoRbWF4X291dHB1dF90b2tlbnMYBiABKAMSKwoKdW5pdF9saW1pdBgHIAEoCzIXLnRva2VuYmlsbC52MS5Vbml0TGltaXQSLwoMY3JlZGl0X2xpbWl0GAggASgLMhkudG9rZW5iaWxsLnYxLkNyZWRpdExpbWl0EhAKCGRpc2FibGVkGAkgASgIEi8KC2NyZWF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEZXRhZxgMIAEoCRI7CgxsaW1pdF9zdGF0ZXMYDSADKAsyJS50b2tlbmJpbGwudjEuUGh5c2ljYWxNb2RlbExpbWl0U3RhdGUSLQoLcmF0ZV9saW1pdHMYDiABKAsyGC50b2tlbmJpbGwudjEuUmF0ZUxpbWl0cyqvAQoOUHJvdmlkZXJGb3JtYXQSHwobUFJPVklERVJfRk9STUFUX1VOU1BFQ0lGSUVEEAASGgoWUFJPVklERVJfRk9STUFUX09QRU5BSRABEiAKHFBST1ZJREVSX0ZPUk1BVF9BWlVSRV9PUEVOQUkQAhIdChlQUk9WSURFUl9GT1JNQVRfQU5USFJPUElDEAMSHwobUFJPVklERVJfRk9STUFUX0FXU19CRURST0NLEAQqgQEKDE9uRGlzY29ubmVjdBIdChlPTl9ESVNDT05ORUNUX1VOU1BFQ0lGSUVEEAASFwoTT05fRElTQ09OTkVDVF9EUkFJThABEiEKHU9OX0RJU0NPTk5FQ1RfQ0FOQ0VMX0VTVElNQVRFEAISFgoST05fRElTQ09OTkVDVF9GUkVFEAMqWQoGUGVyaW9kEhYKElBFUklPRF9VTlNQRUNJRklFRBAAEhAKDFBFUklPRF9EQUlMWRABEhEKDVBFUklPRF9XRUVLTFkQAhISCg5QRVJJT0RfTU9OVEhMWRADKlUKCUxpbWl0S2luZBIaChZMSU1JVF9LSU5EX1VOU1BFQ0lGSUVEEAASFAoQTElNSVRfS0lORF9VTklUUxABEhYKEkxJTUlUX0tJTkRfQ1JFRElUUxACQroBChBjb20udG9rZW5iaWxsLnYxQg1Qcm92aWRlclByb3RvUAFaRmdpdGh1Yi5jb20vdG9rZW5iaWxsL3Rva2VuYmlsbC9jbGllbnRzL2dvL2dlbi90b2tlbmJpbGwvdjE7dG9rZW5iaWxsdjGiAgNUWFiqAgxUb2tlbmJpbGwuVjHKAgxUb2tlbmJpbGxcVjHiAhhUb2tlbmJpbGxcVjFcR1BCTWV0YWRhdGHqAg1Ub2tlbmJpbGw6OlYxYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_timestamp, file_tokenbill_v1_meter, file_tokenbill_v1_rate_limit]);
+  fileDesc("Cht0b2tlbmJpbGwvdjEvcHJvdmlkZXIucHJvdG8SDHRva2VuYmlsbC52MSLuAgoTUHJvdmlkZXJDcmVkZW50aWFscxIZCgdhcGlfa2V5GAEgASgJQgi6SAVyAyiAQBIjChFhd3NfYWNjZXNzX2tleV9pZBgCIAEoCUIIukgFcgMogAISJwoVYXdzX3NlY3JldF9hY2Nlc3Nfa2V5GAMgASgJQgi6SAVyAyiACBIjChFhd3Nfc2Vzc2lvbl90b2tlbhgEIAEoCUIIukgFcgMogEASIQoPYXp1cmVfdGVuYW50X2lkGAUgASgJQgi6SAVyAyiAAhIhCg9henVyZV9jbGllbnRfaWQYBiABKAlCCLpIBXIDKIACEiUKE2F6dXJlX2NsaWVudF9zZWNyZXQYByABKAlCCLpIBXIDKIAIEh4KDGF3c19yb2xlX2FybhgIIAEoCUIIukgFcgMogBASIQoPYXdzX2V4dGVybmFsX2lkGAkgASgJQgi6SAVyAyjICRIZChFhd3Nfbm9kZV9pZGVudGl0eRgKIAEoCCKcBAoIUHJvdmlkZXISCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRIsCgZmb3JtYXQYAyABKA4yHC50b2tlbmJpbGwudjEuUHJvdmlkZXJGb3JtYXQSEAoIYmFzZV91cmwYBCABKAkSFwoPaGFzX2NyZWRlbnRpYWxzGAUgASgIEjEKDW9uX2Rpc2Nvbm5lY3QYBiABKA4yGi50b2tlbmJpbGwudjEuT25EaXNjb25uZWN0EjQKB2hlYWRlcnMYByADKAsyIy50b2tlbmJpbGwudjEuUHJvdmlkZXIuSGVhZGVyc0VudHJ5Eg4KBnJlZ2lvbhgIIAEoCRITCgthcGlfdmVyc2lvbhgJIAEoCRIQCghkaXNhYmxlZBgKIAEoCBIvCgtjcmVhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLdXBkYXRlX3RpbWUYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBGV0YWcYDSABKAkSLgoHZGlhbGVjdBgOIAEoDjIdLnRva2VuYmlsbC52MS5Qcm92aWRlckRpYWxlY3QSLQoLYmVkcm9ja19hcGkYDyABKA4yGC50b2tlbmJpbGwudjEuQmVkcm9ja0FwaRouCgxIZWFkZXJzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKOAQoJVW5pdExpbWl0EjAKBHVuaXQYASABKA4yFi50b2tlbmJpbGwudjEuVW5pdEtpbmRCCrpIB4IBBBABIAASGQoIcXVhbnRpdHkYAiABKANCB7pIBCICIAASNAoMcmVzZXRfcGVyaW9kGAMgASgOMhQudG9rZW5iaWxsLnYxLlBlcmlvZEIIukgFggECEAEigwEKC0NyZWRpdExpbWl0Ej4KB2NyZWRpdHMYASABKAlCLbpIKnIoMiZeKDB8WzEtOV1bMC05XXswLDE3fSkoXC5bMC05XXsxLDEyfSk/JBI0CgxyZXNldF9wZXJpb2QYAiABKA4yFC50b2tlbmJpbGwudjEuUGVyaW9kQgi6SAWCAQIQASKVAgoXUGh5c2ljYWxNb2RlbExpbWl0U3RhdGUSJQoEa2luZBgBIAEoDjIXLnRva2VuYmlsbC52MS5MaW1pdEtpbmQSJAoEdW5pdBgCIAEoDjIWLnRva2VuYmlsbC52MS5Vbml0S2luZBINCgVsaW1pdBgDIAEoCRIMCgR1c2VkGAQgASgJEhEKCXJlbWFpbmluZxgFIAEoCRI1ChFwZXJpb2Rfc3RhcnRfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMwoPcGVyaW9kX2VuZF90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIRCglleGhhdXN0ZWQYCCABKAgixQEKBVByaWNlEgoKAmlkGAEgASgJEhkKEXBoeXNpY2FsX21vZGVsX2lkGAIgASgJEisKBnNpbXBsZRgDIAEoCzIZLnRva2VuYmlsbC52MS5TaW1wbGVQcmljZUgAEi8KCGRldGFpbGVkGAQgASgLMhsudG9rZW5iaWxsLnYxLkRldGFpbGVkUHJpY2VIABIvCgtjcmVhdGVfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCBgoEa2luZCKWBAoNUGh5c2ljYWxNb2RlbBIKCgJpZBgBIAEoCRITCgtwcm92aWRlcl9pZBgCIAEoCRIMCgRuYW1lGAMgASgJEhUKDXVwc3RyZWFtX25hbWUYBCABKAkSIgoFcHJpY2UYBSABKAsyEy50b2tlbmJpbGwudjEuUHJpY2USGQoRbWF4X291dHB1dF90b2tlbnMYBiABKAMSKwoKdW5pdF9saW1pdBgHIAEoCzIXLnRva2VuYmlsbC52MS5Vbml0TGltaXQSLwoMY3JlZGl0X2xpbWl0GAggASgLMhkudG9rZW5iaWxsLnYxLkNyZWRpdExpbWl0EhAKCGRpc2FibGVkGAkgASgIEi8KC2NyZWF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEZXRhZxgMIAEoCRI7CgxsaW1pdF9zdGF0ZXMYDSADKAsyJS50b2tlbmJpbGwudjEuUGh5c2ljYWxNb2RlbExpbWl0U3RhdGUSLQoLcmF0ZV9saW1pdHMYDiABKAsyGC50b2tlbmJpbGwudjEuUmF0ZUxpbWl0cxIOCgZmYW1pbHkYDyABKAkSJAoEYXBpcxgQIAMoDjIWLnRva2VuYmlsbC52MS5Nb2RlbEFwaSqvAQoOUHJvdmlkZXJGb3JtYXQSHwobUFJPVklERVJfRk9STUFUX1VOU1BFQ0lGSUVEEAASGgoWUFJPVklERVJfRk9STUFUX09QRU5BSRABEiAKHFBST1ZJREVSX0ZPUk1BVF9BWlVSRV9PUEVOQUkQAhIdChlQUk9WSURFUl9GT1JNQVRfQU5USFJPUElDEAMSHwobUFJPVklERVJfRk9STUFUX0FXU19CRURST0NLEAQq8wIKD1Byb3ZpZGVyRGlhbGVjdBIgChxQUk9WSURFUl9ESUFMRUNUX1VOU1BFQ0lGSUVEEAASHAoYUFJPVklERVJfRElBTEVDVF9HRU5FUklDEAESGwoXUFJPVklERVJfRElBTEVDVF9PUEVOQUkQAhIdChlQUk9WSURFUl9ESUFMRUNUX0RFRVBTRUVLEAMSGQoVUFJPVklERVJfRElBTEVDVF9RV0VOEAQSHAoYUFJPVklERVJfRElBTEVDVF9NSVNUUkFMEAUSGQoVUFJPVklERVJfRElBTEVDVF9WTExNEAYSGwoXUFJPVklERVJfRElBTEVDVF9PTExBTUEQBxIfChtQUk9WSURFUl9ESUFMRUNUX09QRU5ST1VURVIQCBIZChVQUk9WSURFUl9ESUFMRUNUX0dST1EQCRIYChRQUk9WSURFUl9ESUFMRUNUX1hBSRAKEh0KGVBST1ZJREVSX0RJQUxFQ1RfVE9HRVRIRVIQCyp2CgpCZWRyb2NrQXBpEhsKF0JFRFJPQ0tfQVBJX1VOU1BFQ0lGSUVEEAASGAoUQkVEUk9DS19BUElfQ09OVkVSU0UQARIWChJCRURST0NLX0FQSV9PUEVOQUkQAhIZChVCRURST0NLX0FQSV9BTlRIUk9QSUMQAypeCghNb2RlbEFwaRIZChVNT0RFTF9BUElfVU5TUEVDSUZJRUQQABIeChpNT0RFTF9BUElfQ0hBVF9DT01QTEVUSU9OUxABEhcKE01PREVMX0FQSV9SRVNQT05TRVMQAiqBAQoMT25EaXNjb25uZWN0Eh0KGU9OX0RJU0NPTk5FQ1RfVU5TUEVDSUZJRUQQABIXChNPTl9ESVNDT05ORUNUX0RSQUlOEAESIQodT05fRElTQ09OTkVDVF9DQU5DRUxfRVNUSU1BVEUQAhIWChJPTl9ESVNDT05ORUNUX0ZSRUUQAypZCgZQZXJpb2QSFgoSUEVSSU9EX1VOU1BFQ0lGSUVEEAASEAoMUEVSSU9EX0RBSUxZEAESEQoNUEVSSU9EX1dFRUtMWRACEhIKDlBFUklPRF9NT05USExZEAMqVQoJTGltaXRLaW5kEhoKFkxJTUlUX0tJTkRfVU5TUEVDSUZJRUQQABIUChBMSU1JVF9LSU5EX1VOSVRTEAESFgoSTElNSVRfS0lORF9DUkVESVRTEAJCugEKEGNvbS50b2tlbmJpbGwudjFCDVByb3ZpZGVyUHJvdG9QAVpGZ2l0aHViLmNvbS90b2tlbmJpbGwvdG9rZW5iaWxsL2NsaWVudHMvZ28vZ2VuL3Rva2VuYmlsbC92MTt0b2tlbmJpbGx2MaICA1RYWKoCDFRva2VuYmlsbC5WMcoCDFRva2VuYmlsbFxWMeICGFRva2VuYmlsbFxWMVxHUEJNZXRhZGF0YeoCDVRva2VuYmlsbDo6VjFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_timestamp, file_tokenbill_v1_meter, file_tokenbill_v1_rate_limit]);
 
 /**
  * ProviderCredentials are secrets of an upstream account. They are write-only: no call returns them.
@@ -26,7 +26,8 @@ export const file_tokenbill_v1_provider: GenFile = /*@__PURE__*/
  */
 export type ProviderCredentials = Message<"tokenbill.v1.ProviderCredentials"> & {
   /**
-   * The API key, sent as the format demands (OPENAI: `Authorization: Bearer`).
+   * The API key, sent as the format demands (OPENAI: `Authorization: Bearer`; AZURE_OPENAI: `api-key`; ANTHROPIC:
+   * `x-api-key`; AWS_BEDROCK: `Authorization: Bearer`, in place of a signature).
    *
    * @generated from field: string api_key = 1;
    */
@@ -73,6 +74,28 @@ export type ProviderCredentials = Message<"tokenbill.v1.ProviderCredentials"> & 
    * @generated from field: string azure_client_secret = 7;
    */
   azureClientSecret: string;
+
+  /**
+   * For AWS_BEDROCK: the ARN of a role to assume, with the other credentials of AWS that are given here.
+   *
+   * @generated from field: string aws_role_arn = 8;
+   */
+  awsRoleArn: string;
+
+  /**
+   * For AWS_BEDROCK: the external id that the role asks for.
+   *
+   * @generated from field: string aws_external_id = 9;
+   */
+  awsExternalId: string;
+
+  /**
+   * For AWS_BEDROCK: true takes the credentials of the container or instance that a data-plane node runs in, which its
+   * operator must allow (`AWS_NODE_IDENTITY`).
+   *
+   * @generated from field: bool aws_node_identity = 10;
+   */
+  awsNodeIdentity: boolean;
 };
 
 /**
@@ -110,7 +133,9 @@ export type Provider = Message<"tokenbill.v1.Provider"> & {
   format: ProviderFormat;
 
   /**
-   * The URL that API paths are appended to, for OPENAI up to and including `/v1`.
+   * The URL that API paths are appended to: for OPENAI up to and including `/v1`; for AZURE_OPENAI the resource, such as
+   * `https://name.openai.azure.com`; for ANTHROPIC `https://api.anthropic.com`; for AWS_BEDROCK the host of the region,
+   * such as `https://bedrock-runtime.us-east-1.amazonaws.com`.
    *
    * @generated from field: string base_url = 4;
    */
@@ -138,14 +163,15 @@ export type Provider = Message<"tokenbill.v1.Provider"> & {
   headers: { [key: string]: string };
 
   /**
-   * Region for AWS_BEDROCK.
+   * Region for AWS_BEDROCK. Empty: as the host of the base URL says.
    *
    * @generated from field: string region = 8;
    */
   region: string;
 
   /**
-   * API version for AZURE_OPENAI.
+   * For AZURE_OPENAI: the API version of deployment URLs; empty: the v1 API. For ANTHROPIC: the value of
+   * `anthropic-version`; empty: `2023-06-01`.
    *
    * @generated from field: string api_version = 9;
    */
@@ -178,6 +204,20 @@ export type Provider = Message<"tokenbill.v1.Provider"> & {
    * @generated from field: string etag = 13;
    */
   etag: string;
+
+  /**
+   * For OPENAI: how the server differs from OpenAI.
+   *
+   * @generated from field: tokenbill.v1.ProviderDialect dialect = 14;
+   */
+  dialect: ProviderDialect;
+
+  /**
+   * For AWS_BEDROCK: which API is called.
+   *
+   * @generated from field: tokenbill.v1.BedrockApi bedrock_api = 15;
+   */
+  bedrockApi: BedrockApi;
 };
 
 /**
@@ -484,6 +524,20 @@ export type PhysicalModel = Message<"tokenbill.v1.PhysicalModel"> & {
    * @generated from field: tokenbill.v1.RateLimits rate_limits = 14;
    */
   rateLimits?: RateLimits | undefined;
+
+  /**
+   * The model that it is, such as `claude-sonnet-4-5`, where `upstream_name` does not say, as ARNs and deployments do not.
+   *
+   * @generated from field: string family = 15;
+   */
+  family: string;
+
+  /**
+   * For OPENAI and AZURE_OPENAI: the APIs for chat that it has. Empty: as its Provider's dialect says.
+   *
+   * @generated from field: repeated tokenbill.v1.ModelApi apis = 16;
+   */
+  apis: ModelApi[];
 };
 
 /**
@@ -514,21 +568,21 @@ export const ProviderFormat = {
   OPENAI: 1,
 
   /**
-   * Azure OpenAI. Stored, not yet routed to.
+   * Azure OpenAI: deployments with an API version, or the v1 API without one.
    *
    * @generated from enum value: PROVIDER_FORMAT_AZURE_OPENAI = 2;
    */
   AZURE_OPENAI: 2,
 
   /**
-   * Anthropic Messages. Stored, not yet routed to.
+   * Anthropic Messages.
    *
    * @generated from enum value: PROVIDER_FORMAT_ANTHROPIC = 3;
    */
   ANTHROPIC: 3,
 
   /**
-   * AWS Bedrock. Stored, not yet routed to.
+   * AWS Bedrock.
    *
    * @generated from enum value: PROVIDER_FORMAT_AWS_BEDROCK = 4;
    */
@@ -547,6 +601,201 @@ export type ProviderFormat = (typeof ProviderFormat)[keyof typeof ProviderFormat
  */
 export const ProviderFormatSchema: GenEnum<ProviderFormat> = /*@__PURE__*/
   enumDesc(file_tokenbill_v1_provider, 0);
+
+/**
+ * ProviderDialect is how a server that is compatible with OpenAI differs from it: which fields it takes, and how it calls
+ * them.
+ *
+ * @generated from enum tokenbill.v1.ProviderDialect
+ */
+export const ProviderDialect = {
+  /**
+   * Known by the host of the base URL, else GENERIC.
+   *
+   * @generated from enum value: PROVIDER_DIALECT_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * Takes what OpenAI's chat completions took for long, and refuses or ignores the rest.
+   *
+   * @generated from enum value: PROVIDER_DIALECT_GENERIC = 1;
+   */
+  GENERIC: 1,
+
+  /**
+   * OpenAI itself, and servers that follow it closely.
+   *
+   * @generated from enum value: PROVIDER_DIALECT_OPENAI = 2;
+   */
+  OPENAI: 2,
+
+  /**
+   * DeepSeek.
+   *
+   * @generated from enum value: PROVIDER_DIALECT_DEEPSEEK = 3;
+   */
+  DEEPSEEK: 3,
+
+  /**
+   * Qwen, in the compatible mode of DashScope.
+   *
+   * @generated from enum value: PROVIDER_DIALECT_QWEN = 4;
+   */
+  QWEN: 4,
+
+  /**
+   * Mistral.
+   *
+   * @generated from enum value: PROVIDER_DIALECT_MISTRAL = 5;
+   */
+  MISTRAL: 5,
+
+  /**
+   * vLLM.
+   *
+   * @generated from enum value: PROVIDER_DIALECT_VLLM = 6;
+   */
+  VLLM: 6,
+
+  /**
+   * Ollama.
+   *
+   * @generated from enum value: PROVIDER_DIALECT_OLLAMA = 7;
+   */
+  OLLAMA: 7,
+
+  /**
+   * OpenRouter.
+   *
+   * @generated from enum value: PROVIDER_DIALECT_OPENROUTER = 8;
+   */
+  OPENROUTER: 8,
+
+  /**
+   * Groq.
+   *
+   * @generated from enum value: PROVIDER_DIALECT_GROQ = 9;
+   */
+  GROQ: 9,
+
+  /**
+   * xAI.
+   *
+   * @generated from enum value: PROVIDER_DIALECT_XAI = 10;
+   */
+  XAI: 10,
+
+  /**
+   * Together.
+   *
+   * @generated from enum value: PROVIDER_DIALECT_TOGETHER = 11;
+   */
+  TOGETHER: 11,
+} as const;
+
+/**
+ * ProviderDialect is how a server that is compatible with OpenAI differs from it: which fields it takes, and how it calls
+ * them.
+ *
+ * @generated from enum tokenbill.v1.ProviderDialect
+ */
+export type ProviderDialect = (typeof ProviderDialect)[keyof typeof ProviderDialect] | UnknownEnum;
+
+/**
+ * Describes the enum tokenbill.v1.ProviderDialect.
+ */
+export const ProviderDialectSchema: GenEnum<ProviderDialect> = /*@__PURE__*/
+  enumDesc(file_tokenbill_v1_provider, 1);
+
+/**
+ * BedrockApi is which of the APIs of AWS Bedrock is called.
+ *
+ * @generated from enum tokenbill.v1.BedrockApi
+ */
+export const BedrockApi = {
+  /**
+   * CONVERSE.
+   *
+   * @generated from enum value: BEDROCK_API_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * Converse and ConverseStream for chat, InvokeModel for embeddings and images.
+   *
+   * @generated from enum value: BEDROCK_API_CONVERSE = 1;
+   */
+  CONVERSE: 1,
+
+  /**
+   * The paths that speak OpenAI's format.
+   *
+   * @generated from enum value: BEDROCK_API_OPENAI = 2;
+   */
+  OPENAI: 2,
+
+  /**
+   * The path that speaks Anthropic's format.
+   *
+   * @generated from enum value: BEDROCK_API_ANTHROPIC = 3;
+   */
+  ANTHROPIC: 3,
+} as const;
+
+/**
+ * BedrockApi is which of the APIs of AWS Bedrock is called.
+ *
+ * @generated from enum tokenbill.v1.BedrockApi
+ */
+export type BedrockApi = (typeof BedrockApi)[keyof typeof BedrockApi] | UnknownEnum;
+
+/**
+ * Describes the enum tokenbill.v1.BedrockApi.
+ */
+export const BedrockApiSchema: GenEnum<BedrockApi> = /*@__PURE__*/
+  enumDesc(file_tokenbill_v1_provider, 2);
+
+/**
+ * ModelApi is an API for chat that a model at an upstream can be called with.
+ *
+ * @generated from enum tokenbill.v1.ModelApi
+ */
+export const ModelApi = {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: MODEL_API_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * chat/completions.
+   *
+   * @generated from enum value: MODEL_API_CHAT_COMPLETIONS = 1;
+   */
+  CHAT_COMPLETIONS: 1,
+
+  /**
+   * responses.
+   *
+   * @generated from enum value: MODEL_API_RESPONSES = 2;
+   */
+  RESPONSES: 2,
+} as const;
+
+/**
+ * ModelApi is an API for chat that a model at an upstream can be called with.
+ *
+ * @generated from enum tokenbill.v1.ModelApi
+ */
+export type ModelApi = (typeof ModelApi)[keyof typeof ModelApi] | UnknownEnum;
+
+/**
+ * Describes the enum tokenbill.v1.ModelApi.
+ */
+export const ModelApiSchema: GenEnum<ModelApi> = /*@__PURE__*/
+  enumDesc(file_tokenbill_v1_provider, 3);
 
 /**
  * OnDisconnect says what happens at the upstream when the client goes away during an answer.
@@ -594,7 +843,7 @@ export type OnDisconnect = (typeof OnDisconnect)[keyof typeof OnDisconnect] | Un
  * Describes the enum tokenbill.v1.OnDisconnect.
  */
 export const OnDisconnectSchema: GenEnum<OnDisconnect> = /*@__PURE__*/
-  enumDesc(file_tokenbill_v1_provider, 1);
+  enumDesc(file_tokenbill_v1_provider, 4);
 
 /**
  * Period is how often a limit or a budget starts again, in the merchant's time zone.
@@ -642,7 +891,7 @@ export type Period = (typeof Period)[keyof typeof Period] | UnknownEnum;
  * Describes the enum tokenbill.v1.Period.
  */
 export const PeriodSchema: GenEnum<Period> = /*@__PURE__*/
-  enumDesc(file_tokenbill_v1_provider, 2);
+  enumDesc(file_tokenbill_v1_provider, 5);
 
 /**
  * LimitKind says what a limit counts.
@@ -683,5 +932,5 @@ export type LimitKind = (typeof LimitKind)[keyof typeof LimitKind] | UnknownEnum
  * Describes the enum tokenbill.v1.LimitKind.
  */
 export const LimitKindSchema: GenEnum<LimitKind> = /*@__PURE__*/
-  enumDesc(file_tokenbill_v1_provider, 3);
+  enumDesc(file_tokenbill_v1_provider, 6);
 
