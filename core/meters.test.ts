@@ -9,11 +9,11 @@ describe("unitsOfKind", () => {
   const every = Array.from({ length: METER_SLOTS - 1 }, (_, index) => of((index + 1) as Meter, 2 ** (index + 1)));
 
   it.each([
-    [UnitKind.TOKENS, "254"],
+    [UnitKind.TOKENS, "28926"],
     [UnitKind.IMAGES, "256"],
     [UnitKind.SECONDS, "0.512"],
     [UnitKind.CHARACTERS, "1024"],
-    [UnitKind.REQUESTS, "2048"],
+    [UnitKind.REQUESTS, "34816"],
   ] as const)("of kind %d comes to %s", (kind, expected) => {
     expect(formatCredits(unitsOfKind(every, kind))).toBe(expected);
   });

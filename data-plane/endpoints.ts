@@ -2,14 +2,31 @@
 
 import type { EndpointSpec } from "./formats/format.ts";
 
+/** Numbers of `tokenbill.v1.Endpoint`. */
+export const Endpoint = {
+  CHAT_COMPLETIONS: 1,
+  COMPLETIONS: 2,
+  EMBEDDINGS: 3,
+  RESPONSES: 4,
+  MESSAGES: 5,
+  IMAGES_GENERATIONS: 6,
+  IMAGES_EDITS: 7,
+  AUDIO_SPEECH: 8,
+  AUDIO_TRANSCRIPTIONS: 9,
+  AUDIO_TRANSLATIONS: 10,
+  MODERATIONS: 11,
+  REALTIME: 12,
+  PASSTHROUGH: 13,
+} as const;
+export type Endpoint = (typeof Endpoint)[keyof typeof Endpoint];
+
 /** Chat bodies carry images and files as base64. */
 export const CHAT_BODY_BYTES_MAX = 64 * 1024 * 1024;
 export const COMPLETIONS_BODY_BYTES_MAX = 16 * 1024 * 1024;
 export const EMBEDDINGS_BODY_BYTES_MAX = 16 * 1024 * 1024;
 
-/** Numbers of `tokenbill.v1.Endpoint`. */
 export const CHAT: EndpointSpec = {
-  number: 1,
+  number: Endpoint.CHAT_COMPLETIONS,
   path: "/chat/completions",
   hasOutput: true,
   streams: true,
@@ -17,7 +34,7 @@ export const CHAT: EndpointSpec = {
   bodyBytesMax: CHAT_BODY_BYTES_MAX,
 };
 export const COMPLETIONS: EndpointSpec = {
-  number: 2,
+  number: Endpoint.COMPLETIONS,
   path: "/completions",
   hasOutput: true,
   streams: true,
@@ -25,7 +42,7 @@ export const COMPLETIONS: EndpointSpec = {
   bodyBytesMax: COMPLETIONS_BODY_BYTES_MAX,
 };
 export const EMBEDDINGS: EndpointSpec = {
-  number: 3,
+  number: Endpoint.EMBEDDINGS,
   path: "/embeddings",
   hasOutput: false,
   streams: false,

@@ -12,6 +12,7 @@ import type {
 import type { Target } from "../proto/gen/tokenbill/v1/logical_model_pb.ts";
 import { BudgetMode } from "../proto/gen/tokenbill/v1/virtual_endpoint_pb.ts";
 import { Health } from "./health.ts";
+import { compileAccount, NO_ACCOUNT } from "./route_account.ts";
 import { RetryBudget } from "./retry_budget.ts";
 import {
   admissionRates,
@@ -94,6 +95,7 @@ export class Tables {
     if (provider !== undefined) {
       provider.present = false;
       provider.apiKey = "";
+      provider.account = NO_ACCOUNT;
       this.dropProvider(provider);
     }
     const pm = this.pms.get(id);
@@ -134,20 +136,22 @@ export class Tables {
     const apiKey = compileApiKey(config);
     const headers = compileHeaders(config.headers);
     const provider = this.provider(config.id);
-    const { present } = provider;
-    const before = { origin: provider.origin, basePath: provider.basePath, apiKey: provider.apiKey };
+    const account = compileAccount(config, provider.account);
+    const before = { ...provider };
     Object.assign(provider, {
       ...base,
       format,
       apiKey,
+      account,
       headers,
       present: true,
       disabled: config.disabled,
       onDisconnect: config.onDisconnect,
     });
     // What it was refused or not reached by may be mended: nobody should wait for the end of a cooldown then.
-    const changed = before.origin !== base.origin || before.basePath !== base.basePath || before.apiKey !== apiKey;
-    if (present && changed) provider.health.retry();
+    const sameAddress = before.origin === base.origin && before.basePath === base.basePath;
+    const same = sameAddress && before.apiKey === apiKey && before.account === account;
+    if (before.present && !same) provider.health.retry();
   }
 
   private upsertPm(config: PhysicalModelConfig): void {
@@ -174,6 +178,8 @@ export class Tables {
     pm.price = price;
     pm.rates = price === null ? null : admissionRates(price);
     pm.maxOutputTokens = max > 0n && max <= OUTPUT_TOKENS_MAX ? Number(max) : 0;
+    pm.family = config.family;
+    pm.apis = config.apis;
     pm.unitLimit = unitLimit;
     pm.creditLimited = config.creditLimited;
     pm.limited = unitLimit !== 0 || config.creditLimited;
@@ -196,6 +202,8 @@ export class Tables {
     ve.lowBalance = lowBalance;
     ve.rateLimits = rateLimits;
     ve.explainHeaders = config.explainHeaders;
+    ve.passthroughProviderId = config.passthroughProviderId;
+    ve.pinSecret = Buffer.from(config.pinSecret).toString("latin1");
   }
 
   private upsertKey(config: AccessKeyConfig): void {
@@ -325,6 +333,8 @@ export class Tables {
         price: null,
         rates: null,
         maxOutputTokens: 0,
+        family: "",
+        apis: [],
         unitLimit: 0,
         creditLimited: false,
         limited: false,
@@ -353,6 +363,8 @@ export class Tables {
         lowBalance: 0n,
         rateLimits: null,
         explainHeaders: false,
+        passthroughProviderId: "",
+        pinSecret: "",
         lms: [],
         specs: [],
         refs: 0,
@@ -396,6 +408,7 @@ function emptyProvider(id: string, health?: Health): RouteProvider {
     basePath: "",
     baseQuery: "",
     apiKey: "",
+    account: NO_ACCOUNT,
     onDisconnect: 0,
     headers: [],
     health: health ?? new Health(),

@@ -7,7 +7,46 @@ import type { RateLimits } from "./rates/rates.ts";
 import type { RetryBudget } from "./retry_budget.ts";
 
 /** Numbers equal `tokenbill.v1.ProviderFormat`. */
-export const FORMAT_OPENAI = 1;
+export const ProviderFormat = { OPENAI: 1, AZURE_OPENAI: 2, ANTHROPIC: 3, AWS_BEDROCK: 4 } as const;
+
+/** Numbers equal `tokenbill.v1.BedrockApi`. */
+export const BedrockApi = { CONVERSE: 1, OPENAI: 2, ANTHROPIC: 3 } as const;
+
+/** Numbers equal `tokenbill.v1.ModelApi`. */
+export const ModelApi = { CHAT_COMPLETIONS: 1, RESPONSES: 2 } as const;
+
+/** Credentials of AWS, and where they come from. Empty strings are absent. */
+export interface AwsAccount {
+  readonly accessKeyId: string;
+  readonly secretAccessKey: string;
+  readonly sessionToken: string;
+  readonly roleArn: string;
+  readonly externalId: string;
+  /** The container or instance that this node runs in says who it is. */
+  readonly nodeIdentity: boolean;
+}
+
+/** Client credentials of Entra ID. */
+export interface EntraAccount {
+  readonly tenantId: string;
+  readonly clientId: string;
+  readonly clientSecret: string;
+}
+
+/** What the formats other than OpenAI's need of a Provider besides its address and API key. */
+export interface ProviderAccount {
+  /** A number of `tokenbill.v1.ProviderDialect`, 0: known by the host. */
+  readonly dialect: number;
+  /** "": the format's own default. */
+  readonly apiVersion: string;
+  /** "": as the host says. */
+  readonly region: string;
+  /** A number of BedrockApi, never 0. */
+  readonly bedrockApi: number;
+  /** Null: there are no credentials of this kind. */
+  readonly aws: AwsAccount | null;
+  readonly entra: EntraAccount | null;
+}
 
 export interface RouteProvider {
   readonly id: string;
@@ -22,6 +61,8 @@ export interface RouteProvider {
   /** The query of the base URL with its `?`, or "". */
   baseQuery: string;
   apiKey: string;
+  /** Replaced as a whole, by one with other contents only. */
+  account: ProviderAccount;
   onDisconnect: number;
   /** Flat: lower-case name, value, … */
   headers: readonly string[];
@@ -50,6 +91,10 @@ export interface RoutePm {
   rates: AdmissionRates | null;
   /** 0: not known. */
   maxOutputTokens: number;
+  /** The model that it is, "" if its upstream name tells. */
+  family: string;
+  /** Numbers of ModelApi; empty: as its Provider's dialect says. */
+  apis: readonly number[];
   /** The kind of Unit that its Unit Limit counts; 0: it has none. */
   unitLimit: UnitKind | 0;
   creditLimited: boolean;
@@ -73,7 +118,7 @@ export function routable(pm: RoutePm): boolean {
     pm.price !== null &&
     provider.present &&
     !provider.disabled &&
-    provider.format === FORMAT_OPENAI
+    provider.format === ProviderFormat.OPENAI
   );
 }
 
@@ -156,6 +201,10 @@ export interface RouteVe {
   rateLimits: RateLimits | null;
   /** Answers explain themselves in `x-tokenbill-*` headers. */
   explainHeaders: boolean;
+  /** The Provider of its files, uploads, batches and vector stores; "": none. */
+  passthroughProviderId: string;
+  /** Its 32 bytes as latin1 text, which is smaller than a buffer; "": ids cannot be signed. */
+  pinSecret: string;
   /** Few: a list that is searched. Many: a map by name. */
   lms: RouteLm[] | Map<string, RouteLm>;
   /** `lms[i].spec` while `lms` is a list: specs are shared and thus in the processor's cache, Logical Models are not. */

@@ -11,17 +11,19 @@ import { StickySource } from "../../control-plane/domain/routing.ts";
 import { WalletState } from "../../control-plane/domain/wallet.ts";
 import { LimitKind as NodeLimitKind } from "../../data-plane/budget/accounts.ts";
 import { WalletState as NodeWalletState } from "../../data-plane/budget/wallet.ts";
-import { CHAT, COMPLETIONS, EMBEDDINGS } from "../../data-plane/endpoints.ts";
+import { Endpoint } from "../../data-plane/endpoints.ts";
 import { HealthCause } from "../../data-plane/health.ts";
 import { AttemptResult, OnDisconnect, Outcome } from "../../data-plane/outcome.ts";
-import { FORMAT_OPENAI } from "../../data-plane/route_types.ts";
+import { BedrockApi, ModelApi, ProviderFormat as NodeProviderFormat } from "../../data-plane/route_types.ts";
 import { HealthCauseSchema } from "../../proto/gen/tokenbill/node/v1/health_service_pb.ts";
 import { ErrorReasonSchema } from "../../proto/gen/tokenbill/v1/error_pb.ts";
 import { StickySourceSchema } from "../../proto/gen/tokenbill/v1/logical_model_pb.ts";
 import { ExclusionReasonSchema } from "../../proto/gen/tokenbill/v1/logical_model_service_pb.ts";
 import { MeterSchema, UnitKindSchema, UnitSourceSchema } from "../../proto/gen/tokenbill/v1/meter_pb.ts";
 import {
+  BedrockApiSchema,
   LimitKindSchema,
+  ModelApiSchema,
   OnDisconnectSchema,
   PeriodSchema,
   ProviderFormatSchema,
@@ -50,20 +52,21 @@ test("every meter has a slot and one kind, but REQUESTS prices every kind of ans
   expect(listed.toSorted((a, b) => a - b)).toEqual(Object.values(Meter).toSorted((a, b) => a - b));
   for (const [child, parent] of Object.entries(PARENT_METER)) {
     expect(METERS_OF_KIND[UnitKind.TOKENS]).toContain(Number(child));
-    expect([Meter.INPUT_TOKENS, Meter.OUTPUT_TOKENS]).toContain(parent);
+    expect([Meter.INPUT_TOKENS, Meter.OUTPUT_TOKENS, Meter.CACHE_WRITE_TOKENS]).toContain(parent);
   }
 });
 
 test("what the data plane writes into records", () => {
   expect(Outcome).toEqual(schemaNumbers(OutcomeSchema, "OUTCOME_"));
   expect(AttemptResult).toEqual(schemaNumbers(AttemptResultSchema, "ATTEMPT_RESULT_"));
-  const endpoints = { CHAT_COMPLETIONS: CHAT.number, COMPLETIONS: COMPLETIONS.number, EMBEDDINGS: EMBEDDINGS.number };
-  expect(endpoints).toEqual(schemaNumbers(EndpointSchema, "ENDPOINT_"));
+  expect(Endpoint).toEqual(schemaNumbers(EndpointSchema, "ENDPOINT_"));
 });
 
 test("what the data plane reads from the feed", () => {
   expect(OnDisconnect).toEqual(schemaNumbers(OnDisconnectSchema, "ON_DISCONNECT_"));
-  expect(FORMAT_OPENAI).toBe(schemaNumbers(ProviderFormatSchema, "PROVIDER_FORMAT_")["OPENAI"]);
+  expect(NodeProviderFormat).toEqual(schemaNumbers(ProviderFormatSchema, "PROVIDER_FORMAT_"));
+  expect(BedrockApi).toEqual(schemaNumbers(BedrockApiSchema, "BEDROCK_API_"));
+  expect(ModelApi).toEqual(schemaNumbers(ModelApiSchema, "MODEL_API_"));
   const { UNKNOWN, ...states } = NodeWalletState;
   expect(states).toEqual(schemaNumbers(WalletStateSchema, "WALLET_STATE_"));
   expect(UNKNOWN).toBe(0);
