@@ -1,22 +1,18 @@
 /** What is known of a request when it is admitted, and what follows from that alone. */
 
-import type { ScannedBody } from "./body.ts";
 import type { Reservation } from "./budget/budget.ts";
-import type { EndpointSpec, Format } from "./formats/format.ts";
+import type { Asked, Bridge } from "./formats/format.ts";
 import { FORWARDED_HEADERS } from "./formats/openai.ts";
 import type { RateHold } from "./rates/rates.ts";
 import type { ExpectedTokens } from "./rates/expected_tokens.ts";
-import type { RouteKey, RouteLm, RoutePm } from "./route_types.ts";
+import type { RouteGroup, RouteKey, RouteLm, RoutePm } from "./route_types.ts";
 import type { Exchange, OutboundRequest } from "./transport.ts";
 
-export interface Admitted {
-  readonly id: string;
-  readonly arriveMs: number;
+export interface Admitted extends Asked {
   readonly key: RouteKey;
-  readonly endpoint: EndpointSpec;
   readonly lm: RouteLm;
-  readonly body: ScannedBody;
-  readonly stream: boolean;
+  /** Where it may go: the targets of its Logical Model, or the one that it is pinned to. */
+  readonly group: RouteGroup;
   /** Headers that the answer has in any case. */
   readonly headers: string[];
   readonly reservation: Reservation;
@@ -28,8 +24,6 @@ export interface Admitted {
   readonly sticky: number;
   /** A call that lost to another of the same request is billed by itself: the id of that request. */
   readonly hedgeOf?: string;
-  /** The answer's length is limited to this upstream; null: as the client wishes. */
-  readonly clampTo: number | null;
 }
 
 /** The part that intents and settlements share. */
@@ -44,18 +38,15 @@ export function identityOf({ id, key, lm, body, endpoint }: Admitted) {
   };
 }
 
-/** The call to make at a target. */
-export function outboundOf(request: Admitted, format: Format, pm: RoutePm, exchange: Exchange): OutboundRequest {
+/** The call to make at a target, without its credentials. @throws RefusedFieldError */
+export function outboundOf(request: Admitted, bridge: Bridge, pm: RoutePm, exchange: Exchange): OutboundRequest {
+  if (bridge.translated) return bridge.request(pm, request, NO_HEADERS);
   const forwarded: string[] = [];
   for (const name of FORWARDED_HEADERS) {
     const value = exchange.header(name);
     if (value !== "") forwarded.push(name, value);
   }
-  const changes = {
-    model: pm.upstreamName,
-    includeUsage: request.stream,
-    outputTokensMax: request.clampTo,
-    outputTokensField: format.outputTokensField(pm.provider, request.endpoint),
-  };
-  return format.request(pm, request.endpoint, request.body, changes, forwarded);
+  return bridge.request(pm, request, forwarded);
 }
+
+const NO_HEADERS: readonly string[] = [];

@@ -6,8 +6,10 @@
 import { type Admitted, outboundOf } from "./admitted.ts";
 import type { Core } from "./core.ts";
 import * as deadlines from "./deadlines.ts";
-import type { Format } from "./formats/format.ts";
-import { formatOf } from "./formats/index.ts";
+import type { AnswerHeaders, Bridge } from "./formats/format.ts";
+import { type UpstreamError, RefusedFieldError } from "./formats/hub.ts";
+import { bridgeOf, serves } from "./formats/index.ts";
+import { refusalCode } from "./formats/refusal.ts";
 import type { FailureKind } from "./health.ts";
 import { type LimitFailure, LimitHolds } from "./limits.ts";
 import { type AttemptKind, AttemptResult } from "./outcome.ts";
@@ -17,8 +19,9 @@ import { routable, type RouteDeadlines, type RoutePm } from "./route_types.ts";
 import { type Bill, NOBODY_SERVED } from "./settlement.ts";
 import { Deadline, type Timed } from "./timers.ts";
 import type { AttemptFacts, Choice, Shortage } from "./trail.ts";
-import type { CallErrorKind, Exchange, OutboundCall, OutboundSink } from "./transport.ts";
-import { AnswerHead, type AnswerHeaders, StatusBody } from "./upstream_head.ts";
+import type { CallErrorKind, Exchange, OutboundCall, OutboundRequest, OutboundSink } from "./transport.ts";
+import { AuthError, blamesAccount } from "./upstream_auth.ts";
+import { AnswerHead, StatusBody } from "./upstream_head.ts";
 
 /** How an attempt came to nothing, with the client having seen nothing of it. */
 export interface AttemptFailure {
@@ -44,9 +47,11 @@ export interface AttemptHost {
   progressed(): void;
   failed(attempt: Attempt, failure: AttemptFailure): void;
   /** The upstream says that the request is the client's fault. */
-  refused(attempt: Attempt, body: Buffer): void;
+  refused(attempt: Attempt, error: UpstreamError): void;
   /** Nothing was called. */
   passedOver(attempt: Attempt, why: Shortage, retryMs: number, detail: string): void;
+  /** The target cannot do what the request asks for. Nothing was called. */
+  unsupported(attempt: Attempt, error: RefusedFieldError): void;
   write(bytes: Uint8Array): void;
   metered(textBytes: number, pieces: number): void;
   complete(final: Uint8Array | null): void;
@@ -70,7 +75,7 @@ export class Attempt implements OutboundSink, RelayHost, Timed, AttemptFacts {
   readonly kind: AttemptKind;
   readonly startUs: number;
   bill: Bill = NOBODY_SERVED;
-  format: Format | null = null;
+  bridge: Bridge | null = null;
   head: AnswerHead | null = null;
   relay: Relay | null = null;
   /** What is held of Unit Limit and Credit Limit; null: the target has none. Whoever ends the attempt takes it. */
@@ -205,7 +210,7 @@ export class Attempt implements OutboundSink, RelayHost, Timed, AttemptFacts {
       } else if (!head.fits(this.request.stream)) {
         this.badAnswer("wrong_content_type");
       } else {
-        this.relay = relayFor(this, this.format!, this.request, head.contentType);
+        this.relay = relayFor(this, this.bridge!, this.request, this.pm, head);
         this.armContent(Number.POSITIVE_INFINITY);
       }
     } catch (error) {
@@ -305,12 +310,35 @@ export class Attempt implements OutboundSink, RelayHost, Timed, AttemptFacts {
 
   private send(): void {
     const { core, request, pm } = this;
-    const format = formatOf(pm.provider.format)!;
-    this.format = format;
+    const bridge = serves(request.endpoint, pm) ? bridgeOf(request.endpoint, pm) : null;
+    if (bridge === null) return this.host.passedOver(this, "unsupported", 0, "endpoint");
+    this.bridge = bridge;
+    let outbound: OutboundRequest;
+    try {
+      outbound = outboundOf(request, bridge, pm, this.exchange);
+    } catch (error) {
+      if (!(error instanceof RefusedFieldError)) throw error;
+      return this.host.unsupported(this, error);
+    }
+    const { auth } = core.deps;
+    const authorized =
+      auth === undefined
+        ? outbound
+        : auth.authorize(pm.provider, outbound, (result) => this.guard(() => this.authorized(result)));
+    this.arm(deadlines.connectMs(this.times));
+    if (authorized !== null) this.authorized(authorized);
+  }
+
+  private authorized(result: OutboundRequest | AuthError): void {
+    if (this.over) return;
+    if (result instanceof AuthError) {
+      const health = blamesAccount(result) ? "account" : "connection";
+      return this.fail(AttemptResult.NO_CREDENTIALS, health, result.code);
+    }
+    const { core, pm } = this;
     // The price of this moment holds to the end, whatever changes meanwhile.
     this.bill = { pmId: pm.id, price: pm.price };
-    this.call = core.deps.upstream.send(outboundOf(request, format, pm, this.exchange), this);
-    this.arm(deadlines.connectMs(this.times));
+    this.call = core.deps.upstream.send(result, this);
   }
 
   private connectionFailed(kind: CallErrorKind, detail: string): void {
@@ -320,13 +348,14 @@ export class Attempt implements OutboundSink, RelayHost, Timed, AttemptFacts {
   }
 
   private statusFailed(refusal: StatusBody): void {
-    const { head, format, pm } = this;
-    const body = refusal.bytes();
-    const verdict = format!.classify(head!.status, body);
-    if (verdict.clientFault) return this.host.refused(this, body);
-    const retryAfterMs = head!.retryAfterMs(this.core.deps.now());
-    const detail = detailOf(format!.refusalCode(body, pm.provider));
-    this.host.failed(this, { result: AttemptResult.STATUS, health: verdict.health, retryAfterMs, again: "no", detail });
+    const { bridge, pm, core } = this;
+    const head = this.head!;
+    const error = bridge!.error(head.status, head.headers, refusal.bytes());
+    if (error.health === "account") core.deps.auth?.refused(pm.provider, head.status);
+    if (error.clientFault) return this.host.refused(this, error);
+    const retryAfterMs = head.retryAfterMs(core.deps.now());
+    const detail = detailOf(refusalCode(error, pm.provider));
+    this.host.failed(this, { result: AttemptResult.STATUS, health: error.health, retryAfterMs, again: "no", detail });
   }
 
   private fail(

@@ -9,6 +9,7 @@ import type { Rates } from "./rates/rates.ts";
 import type { RouteTable } from "./route_table.ts";
 import type { TokenCounter } from "./tokenizer/tokens.ts";
 import type { Upstream } from "./transport.ts";
+import type { UpstreamAuth } from "./upstream_auth.ts";
 
 export interface PipelineSettings {
   /** `VE_DOMAIN`: `<ve>.<domain>` addresses a VE. Empty: off. */
@@ -36,6 +37,8 @@ export interface PipelineDeps {
   /** Absent: rate limits are not kept. */
   readonly rates?: Rates;
   readonly upstream: Upstream;
+  /** Absent: calls go out with what the adapters give them, as those of OpenAI's format do. */
+  readonly auth?: UpstreamAuth;
   /** Absent: one by `settings.health`, of which nobody else hears. */
   readonly health?: TargetHealth;
   /** Milliseconds since 1970; may have a fraction, and should, for durations in microseconds. */

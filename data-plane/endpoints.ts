@@ -1,6 +1,7 @@
 /** The API paths of the gateway. */
 
-import type { EndpointSpec } from "./formats/format.ts";
+import { UnitKind } from "../core/meters.ts";
+import type { ClientShape, EndpointSpec } from "./formats/format.ts";
 
 /** Numbers of `tokenbill.v1.Endpoint`. */
 export const Endpoint = {
@@ -22,43 +23,119 @@ export type Endpoint = (typeof Endpoint)[keyof typeof Endpoint];
 
 /** Chat bodies carry images and files as base64. */
 export const CHAT_BODY_BYTES_MAX = 64 * 1024 * 1024;
-export const COMPLETIONS_BODY_BYTES_MAX = 16 * 1024 * 1024;
-export const EMBEDDINGS_BODY_BYTES_MAX = 16 * 1024 * 1024;
+export const TEXT_BODY_BYTES_MAX = 16 * 1024 * 1024;
+export const MODERATION_BODY_BYTES_MAX = 32 * 1024 * 1024;
+export const SPEECH_BODY_BYTES_MAX = 1024 * 1024;
 
-export const CHAT: EndpointSpec = {
-  number: Endpoint.CHAT_COMPLETIONS,
-  path: "/chat/completions",
-  hasOutput: true,
-  streams: true,
-  chat: true,
-  bodyBytesMax: CHAT_BODY_BYTES_MAX,
-};
+/** Kinds of Units as bits, so that two sets of them are compared at once. */
+export function kindBits(...kinds: readonly UnitKind[]): number {
+  let bits = 0;
+  for (const kind of kinds) bits |= 1 << kind;
+  return bits;
+}
+
+const { TOKENS, IMAGES, SECONDS, CHARACTERS, REQUESTS } = UnitKind;
+
+interface Chatty {
+  readonly number: Endpoint;
+  readonly path: string;
+  readonly shape: ClientShape;
+}
+
+function chatty({ number, path, shape }: Chatty): EndpointSpec {
+  return {
+    number,
+    path,
+    shape,
+    hasOutput: true,
+    streams: true,
+    chat: true,
+    kinds: kindBits(TOKENS, REQUESTS),
+    estimated: true,
+    bodyBytesMax: CHAT_BODY_BYTES_MAX,
+  };
+}
+
+export const CHAT = chatty({ number: Endpoint.CHAT_COMPLETIONS, path: "/chat/completions", shape: "chat" });
+export const RESPONSES = chatty({ number: Endpoint.RESPONSES, path: "/responses", shape: "responses" });
+export const MESSAGES = chatty({ number: Endpoint.MESSAGES, path: "/messages", shape: "messages" });
+
 export const COMPLETIONS: EndpointSpec = {
+  ...CHAT,
   number: Endpoint.COMPLETIONS,
   path: "/completions",
-  hasOutput: true,
-  streams: true,
+  shape: "completions",
   chat: false,
-  bodyBytesMax: COMPLETIONS_BODY_BYTES_MAX,
+  bodyBytesMax: TEXT_BODY_BYTES_MAX,
 };
 export const EMBEDDINGS: EndpointSpec = {
   number: Endpoint.EMBEDDINGS,
   path: "/embeddings",
+  shape: "openai",
   hasOutput: false,
   streams: false,
   chat: false,
-  bodyBytesMax: EMBEDDINGS_BODY_BYTES_MAX,
+  kinds: kindBits(TOKENS, REQUESTS),
+  estimated: true,
+  bodyBytesMax: TEXT_BODY_BYTES_MAX,
+};
+/** Free at OpenAI: any price will do. */
+export const MODERATIONS: EndpointSpec = {
+  ...EMBEDDINGS,
+  number: Endpoint.MODERATIONS,
+  path: "/moderations",
+  kinds: kindBits(TOKENS, IMAGES, SECONDS, CHARACTERS, REQUESTS),
+  estimated: false,
+  bodyBytesMax: MODERATION_BODY_BYTES_MAX,
+};
+export const IMAGES_GENERATIONS: EndpointSpec = {
+  ...EMBEDDINGS,
+  number: Endpoint.IMAGES_GENERATIONS,
+  path: "/images/generations",
+  streams: true,
+  kinds: kindBits(TOKENS, IMAGES, REQUESTS),
+  estimated: false,
+};
+export const IMAGES_EDITS: EndpointSpec = {
+  ...IMAGES_GENERATIONS,
+  number: Endpoint.IMAGES_EDITS,
+  path: "/images/edits",
+  bodyBytesMax: CHAT_BODY_BYTES_MAX,
+};
+export const SPEECH: EndpointSpec = {
+  ...EMBEDDINGS,
+  number: Endpoint.AUDIO_SPEECH,
+  path: "/audio/speech",
+  streams: true,
+  kinds: kindBits(TOKENS, SECONDS, CHARACTERS, REQUESTS),
+  estimated: false,
+  bodyBytesMax: SPEECH_BODY_BYTES_MAX,
 };
 
+/** A path and what can be done there. */
 export type Route =
-  | { readonly method: "POST"; readonly endpoint: EndpointSpec }
-  | { readonly method: "GET"; readonly endpoint: null; /** "" is the list. */ readonly model: string };
+  | { readonly kind: "call"; readonly methods: readonly string[]; readonly endpoint: EndpointSpec }
+  /** `model` "" is the list. */
+  | { readonly kind: "models"; readonly methods: readonly string[]; readonly model: string }
+  | { readonly kind: "count_tokens"; readonly methods: readonly string[] };
+
+const POST: readonly string[] = ["POST"];
+const GET: readonly string[] = ["GET"];
+
+function calls(endpoint: EndpointSpec): [string, Route] {
+  return [`/v1${endpoint.path}`, { kind: "call", methods: POST, endpoint }];
+}
 
 const ROUTES: ReadonlyMap<string, Route> = new Map<string, Route>([
-  ["/v1/chat/completions", { method: "POST", endpoint: CHAT }],
-  ["/v1/completions", { method: "POST", endpoint: COMPLETIONS }],
-  ["/v1/embeddings", { method: "POST", endpoint: EMBEDDINGS }],
-  ["/v1/models", { method: "GET", endpoint: null, model: "" }],
+  calls(CHAT),
+  calls(COMPLETIONS),
+  calls(EMBEDDINGS),
+  calls(RESPONSES),
+  calls(MESSAGES),
+  calls(MODERATIONS),
+  calls(IMAGES_GENERATIONS),
+  ["/v1/messages/count_tokens", { kind: "count_tokens", methods: POST }],
+  ["/v1/models", { kind: "models", methods: GET, model: "" }],
 ]);
 
 const MODEL_PREFIX = "/v1/models/";
@@ -69,7 +146,7 @@ export function routeOf(path: string): Route | null {
   if (route !== undefined) return route;
   if (!path.startsWith(MODEL_PREFIX) || path.length === MODEL_PREFIX.length) return null;
   try {
-    return { method: "GET", endpoint: null, model: decodeURIComponent(path.slice(MODEL_PREFIX.length)) };
+    return { kind: "models", methods: GET, model: decodeURIComponent(path.slice(MODEL_PREFIX.length)) };
   } catch {
     return null;
   }

@@ -13,6 +13,8 @@ export interface ErrorAnswer {
   readonly code: string;
   readonly body: Buffer;
   readonly headers: readonly string[];
+  /** What `body` says, for clients that read errors in another shape. */
+  readonly fields: ErrorFields;
 }
 
 export interface ErrorFields {
@@ -35,7 +37,7 @@ export function envelope(fields: ErrorFields): Buffer {
 }
 
 function answer(status: number, fields: ErrorFields, headers: readonly string[] = []): ErrorAnswer {
-  return { status, code: fields.code ?? "", body: envelope(fields), headers };
+  return { status, code: fields.code ?? "", body: envelope(fields), headers, fields };
 }
 
 function retryAfter(seconds: number): readonly string[] {
@@ -91,6 +93,12 @@ export function modelNotFound(model: string): ErrorAnswer {
 
 export function badRequest(message: string, param: string | null, code: string | null): ErrorAnswer {
   return answer(400, { message, type: INVALID, param, code }, NO_RETRY);
+}
+
+/** No target of the model serves such requests. */
+export function unsupportedEndpoint(model: string, path: string): ErrorAnswer {
+  const message = `The model \`${model.slice(0, 256)}\` cannot be used with \`${path}\`.`;
+  return badRequest(message, "model", "unsupported_endpoint");
 }
 
 export function bodyTooLarge(bytesMax: number): ErrorAnswer {
@@ -271,11 +279,6 @@ export const SHUTTING_DOWN: ErrorFields = {
   type: "server_error",
   code: "shutting_down",
 };
-
-/** An SSE frame that the SDKs raise as an error. */
-export function errorFrame(fields: ErrorFields): Buffer {
-  return Buffer.concat([Buffer.from("data: "), envelope(fields), Buffer.from("\n\n")]);
-}
 
 /** Errors of the HTTP parser, before there is a request. */
 export const MALFORMED_HTTP: ErrorAnswer = badRequest("This is not a valid HTTP request.", null, "bad_request");

@@ -64,6 +64,8 @@ export const AttemptResult = {
   HEDGE_LOST: 15,
   NO_CONNECTION: 16,
   CUT: 17,
+  UNSUPPORTED: 18,
+  NO_CREDENTIALS: 19,
 } as const;
 export type AttemptResult = (typeof AttemptResult)[keyof typeof AttemptResult];
 

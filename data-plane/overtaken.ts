@@ -15,7 +15,7 @@ import type { Timed } from "./timers.ts";
 import { Timing } from "./timing.ts";
 
 /** No content of it counts, since the client saw none. */
-const INPUT_ALONE: Delivered = { usage: null, outputTokens: 0, pieces: 0, hasContent: false, text: null };
+const INPUT_ALONE: Delivered = { usage: null, counted: [], outputTokens: 0, pieces: 0, hasContent: false, text: null };
 
 /** True if a call that is cancelled now is billed. */
 export function owesInput({ relay, pm }: Attempt): boolean {

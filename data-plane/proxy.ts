@@ -21,7 +21,7 @@ import {
 } from "./budget/estimate.ts";
 import { Core, type Live } from "./core.ts";
 import type { PipelineDeps } from "./deps.ts";
-import { type Route, routeOf } from "./endpoints.ts";
+import { routeOf } from "./endpoints.ts";
 import {
   badRequest,
   BODIES_UNAVAILABLE,
@@ -36,17 +36,27 @@ import {
   noTarget,
   rateLimitReached,
   unknownPath,
+  unsupportedEndpoint,
   UNSUPPORTED_ENCODING,
   wrongMethod,
 } from "./errors.ts";
 import type { EndpointSpec } from "./formats/format.ts";
+import { serves } from "./formats/index.ts";
 import { isMagic, magicJson, magicStream, magicText } from "./magic.ts";
 import { listModels, showModel } from "./models.ts";
 import type { RateHold } from "./rates/rates.ts";
 import { type ExpectedTokens, expectedTokens } from "./rates/expected_tokens.ts";
 import { addRateHeaders, takeRates } from "./rates/request_rates.ts";
 import { allowedOrigin, commonHeaders, isPreflight, replyError, replyJson, replyPreflight } from "./reply.ts";
-import { checkoutUrl, routable, type RouteKey, type RouteLm, type RouteSticky, StickySource } from "./route_types.ts";
+import {
+  checkoutUrl,
+  routable,
+  type RouteKey,
+  type RouteLm,
+  type RoutePm,
+  type RouteSticky,
+  StickySource,
+} from "./route_types.ts";
 import { Serving } from "./serving.ts";
 import type { BodyFailure, BodySink, Exchange, ExchangeSink, Pipeline } from "./transport.ts";
 
@@ -76,15 +86,17 @@ function handle(core: Core, exchange: Exchange): void {
     const target = parseTarget(exchange.target);
     const route = routeOf(target.path);
     if (route !== null && isPreflight(exchange) && allowedOrigin(origins, exchange.header("origin")) !== "") {
-      return replyPreflight(exchange, headers, `${route.method}, OPTIONS`);
+      return replyPreflight(exchange, headers, `${route.methods.join(", ")}, OPTIONS`);
     }
     if (route === null) return refuse(core, exchange, headers, unknownPath(exchange.method, target.path));
-    if (route.method !== exchange.method) {
-      return refuse(core, exchange, headers, wrongMethod(exchange.method, target.path, route.method));
+    if (!route.methods.includes(exchange.method)) {
+      return refuse(core, exchange, headers, wrongMethod(exchange.method, target.path, route.methods.join(", ")));
     }
     const key = authenticate(deps.table, exchange, target, deps.settings.veDomain);
     if (key === null) return refuse(core, exchange, headers, INVALID_KEY);
-    if (route.endpoint === null) return replyModels(core, exchange, headers, key, route);
+    if (route.kind === "models") return replyModels(core, exchange, headers, key, route.model);
+    if (route.kind === "count_tokens")
+      return refuse(core, exchange, headers, unknownPath(exchange.method, target.path));
     new Entry(core, exchange, headers, id, arriveMs, key, route.endpoint).begin();
   } catch (error) {
     deps.log.error({ err: error, id }, "request failed");
@@ -97,16 +109,10 @@ function refuse(core: Core, exchange: Exchange, headers: string[], error: ErrorA
   replyError(exchange, headers, error);
 }
 
-function replyModels(
-  core: Core,
-  exchange: Exchange,
-  headers: string[],
-  key: RouteKey,
-  route: Route & { endpoint: null },
-): void {
+function replyModels(core: Core, exchange: Exchange, headers: string[], key: RouteKey, model: string): void {
   const { table } = core.deps;
-  const body = route.model === "" ? listModels(table, key.ve) : showModel(table, key.ve, route.model);
-  if (body === null) return refuse(core, exchange, headers, modelNotFound(route.model));
+  const body = model === "" ? listModels(table, key.ve) : showModel(table, key.ve, model);
+  if (body === null) return refuse(core, exchange, headers, modelNotFound(model));
   core.deps.metrics.request(0, 200, 0, 0);
   replyJson(exchange, 200, headers, body);
 }
@@ -126,6 +132,14 @@ function stickyKey(sticky: RouteSticky | null, body: ScannedBody, exchange: Exch
     if (key !== "") return stickyHash(key.slice(0, STICKY_KEY_CHARS_MAX));
   }
   return 0;
+}
+
+/** The targets that can serve an endpoint: mostly all of them, so nothing is allocated then. */
+function ableOf(endpoint: EndpointSpec, pms: readonly RoutePm[]): readonly TargetCost[] {
+  let able = 0;
+  for (let i = 0; i < pms.length; i++) if (routable(pms[i]!) && serves(endpoint, pms[i]!)) able++;
+  const targets = able === pms.length ? pms : pms.filter((pm) => routable(pm) && serves(endpoint, pm));
+  return targets as readonly TargetCost[];
 }
 
 /** A request from its body to its admission. */
@@ -216,12 +230,13 @@ class Entry implements BodySink, ExchangeSink, Live {
     const { budget } = this.core.deps;
     const { ve } = this.key;
     const { pms } = lm.spec.group;
-    const targets = (pms.every(routable) ? pms : pms.filter(routable)) as readonly TargetCost[];
-    if (targets.length === 0) return this.refuse(noTarget(body.model));
+    const { endpoint } = this;
+    const targets = ableOf(endpoint, pms);
+    if (targets.length === 0) return this.refuse(this.noTarget(body.model, pms));
     const size: RequestSize = {
       bodyBytes: body.bytes.length,
-      hasOutput: this.endpoint.hasOutput,
-      stream: body.stream && this.endpoint.streams,
+      hasOutput: endpoint.hasOutput,
+      stream: body.stream && endpoint.streams,
       outputTokensMax: body.outputTokensMax,
       answers: body.answers,
     };
@@ -240,6 +255,11 @@ class Entry implements BodySink, ExchangeSink, Live {
         this.crash(error);
       }
     });
+  }
+
+  /** A target that is there but does no such thing is the client's to know; one that is not there is not. */
+  private noTarget(model: string, pms: readonly RoutePm[]): ErrorAnswer {
+    return pms.some(routable) ? unsupportedEndpoint(model, `/v1${this.endpoint.path}`) : noTarget(model);
   }
 
   /** False: a rate limit of the key or the VE is reached, and the client was told. */
@@ -298,6 +318,7 @@ class Entry implements BodySink, ExchangeSink, Live {
         key,
         endpoint,
         lm,
+        group: lm.spec.group,
         body,
         stream,
         headers,

@@ -10,7 +10,7 @@ import OpenAI, {
 } from "openai";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { parseCredits } from "../core/credits.ts";
-import { COMPLETIONS_BODY_BYTES_MAX } from "./endpoints.ts";
+import { TEXT_BODY_BYTES_MAX } from "./endpoints.ts";
 import { CHECKOUT, delta, type Gateway, KEY, resource, startGateway, VE } from "./testing.ts";
 import { error, json, streamText, sse, USAGE } from "./testing_upstream.ts";
 
@@ -265,9 +265,7 @@ describe("errors", () => {
   });
 
   test("a body that is too large: 413 before it is read whole", async () => {
-    const caught = await failure(
-      client.completions.create({ model: "gpt", prompt: "x".repeat(COMPLETIONS_BODY_BYTES_MAX) }),
-    );
+    const caught = await failure(client.completions.create({ model: "gpt", prompt: "x".repeat(TEXT_BODY_BYTES_MAX) }));
     expect([caught.status, caught.code, calls]).toEqual([413, "request_too_large", 1]);
   });
 

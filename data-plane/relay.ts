@@ -4,16 +4,20 @@
  */
 
 import type { Admitted } from "./admitted.ts";
-import type { AnswerReading, EndpointSpec, Format, StreamReader } from "./formats/format.ts";
-import { FrameKind } from "./formats/format.ts";
+import type { UnitQuantity } from "../core/meters.ts";
+import { type AnswerReading, type Bridge, FrameKind, type FrameSplitter, type StreamReader } from "./formats/format.ts";
 import { estimateTokens } from "./meter.ts";
 import { OUTPUT_SAMPLE_BYTES_MAX, type TextSource } from "./tokenizer/tokens.ts";
-import { FrameTooLargeError, parseFrame, type SseEvent, SseSplitter } from "./sse.ts";
+import type { RoutePm } from "./route_types.ts";
+import { FrameError, type SseEvent } from "./sse.ts";
+import type { AnswerHead } from "./upstream_head.ts";
 
 /** JSON answers up to this size are checked whole before they are sent; the rest of a longer one passes through. */
 export const ANSWER_BUFFER_BYTES_MAX = 1024 * 1024;
 /** How much of the end of a longer answer is kept to find its usage in. */
 export const ANSWER_TAIL_BYTES = 64 * 1024;
+/** Answers that are translated are kept whole, up to this size. */
+export const TRANSLATED_BYTES_MAX = 32 * 1024 * 1024;
 /** Frames without content that are held back before the answer begins; more of them are an error. */
 export const HELD_BYTES_MAX = 256 * 1024;
 
@@ -21,6 +25,8 @@ export const HELD_BYTES_MAX = 256 * 1024;
 export interface Delivered {
   /** The usage object as reported, null if none was. */
   readonly usage: unknown;
+  /** What was delivered of Units that are no tokens. */
+  readonly counted: readonly UnitQuantity[];
   /** Estimate of the output tokens that arrived. */
   readonly outputTokens: number;
   /** Least number of output tokens that arrived: one for each piece of a stream. */
@@ -59,15 +65,23 @@ export interface Relay {
 }
 
 /** The relay for an answer whose head came. */
-export function relayFor(host: RelayHost, format: Format, request: Admitted, contentType: string): Relay {
-  const { endpoint, body, stream } = request;
-  if (!stream) return new JsonRelay(host, format, endpoint, contentType);
-  return new StreamRelay(host, format, endpoint, !body.usageAsked, contentType);
+export function relayFor(host: RelayHost, bridge: Bridge, request: Admitted, pm: RoutePm, head: AnswerHead): Relay {
+  return request.stream
+    ? new StreamRelay(host, bridge, request, pm, head)
+    : new JsonRelay(host, bridge, request, pm, head);
 }
+
+/** What is made anew has a type of our own. */
+function contentTypeOf(bridge: Bridge, head: AnswerHead): string {
+  return bridge.translated ? "" : head.contentType;
+}
+
+const NO_UNITS: readonly UnitQuantity[] = [];
 
 /** Its text is only measured where the usage cannot be used. */
 class WholeAnswer implements Delivered {
   readonly usage: unknown;
+  readonly counted: readonly UnitQuantity[];
   readonly pieces = 0;
   readonly text: TextSource;
   private readonly reading: AnswerReading;
@@ -75,6 +89,7 @@ class WholeAnswer implements Delivered {
   constructor(reading: AnswerReading) {
     this.reading = reading;
     this.usage = reading.usage;
+    this.counted = reading.counted ?? NO_UNITS;
     this.text = reading;
   }
 
@@ -90,19 +105,21 @@ class WholeAnswer implements Delivered {
 class JsonRelay implements Relay {
   committed = false;
   private readonly host: RelayHost;
-  private readonly format: Format;
-  private readonly endpoint: EndpointSpec;
-  private readonly contentType: string;
+  private readonly bridge: Bridge;
+  private readonly request: Admitted;
+  private readonly pm: RoutePm;
+  private readonly head: AnswerHead;
   private chunks: Buffer[] = [];
   private bytes = 0;
   private stopped = false;
   private whole: Delivered | null = null;
 
-  constructor(host: RelayHost, format: Format, endpoint: EndpointSpec, contentType: string) {
+  constructor(host: RelayHost, bridge: Bridge, request: Admitted, pm: RoutePm, head: AnswerHead) {
     this.host = host;
-    this.format = format;
-    this.endpoint = endpoint;
-    this.contentType = contentType;
+    this.bridge = bridge;
+    this.request = request;
+    this.pm = pm;
+    this.head = head;
   }
 
   onChunk(chunk: Buffer): void {
@@ -121,18 +138,21 @@ class JsonRelay implements Relay {
       this.host.complete(rest);
       return;
     }
-    const reading = this.format.readAnswer(rest, this.endpoint);
+    const { bridge, head } = this;
+    const reading = bridge.readAnswer(rest, this.request, this.pm, head.headers);
     if (!reading.valid) return this.host.badAnswer(rest.length === 0 ? "empty" : "not_an_answer");
     this.whole = new WholeAnswer(reading);
     this.committed = true;
-    this.host.commit(this.contentType, rest.length);
-    this.host.complete(rest);
+    const bytes = reading.bytes ?? rest;
+    this.host.commit(contentTypeOf(bridge, head), bytes.length);
+    this.host.complete(bytes);
   }
 
   delivered(): Delivered {
     if (this.whole !== null) return this.whole;
     const hasContent = this.bytes > 0;
-    return { usage: null, outputTokens: estimateTokens(this.bytes, 0), pieces: 0, hasContent, text: null };
+    const outputTokens = estimateTokens(this.bytes, 0);
+    return { usage: null, counted: NO_UNITS, outputTokens, pieces: 0, hasContent, text: null };
   }
 
   lengthFrame(): null {
@@ -146,13 +166,18 @@ class JsonRelay implements Relay {
 
   /** Too long to be kept: what looks like an answer begins now. */
   private overflow(): void {
+    if (this.bridge.translated) {
+      if (this.bytes <= TRANSLATED_BYTES_MAX) return;
+      this.stop();
+      return this.host.badAnswer("too_large");
+    }
     const start = this.chunks[0]!.toString("latin1", 0, 64).trimStart();
     if (!start.startsWith("{") || start.startsWith('{"error"')) {
       this.stop();
       return this.host.badAnswer("not_an_answer");
     }
     this.committed = true;
-    this.host.commit(this.contentType, null);
+    this.host.commit(this.head.contentType, null);
     this.passOn();
   }
 
@@ -166,7 +191,8 @@ class JsonRelay implements Relay {
 
   private longAnswer(tail: Buffer): Delivered {
     return {
-      usage: this.format.readTail(tail),
+      usage: this.bridge.readTail(tail),
+      counted: NO_UNITS,
       outputTokens: estimateTokens(this.bytes, 0),
       pieces: 0,
       hasContent: true,
@@ -179,7 +205,7 @@ class StreamRelay implements Relay {
   committed = false;
   private readonly host: RelayHost;
   private readonly reader: StreamReader;
-  private readonly splitter = new SseSplitter();
+  private readonly splitter: FrameSplitter;
   private readonly event: SseEvent = { event: "", data: null };
   private readonly contentType: string;
   private stopped = false;
@@ -194,10 +220,11 @@ class StreamRelay implements Relay {
   private ready: Uint8Array[] = [];
   private meteredPieces = 0;
 
-  constructor(host: RelayHost, format: Format, endpoint: EndpointSpec, stripUsage: boolean, contentType: string) {
+  constructor(host: RelayHost, bridge: Bridge, request: Admitted, pm: RoutePm, head: AnswerHead) {
     this.host = host;
-    this.reader = format.streamReader(endpoint, stripUsage);
-    this.contentType = contentType;
+    this.reader = bridge.streamReader(request, pm);
+    this.splitter = bridge.splitter();
+    this.contentType = contentTypeOf(bridge, head);
   }
 
   onChunk(chunk: Buffer): void {
@@ -205,32 +232,30 @@ class StreamRelay implements Relay {
     try {
       this.splitter.push(chunk, this.onFrame);
     } catch (error) {
-      if (!(error instanceof FrameTooLargeError)) throw error;
-      return this.fail("frame_too_large");
+      return this.unreadable(error);
     }
     this.flush();
   }
 
   onEnd(): void {
     if (this.stopped) return;
-    // Some servers leave out the last blank line.
-    const rest = this.splitter.remainder();
-    if (rest.length > 0 && rest.toString("latin1").trim() !== "") {
-      const last = Buffer.concat([rest, LINE_BREAKS]);
-      this.onFrame(last, 0, last.length);
-      this.flush();
-      if (this.stopped) return;
+    try {
+      this.splitter.finish(this.onFrame);
+    } catch (error) {
+      return this.unreadable(error);
     }
+    this.flush();
+    if (this.stopped) return;
     if (!this.committed) return this.fail("empty");
     // A stream without [DONE] is whole if its choices ended or its usage came.
-    if (this.reader.finished || this.reader.usage !== null) this.end(null);
+    if (this.reader.finished || this.reader.usage !== null) this.end(this.reader.ending?.() ?? null);
     else this.fail("ended_early");
   }
 
   delivered(): Delivered {
     const { reader, hasContent } = this;
-    const { usage, textBytes, pieces } = reader;
-    return { usage, outputTokens: estimateTokens(textBytes, pieces), pieces, hasContent, text: reader };
+    const { usage, textBytes, pieces, counted = NO_UNITS } = reader;
+    return { usage, counted, outputTokens: estimateTokens(textBytes, pieces), pieces, hasContent, text: reader };
   }
 
   lengthFrame(choices: number): Buffer {
@@ -245,11 +270,11 @@ class StreamRelay implements Relay {
   private readonly onFrame = (buffer: Buffer, start: number, end: number): void => {
     if (this.stopped) return;
     const { reader, event } = this;
-    parseFrame(buffer, start, end, event);
+    this.splitter.parse(buffer, start, end, event);
     switch (reader.read(event, !this.committed)) {
       case FrameKind.DONE:
         if (!this.committed) return this.fail("empty");
-        return this.end(buffer.subarray(start, end));
+        return this.end(reader.replacement(buffer, start, end) ?? buffer.subarray(start, end));
       case FrameKind.ERROR:
         return this.fail("error_frame");
       case FrameKind.BROKEN:
@@ -286,6 +311,7 @@ class StreamRelay implements Relay {
   private forward(buffer: Buffer, start: number, end: number): void {
     const replacement = this.reader.replacement(buffer, start, end);
     if (replacement !== null) {
+      if (replacement.length === 0) return;
       this.closeRange();
       this.ready.push(replacement);
     } else if (this.source === buffer && this.to === start) {
@@ -338,6 +364,11 @@ class StreamRelay implements Relay {
     this.host.complete(final);
   }
 
+  private unreadable(error: unknown): void {
+    if (!(error instanceof FrameError)) throw error;
+    this.fail(error.detail);
+  }
+
   private fail(detail: string): void {
     this.flush();
     this.stop();
@@ -353,4 +384,3 @@ export function lastFrames(relay: Relay, choices: number, error: Buffer): Buffer
 }
 
 const NOTHING = Buffer.alloc(0);
-const LINE_BREAKS = Buffer.from("\n\n");

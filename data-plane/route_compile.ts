@@ -127,6 +127,13 @@ function compileKind(price: Price): CompiledPrice | null {
   throw new RejectError("price: its kind is not known to this node");
 }
 
+/** The kinds of Units that it covers, as bits. A price for requests covers all of them. */
+export function kindsOf(price: CompiledPrice): number {
+  let bits = 0;
+  for (const kind of Object.values(UnitKind)) if (pricesKind(price, kind)) bits |= 1 << kind;
+  return bits;
+}
+
 /** The kind of Unit that a Unit Limit counts; 0: there is none. */
 export function compileUnitKind(unit: number): UnitKind | 0 {
   // A limit that cannot be counted cannot be kept: better no such model than one without its limit.

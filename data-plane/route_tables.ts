@@ -31,6 +31,7 @@ import {
   deadlinesKey,
   exhaustedStatus,
   groupKey,
+  kindsOf,
   RejectError,
   routingKey,
   sortTargets,
@@ -176,6 +177,7 @@ export class Tables {
     pm.disabled = config.disabled;
     pm.upstreamName = config.upstreamName;
     pm.price = price;
+    pm.kinds = price === null ? 0 : kindsOf(price);
     pm.rates = price === null ? null : admissionRates(price);
     pm.maxOutputTokens = max > 0n && max <= OUTPUT_TOKENS_MAX ? Number(max) : 0;
     pm.family = config.family;
@@ -331,6 +333,7 @@ export class Tables {
         provider: UNKNOWN_PROVIDER,
         upstreamName: "",
         price: null,
+        kinds: 0,
         rates: null,
         maxOutputTokens: 0,
         family: "",

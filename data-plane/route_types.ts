@@ -88,6 +88,8 @@ export interface RoutePm {
   provider: RouteProvider;
   upstreamName: string;
   price: CompiledPrice | null;
+  /** The kinds of Units that its price covers, as `kindBits` gives them. */
+  kinds: number;
   rates: AdmissionRates | null;
   /** 0: not known. */
   maxOutputTokens: number;
@@ -109,17 +111,10 @@ export interface RoutePm {
   refs: number;
 }
 
-/** True if requests may be sent there: known, enabled, priced for tokens or requests, and of a format we speak. */
+/** True if requests may be sent there: known, enabled and priced. */
 export function routable(pm: RoutePm): boolean {
   const provider = pm.provider;
-  return (
-    pm.present &&
-    !pm.disabled &&
-    pm.price !== null &&
-    provider.present &&
-    !provider.disabled &&
-    provider.format === ProviderFormat.OPENAI
-  );
+  return pm.present && !pm.disabled && pm.price !== null && provider.present && !provider.disabled;
 }
 
 /** One priority tier: targets with a weight first, with running sums of their weights; then those of weight 0. */

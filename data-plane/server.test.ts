@@ -3,7 +3,7 @@
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { EMBEDDINGS_BODY_BYTES_MAX } from "./endpoints.ts";
+import { TEXT_BODY_BYTES_MAX } from "./endpoints.ts";
 import { JSON_DEPTH_MAX } from "./json_scan.ts";
 import { HEADERS_BYTES_MAX } from "./server.ts";
 import { type Gateway, KEY, startGateway } from "./testing.ts";
@@ -116,7 +116,7 @@ describe("bodies", () => {
   });
 
   test("an announced length over the limit is refused before anything is sent", async () => {
-    const head = `POST /v1/embeddings HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${KEY}\r\ncontent-length: ${EMBEDDINGS_BODY_BYTES_MAX + 1}\r\n\r\n`;
+    const head = `POST /v1/embeddings HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${KEY}\r\ncontent-length: ${TEXT_BODY_BYTES_MAX + 1}\r\n\r\n`;
     const { status, body } = await raw(head);
     expect([status, body.error.code]).toEqual([413, "request_too_large"]);
   });
@@ -129,8 +129,7 @@ describe("bodies", () => {
     const piece = Buffer.concat([Buffer.from("100000\r\n"), Buffer.alloc(0x100000, 0x20), Buffer.from("\r\n")]);
     let answer = "";
     socket.on("data", (data) => (answer += String(data)));
-    for (let i = 0; i <= EMBEDDINGS_BODY_BYTES_MAX / 0x100000; i++)
-      if (!socket.write(piece)) await once(socket, "drain");
+    for (let i = 0; i <= TEXT_BODY_BYTES_MAX / 0x100000; i++) if (!socket.write(piece)) await once(socket, "drain");
     if (answer === "") await once(socket, "data");
     expect(answer).toContain("HTTP/1.1 413");
     socket.destroy();

@@ -4,14 +4,17 @@
  */
 
 import { type Admitted, identityOf } from "./admitted.ts";
-import type { Attempt, AttemptFailure, AttemptHost } from "./attempt.ts";
+import { type Attempt, type AttemptFailure, type AttemptHost, detailOf } from "./attempt.ts";
 import { Attempts } from "./attempts.ts";
 import { Client } from "./client.ts";
+import { errorFrame } from "./client_errors.ts";
 import type { Core, Live } from "./core.ts";
 import * as deadlines from "./deadlines.ts";
 import { DRAIN_MS_MAX, type Drain } from "./drains.ts";
 import * as errors from "./errors.ts";
 import { addExplanation } from "./explain.ts";
+import type { RefusedFieldError, UpstreamError } from "./formats/hub.ts";
+import { refusalOf } from "./formats/refusal.ts";
 import { Growth } from "./growth.ts";
 import type { AttemptEntry } from "./journal/journal.ts";
 import { AttemptResult, OnDisconnect, Outcome, Phase } from "./outcome.ts";
@@ -49,7 +52,7 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
     this.request = request;
     const { spec } = request.lm;
     this.timing = new Timing(core, this, request.arriveMs, deadlines.totalMs(spec.deadlines));
-    this.trail = new Trail(core, spec.group, this.timing.arriveUs, request.stream, request.sticky);
+    this.trail = new Trail(core, request.group, this.timing.arriveUs, request.stream, request.sticky);
     this.attempts = new Attempts(core, request, exchange, this.trail, this.timing, this);
   }
 
@@ -106,10 +109,15 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
     if (this.client.gone || !attempts.again(attempt, failure)) this.next();
   }
 
-  refused(attempt: Attempt, body: Buffer): void {
+  unsupported(attempt: Attempt, error: RefusedFieldError): void {
+    this.trail.cannot(errors.badRequest(error.message, error.param, error.code));
+    this.passedOver(attempt, "unsupported", 0, detailOf(error.param ?? ""));
+  }
+
+  refused(attempt: Attempt, error: UpstreamError): void {
     const { core, request, trail, attempts } = this;
-    const { head, format, pm } = attempt;
-    const refusal = format!.refusal(head!.status, body, pm.provider);
+    const { pm } = attempt;
+    const refusal = refusalOf(attempt.httpStatus, error, pm.provider);
     core.health.succeed(pm, core.deps.now(), request.stream, 0);
     if (attempt !== this.current) {
       // A hedge must not fail what would be served without it: this counts only if the slow one fails too.
@@ -190,7 +198,7 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
     this.record(result, detail);
     const { stream, body } = this.request;
     const choices = outcome === Outcome.BUDGET_CUT ? body.choices : 0;
-    this.client.last = stream ? lastFrames(relay, choices, attempt.format!.errorFrame(fields)) : "break";
+    this.client.last = stream ? lastFrames(relay, choices, errorFrame(this.request.endpoint.shape, fields)) : "break";
     const ended = this.client.gone ? Outcome.CLIENT_GONE : outcome;
     this.settle(ended, attempt, relay.delivered(), attempt.httpStatus, fields.code ?? "");
   }

@@ -6,8 +6,21 @@
 /** A longer frame is an error: one delta with base64 audio stays well below. */
 export const SSE_FRAME_BYTES_MAX = 4 * 1024 * 1024;
 
-export class FrameTooLargeError extends Error {
-  readonly code = "sse_frame_too_large";
+/** A stream that cannot be read on. `detail` is a word for the request log. */
+export class FrameError extends Error {
+  readonly code: string = "frame_broken";
+  readonly detail: string;
+  constructor(detail: string, message: string) {
+    super(message);
+    this.detail = detail;
+  }
+}
+
+export class FrameTooLargeError extends FrameError {
+  override readonly code = "sse_frame_too_large";
+  constructor() {
+    super("frame_too_large", "an SSE frame is too large");
+  }
 }
 
 const LF = 0x0a;
@@ -63,7 +76,7 @@ export class SseSplitter {
         }
       }
       if (end === line) {
-        if (next - frame > this.frameBytesMax) throw new FrameTooLargeError("an SSE frame is too large");
+        if (next - frame > this.frameBytesMax) throw new FrameTooLargeError();
         onFrame(buffer, frame, next);
         frame = next;
       }
@@ -73,12 +86,25 @@ export class SseSplitter {
     }
     this.rest = frame === buffer.length ? EMPTY : buffer.subarray(frame);
     this.lineStart = line - frame;
-    if (this.rest.length > this.frameBytesMax) throw new FrameTooLargeError("an SSE frame is too large");
+    if (this.rest.length > this.frameBytesMax) throw new FrameTooLargeError();
   }
 
   /** What came after the last whole frame. */
   remainder(): Buffer {
     return this.rest;
+  }
+
+  /** Some servers leave out the last blank line. */
+  finish(onFrame: OnFrame): void {
+    const { rest } = this;
+    if (rest.length === 0 || rest.toString("latin1").trim() === "") return;
+    this.rest = EMPTY;
+    const last = Buffer.concat([rest, LINE_BREAKS]);
+    onFrame(last, 0, last.length);
+  }
+
+  parse(buffer: Buffer, start: number, end: number, out: SseEvent): void {
+    parseFrame(buffer, start, end, out);
   }
 }
 
@@ -139,4 +165,5 @@ function readLine(buffer: Buffer, start: number, end: number, out: SseEvent): vo
 }
 
 const NEWLINE = Buffer.from("\n");
+const LINE_BREAKS = Buffer.from("\n\n");
 const SHORT_BYTES = 64;

@@ -27,6 +27,7 @@ const PASSED_OVER: ReadonlySet<AttemptResult> = new Set([
   AttemptResult.LIMIT_REACHED,
   AttemptResult.RATE_LIMITED,
   AttemptResult.NO_CONNECTION,
+  AttemptResult.UNSUPPORTED,
 ]);
 
 export interface Choice {
@@ -47,8 +48,9 @@ export interface AttemptFacts {
 /**
  * Why a target was passed over. `reached`: a Unit Limit or Credit Limit has too little left. `unavailable`: one cannot be
  * asked about. `rate`: a rate limit. `too_large`: the input alone is more than one allows. `connection`: this node has no connection to spare.
+ * `unsupported`: the target cannot do what the request asks for.
  */
-export type Shortage = "reached" | "unavailable" | "rate" | "too_large" | "connection";
+export type Shortage = "reached" | "unavailable" | "rate" | "too_large" | "connection" | "unsupported";
 
 export class Trail {
   /** For the request log. */
@@ -72,6 +74,9 @@ export class Trail {
   private onlyRateLimits = true;
   private shortages = 0;
   private tooLarge = 0;
+  /** Targets that cannot do what the request asks for, and what the first of them could not. */
+  private unsupported = 0;
+  private refusal: ErrorAnswer | null = null;
   /** Targets passed over for a limit, and whether all limits are known to be reached. */
   private limitedCount = 0;
   private onlyReached = true;
@@ -172,6 +177,11 @@ export class Trail {
     else this.onlyRateLimits = false;
   }
 
+  /** What a target cannot do, in words for the client, should no other be able to. */
+  cannot(refusal: ErrorAnswer): void {
+    this.refusal ??= refusal;
+  }
+
   /** Nothing was called, and the target's health stays as it was. `retryMs`: when there is hope again. */
   passedOver(facts: AttemptFacts, why: Shortage, retryMs: number, detail: string): void {
     const { pm } = facts;
@@ -186,6 +196,11 @@ export class Trail {
     }
     // If it was the last resort, another may be.
     this.usedLastResort = false;
+    if (why === "unsupported") {
+      this.unsupported++;
+      this.record(facts, AttemptResult.UNSUPPORTED, detail);
+      return;
+    }
     if (why === "rate" || why === "too_large") {
       this.shortages++;
       if (why === "too_large") this.tooLarge++;
@@ -201,6 +216,8 @@ export class Trail {
 
   /** What the client is told when no target is left. */
   error(model: string): ErrorAnswer {
+    const others = this.tries + this.shortages + this.limitedCount;
+    if (this.refusal !== null && this.unsupported > 0 && others === 0) return this.refusal;
     if (this.limitedCount > 0 && this.tries + this.shortages === 0)
       return this.onlyReached ? modelLimitReached(model, this.limitRetryMs / 1000) : limitUnavailable(model);
     if (this.tooLarge > 0 && this.tooLarge === this.tries + this.shortages + this.limitedCount)

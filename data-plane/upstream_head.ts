@@ -1,13 +1,12 @@
 /** What matters of the head of an upstream's answer. */
 
+import type { AnswerHeaders } from "./formats/format.ts";
 import { RETRY_AFTER_MS_MAX } from "./health.ts";
 
 /** Bodies of refusals are read up to this size. */
 export const REFUSAL_BYTES_MAX = 64 * 1024;
 const REQUEST_ID = /^[\x21-\x7e]{1,128}$/;
 const REQUEST_ID_HEADERS = ["x-request-id", "request-id"];
-
-export type AnswerHeaders = Readonly<Record<string, string | string[] | undefined>>;
 
 function first(headers: AnswerHeaders, name: string): string {
   const value = headers[name];
@@ -26,7 +25,7 @@ export function retryAfterMs(headers: AnswerHeaders, now: number): number {
 
 export class AnswerHead {
   readonly status: number;
-  private readonly headers: AnswerHeaders;
+  readonly headers: AnswerHeaders;
   readonly contentType: string;
 
   constructor(status: number, headers: AnswerHeaders) {

@@ -1,40 +1,56 @@
 /** What the pipeline needs of a wire format. Adapters are pure: `proxy.ts` does the I/O. */
 
-import type { ErrorAnswer, ErrorFields } from "../errors.ts";
-import type { FailureKind } from "../health.ts";
-import type { RoutePm, RouteProvider } from "../route_types.ts";
-import type { BodyChanges, ScannedBody } from "../body.ts";
-import type { SseEvent } from "../sse.ts";
+import type { UnitQuantity } from "../../core/meters.ts";
+import type { ScannedBody } from "../body.ts";
+import type { RoutePm } from "../route_types.ts";
+import type { OnFrame, SseEvent } from "../sse.ts";
 import type { TextSource } from "../tokenizer/tokens.ts";
 import type { OutboundRequest } from "../transport.ts";
+import type { UpstreamError } from "./hub.ts";
+
+/** How a client speaks, and in which shape it reads errors. */
+export type ClientShape = "chat" | "completions" | "responses" | "messages" | "openai";
 
 /** An API path of the gateway. `number` equals `tokenbill.v1.Endpoint`. */
 export interface EndpointSpec {
   readonly number: number;
   /** After the base URL. */
   readonly path: string;
+  readonly shape: ClientShape;
   /** False: its answers have no output tokens. */
   readonly hasOutput: boolean;
   /** `stream: true` means something. */
   readonly streams: boolean;
-  /** `/tokenbill` is looked for in `messages`. */
+  /** `/tokenbill` is looked for among its messages. */
   readonly chat: boolean;
+  /** The kinds of Units that it can consume, as `kindBits` gives them. A target's price must cover one of them. */
+  readonly kinds: number;
+  /** What an upstream does not report of tokens is counted by a tokenizer. */
+  readonly estimated: boolean;
   readonly bodyBytesMax: number;
 }
 
-/** What an upstream status that is not 2xx leads to. */
-export interface StatusVerdict {
-  /** True: the client's own fault, told to it; no other target is tried. */
-  readonly clientFault: boolean;
-  readonly health: FailureKind;
+/** What a call is made of, besides its target. */
+export interface Asked {
+  readonly id: string;
+  readonly arriveMs: number;
+  readonly endpoint: EndpointSpec;
+  readonly body: ScannedBody;
+  readonly stream: boolean;
+  /** The most output tokens of an answer, null: as the client wishes. */
+  readonly clampTo: number | null;
 }
 
-/** What a whole JSON answer says. */
+/** What a whole answer says. */
 export interface AnswerReading extends TextSource {
   /** False: this is no answer (broken, empty, an error inside a 200). */
   readonly valid: boolean;
-  /** The usage object as the upstream sent it, null if it sent none. */
+  /** The usage object, in the shape that `hub.ts` gives; null if there is none. */
   readonly usage: unknown;
+  /** What it has of Units that are no tokens. */
+  readonly counted?: readonly UnitQuantity[];
+  /** What the client gets in place of the upstream's bytes. Absent: those. */
+  readonly bytes?: Buffer;
   /** Bytes of generated text, for estimates. */
   textBytes(): number;
   /** Whether something was generated. Embeddings: always. */
@@ -61,39 +77,46 @@ export type FrameKind = (typeof FrameKind)[keyof typeof FrameKind];
 
 /** Reads a stream, frame by frame. */
 export interface StreamReader extends TextSource {
-  /** The last usage object that was not null. Never summed. */
+  /** The last usage object that was not null, in the shape that `hub.ts` gives. Never summed. */
   readonly usage: unknown;
   readonly textBytes: number;
   /** Frames with content. */
   readonly pieces: number;
   /** A choice said why it ended, or the end of the stream was marked. */
   readonly finished: boolean;
+  /** What came of Units that are no tokens. */
+  readonly counted?: readonly UnitQuantity[];
   /** @param exact check the whole frame: for the frames before the answer begins */
   read(event: SseEvent, exact: boolean): FrameKind;
-  /** The bytes to send instead of the last frame read, null to send it as it came. */
+  /** The bytes to send instead of the last frame read, null to send it as it came; none at all if they are empty. */
   replacement(buffer: Buffer, start: number, end: number): Buffer | null;
-  /** A frame that ends every choice with `finish_reason: "length"`. */
+  /** What is still to be sent of a whole stream that closed without a mark of its end. Absent: nothing. */
+  ending?(): Buffer | null;
+  /** A frame that says of every choice that it ended for its length. */
   lengthFrame(choices: number): Buffer;
 }
 
-export interface Format {
-  request(
-    pm: RoutePm,
-    endpoint: EndpointSpec,
-    body: ScannedBody,
-    changes: BodyChanges,
-    forwarded: readonly string[],
-  ): OutboundRequest;
-  /** Which field an answer's length is limited with when the client used none. */
-  outputTokensField(provider: RouteProvider, endpoint: EndpointSpec): BodyChanges["outputTokensField"];
-  classify(status: number, body: Buffer): StatusVerdict;
-  /** The upstream's code of a refusal, for the request log; "" if it gave none, or one that tells of its account. */
-  refusalCode(body: Buffer, provider: RouteProvider): string;
-  /** The client's view of a refusal: the upstream's words without anything of its account. */
-  refusal(status: number, body: Buffer, provider: RouteProvider): ErrorAnswer;
-  readAnswer(body: Buffer, endpoint: EndpointSpec): AnswerReading;
+/** Cuts a stream into frames. @throws FrameError */
+export interface FrameSplitter {
+  push(chunk: Buffer, onFrame: OnFrame): void;
+  /** The stream is over: what came after the last whole frame may be one as well. */
+  finish(onFrame: OnFrame): void;
+  parse(buffer: Buffer, start: number, end: number, out: SseEvent): void;
+}
+
+export type AnswerHeaders = Readonly<Record<string, string | string[] | undefined>>;
+
+/** How an endpoint is served by an upstream of some format. PURE. */
+export interface Bridge {
+  /** The client does not see the upstream's own bytes, so that answers must be kept whole and streams are made anew. */
+  readonly translated: boolean;
+  /** The call without its credentials. @throws RefusedFieldError */
+  request(pm: RoutePm, asked: Asked, forwarded: readonly string[]): OutboundRequest;
+  /** Reads an answer that is not 2xx. */
+  error(status: number, headers: AnswerHeaders, body: Buffer): UpstreamError;
+  readAnswer(body: Buffer, asked: Asked, pm: RoutePm, headers: AnswerHeaders): AnswerReading;
   /** The usage object in the last bytes of an answer that was too long to keep. */
   readTail(tail: Buffer): unknown;
-  streamReader(endpoint: EndpointSpec, stripUsage: boolean): StreamReader;
-  errorFrame(fields: ErrorFields): Buffer;
+  streamReader(asked: Asked, pm: RoutePm): StreamReader;
+  splitter(): FrameSplitter;
 }

@@ -1,8 +1,13 @@
-import { ProviderFormat } from "../route_types.ts";
-import type { Format } from "./format.ts";
+import { ProviderFormat, type RoutePm } from "../route_types.ts";
+import type { Bridge, EndpointSpec } from "./format.ts";
 import { openai } from "./openai.ts";
 
-/** The adapter of a Provider's format; undefined for formats that are stored but not routed to. */
-export function formatOf(format: number): Format | undefined {
-  return format === ProviderFormat.OPENAI ? openai : undefined;
+/** How an endpoint is served by a target; null: it cannot be. */
+export function bridgeOf(endpoint: EndpointSpec, pm: RoutePm): Bridge | null {
+  return pm.provider.format === ProviderFormat.OPENAI && endpoint.shape !== "messages" ? openai : null;
+}
+
+/** True if requests of this endpoint may be sent to a target that is routable. */
+export function serves(endpoint: EndpointSpec, pm: RoutePm): boolean {
+  return (pm.kinds & endpoint.kinds) !== 0 && bridgeOf(endpoint, pm) !== null;
 }

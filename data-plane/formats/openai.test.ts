@@ -1,13 +1,15 @@
 import { describe, expect, test } from "vitest";
 import { scanBody } from "../body.ts";
-import { CHAT, COMPLETIONS, EMBEDDINGS } from "../endpoints.ts";
+import { UnitKind } from "../../core/meters.ts";
+import { CHAT, COMPLETIONS, EMBEDDINGS, kindBits } from "../endpoints.ts";
 import { RouteTable } from "../route_table.ts";
 import type { RoutePm } from "../route_types.ts";
 import type { SseEvent } from "../sse.ts";
 import { gatewayResources, snapshot, VE } from "../testing.ts";
-import { type EndpointSpec, FrameKind } from "./format.ts";
-import { formatOf } from "./index.ts";
-import { openai, scrub } from "./openai.ts";
+import { type Asked, type EndpointSpec, FrameKind } from "./format.ts";
+import { bridgeOf, serves } from "./index.ts";
+import { bodyChanges, openai } from "./openai.ts";
+import { scrub } from "./refusal.ts";
 import { OUTPUT_SAMPLE_BYTES_MAX, Sampler } from "../tokenizer/tokens.ts";
 import { measureObject, measureValue } from "./openai_text.ts";
 
@@ -19,7 +21,15 @@ function pmOf(baseUrl: string, provider: Record<string, unknown> = {}): RoutePm 
 
 const body = (fields: Record<string, unknown> = {}) =>
   scanBody(Buffer.from(JSON.stringify({ model: "gpt", messages: [], ...fields })));
-const CHANGES = { model: "up", includeUsage: false, outputTokensMax: null, outputTokensField: "max_tokens" } as const;
+const asked = (endpoint: EndpointSpec, fields: Record<string, unknown> = {}, stream = false): Asked => ({
+  id: "usg_1",
+  arriveMs: 0,
+  endpoint,
+  body: body({ ...fields, ...(stream ? { stream } : {}) }),
+  stream,
+  clampTo: null,
+});
+const anyPm = pmOf("https://x.example/v1");
 
 describe("requests", () => {
   test.each([
@@ -28,12 +38,12 @@ describe("requests", () => {
     ["http://127.0.0.1:9000", "http://127.0.0.1:9000", "/chat/completions"],
     ["https://x.example:8443/a/b/v1?key=1", "https://x.example:8443", "/a/b/v1/chat/completions?key=1"],
   ])("%s", (baseUrl, origin, path) => {
-    expect(openai.request(pmOf(baseUrl), CHAT, body(), CHANGES, [])).toMatchObject({ origin, path, method: "POST" });
+    expect(openai.request(pmOf(baseUrl), asked(CHAT), [])).toMatchObject({ origin, path, method: "POST" });
   });
 
   test("carry the Provider's own headers, but not in place of ours", () => {
     const headers = { "OpenAI-Project": "p1", Authorization: "Bearer other", Host: "evil", "Content-Length": "1" };
-    const sent = openai.request(pmOf("https://x.example/v1", { headers }), CHAT, body({ stream: true }), CHANGES, [
+    const sent = openai.request(pmOf("https://x.example/v1", { headers }), asked(CHAT, {}, true), [
       "openai-beta",
       "b",
     ]).headers;
@@ -51,19 +61,22 @@ describe("requests", () => {
 
   test("without credentials carry no Authorization, and a new key counts at once", () => {
     const pm = pmOf("https://x.example/v1", { credentials: {} });
-    expect(openai.request(pm, CHAT, body(), CHANGES, []).headers).not.toContain("authorization");
+    expect(openai.request(pm, asked(CHAT), []).headers).not.toContain("authorization");
     pm.provider.apiKey = "sk-new";
-    expect(openai.request(pm, CHAT, body(), CHANGES, []).headers).toContain("Bearer sk-new");
+    expect(openai.request(pm, asked(CHAT), []).headers).toContain("Bearer sk-new");
   });
 
   test("limit answers with the field that the server takes", () => {
-    expect(openai.outputTokensField(pmOf("https://api.openai.com/v1").provider, CHAT)).toBe("max_completion_tokens");
-    expect(openai.outputTokensField(pmOf("https://api.openai.com/v1").provider, COMPLETIONS)).toBe("max_tokens");
-    expect(openai.outputTokensField(pmOf("https://vllm.example/v1").provider, CHAT)).toBe("max_tokens");
+    expect(bodyChanges(pmOf("https://api.openai.com/v1"), asked(CHAT)).outputTokensField).toBe("max_completion_tokens");
+    expect(bodyChanges(pmOf("https://api.openai.com/v1"), asked(COMPLETIONS)).outputTokensField).toBe("max_tokens");
+    expect(bodyChanges(pmOf("https://vllm.example/v1"), asked(CHAT)).outputTokensField).toBe("max_tokens");
   });
 
-  test("other formats have no adapter yet", () => {
-    expect([1, 2, 3, 4].map((format) => formatOf(format) !== undefined)).toEqual([true, false, false, false]);
+  test("a target serves what its format has and its price covers", () => {
+    expect(bridgeOf(CHAT, anyPm)).toBe(openai);
+    expect(serves(CHAT, anyPm)).toBe(true);
+    expect(serves(CHAT, { ...anyPm, kinds: kindBits(UnitKind.SECONDS) })).toBe(false);
+    expect(serves(CHAT, { ...anyPm, provider: { ...anyPm.provider, format: 99 } })).toBe(false);
   });
 });
 
@@ -93,12 +106,12 @@ describe("statuses", () => {
     [529, {}, false, "failure"],
     [302, {}, false, "failure"],
   ])("%i %j", (status, fields, clientFault, health) => {
-    expect(openai.classify(status, error(fields))).toEqual({ clientFault, health });
+    expect(openai.error(status, {}, error(fields))).toMatchObject({ clientFault, health });
   });
 
   test("bodies of any shape are no trouble", () => {
     for (const text of ["", "null", "[]", "<html>", '{"error":null}', '{"error":5}']) {
-      expect(openai.classify(400, Buffer.from(text)).clientFault).toBe(true);
+      expect(openai.error(400, {}, Buffer.from(text)).clientFault).toBe(true);
     }
   });
 
@@ -120,7 +133,8 @@ describe("statuses", () => {
 });
 
 describe("whole answers", () => {
-  const read = (text: string, endpoint: EndpointSpec = CHAT) => openai.readAnswer(Buffer.from(text), endpoint);
+  const read = (text: string, endpoint: EndpointSpec = CHAT) =>
+    openai.readAnswer(Buffer.from(text), asked(endpoint), anyPm, {});
   test("usage is found wherever it stands", () => {
     expect(
       read('{"usage":{"prompt_tokens":1},"choices":[{"message":{"content":"say \\"usage\\":{}"}}]}').usage,
@@ -217,12 +231,13 @@ describe("first content", () => {
   ];
   test.each(cases)("%s", (_, data, kind, event = "") => {
     const frame: SseEvent = { event, data: data === null ? null : Buffer.from(data) };
-    for (const exact of [true, false]) expect(openai.streamReader(CHAT, true).read(frame, exact)).toBe(kind);
+    for (const exact of [true, false])
+      expect(openai.streamReader(asked(CHAT, {}, true), anyPm).read(frame, exact)).toBe(kind);
   });
 
   test("cut JSON is noticed before the answer begins", () => {
     const frame: SseEvent = { event: "", data: Buffer.from('{"choices":[{"delta":{"content":"x"') };
-    expect(openai.streamReader(CHAT, true).read(frame, true)).toBe(BROKEN);
+    expect(openai.streamReader(asked(CHAT, {}, true), anyPm).read(frame, true)).toBe(BROKEN);
   });
 
   test("both ways of measuring agree", () => {

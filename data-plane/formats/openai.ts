@@ -3,13 +3,14 @@
  * reference/UPSTREAM-FORMATS.md sections 1, A and F2.
  */
 
-import { changeBody } from "../body.ts";
-import { errorFrame, type ErrorFields, upstreamRefusal } from "../errors.ts";
+import { type BodyChanges, changeBody } from "../body.ts";
 import type { FailureKind } from "../health.ts";
 import { JsonScanError, skipSpace, skipValue } from "../json_scan.ts";
-import type { RouteProvider } from "../route_types.ts";
-import type { AnswerReading, EndpointSpec, Format, StatusVerdict } from "./format.ts";
+import type { RoutePm, RouteProvider } from "../route_types.ts";
+import { SseSplitter } from "../sse.ts";
 import { OUTPUT_SAMPLE_BYTES_MAX, Sampler, type TextSample } from "../tokenizer/tokens.ts";
+import type { AnswerHeaders, AnswerReading, Asked, Bridge, EndpointSpec } from "./format.ts";
+import type { UpstreamError } from "./hub.ts";
 import { OpenAiStream } from "./openai_stream.ts";
 import { measureValue, type TextMeasure } from "./openai_text.ts";
 
@@ -59,12 +60,25 @@ function errorOf(body: Buffer): Fields {
   return parsed["object"] === "error" || typeof parsed["message"] === "string" ? parsed : {};
 }
 
-function classify(status: number, body: Buffer): StatusVerdict {
+/** Reads an answer of OpenAI, or of a server like it, that is not 2xx. */
+export function openAiError(status: number, _headers: AnswerHeaders, body: Buffer): UpstreamError {
   const error = errorOf(body);
-  const health = healthOf(status, String(error["code"] ?? ""), error["type"] === "insufficient_quota");
-  const ours = health === "account" || health === "model";
-  if (CLIENT_FAULTS.has(status) && !ours) return { clientFault: true, health: "ignore" };
-  return { clientFault: false, health };
+  const { message, type, param, code } = error;
+  const health = healthOf(status, String(code ?? ""), type === "insufficient_quota");
+  const clientFault = CLIENT_FAULTS.has(status) && health !== "account" && health !== "model";
+  return {
+    message: typeof message === "string" ? message : "",
+    type: wordOf(type),
+    param: typeof param === "string" ? param : null,
+    code: wordOf(code),
+    clientFault,
+    health: clientFault ? "ignore" : health,
+  };
+}
+
+/** Codes come as numbers too. */
+function wordOf(value: unknown): string | null {
+  return typeof value === "number" ? String(value) : typeof value === "string" ? value : null;
 }
 
 /** 403 without more says that our key may not use this model; what it may use at all is said with a code. */
@@ -73,47 +87,6 @@ function healthOf(status: number, code: string, noQuota: boolean): FailureKind {
   if (noQuota || ACCOUNT_CODES.has(code) || status === 401 || status === 402) return "account";
   if (status === 403 || status === 404) return "model";
   return status === 429 ? "rate_limit" : "failure";
-}
-
-const MESSAGE_CHARS_MAX = 2000;
-/** Shorter values are no secrets, and hiding them would garble the message. */
-const SECRET_CHARS_MIN = 4;
-/** What looks like a key, an organisation, a project or an address of somebody's account. */
-const SECRETS =
-  /\b(?:sk|pk|rk|org|proj|user|acct|key|tbk|tbn)[-_][A-Za-z0-9_-]{6,}|\bBearer\s+\S+|[\w.+-]+@[\w-]+\.[\w.-]+/g;
-const URLS = /\b(?:https?|wss?):\/\/[^\s"'<>)\]]+/gi;
-
-/** An upstream's words without credentials, account ids and addresses. */
-export function scrub(text: string, provider: RouteProvider): string {
-  let clean = text;
-  // Cut last: a secret that the cut falls into would not be found.
-  for (const secret of [provider.apiKey, ...provider.headers.filter((_, index) => index % 2 === 1)]) {
-    if (secret.length >= SECRET_CHARS_MIN) clean = clean.replaceAll(secret, "***");
-  }
-  clean = clean.replace(URLS, "***").replace(SECRETS, "***");
-  const host = provider.origin.replace(/^https?:\/\//, "");
-  if (host !== "") clean = clean.replaceAll(host, "***").replaceAll(host.replace(/:\d+$/, ""), "***");
-  return clean.slice(0, MESSAGE_CHARS_MAX);
-}
-
-const WORD = /^[A-Za-z0-9_.[\]-]{1,128}$/;
-
-/** Types and codes are words; anything else, or what tells of the account, is left out rather than shown. */
-function word(value: unknown, provider: RouteProvider): string | null {
-  const text = typeof value === "number" ? String(value) : value;
-  return typeof text === "string" && WORD.test(text) && scrub(text, provider) === text ? text : null;
-}
-
-function refusalFields(body: Buffer, provider: RouteProvider): ErrorFields {
-  const error = errorOf(body);
-  const message =
-    typeof error["message"] === "string" && error["message"] !== "" ? error["message"] : "The request was refused.";
-  return {
-    message: scrub(message, provider),
-    type: word(error["type"], provider) ?? "invalid_request_error",
-    param: typeof error["param"] === "string" ? scrub(error["param"], provider) : null,
-    code: word(error["code"], provider),
-  };
 }
 
 const OBJECT = 0x7b;
@@ -253,26 +226,38 @@ function headers(provider: RouteProvider, stream: boolean): readonly string[] {
   return stream ? made.stream : made.json;
 }
 
-export const openai: Format = {
-  request(pm, endpoint, body, changes, forwarded) {
+/** The field that an answer's length is limited with when the client used none. */
+function outputTokensField(provider: RouteProvider, endpoint: EndpointSpec): BodyChanges["outputTokensField"] {
+  if (endpoint.shape === "responses") return "max_output_tokens";
+  return endpoint.chat && provider.origin === OPENAI_HOST ? "max_completion_tokens" : "max_tokens";
+}
+
+/** What an upstream reads instead of what the client wrote. */
+export function bodyChanges(pm: RoutePm, { endpoint, stream, clampTo }: Asked): BodyChanges {
+  return {
+    model: pm.upstreamName,
+    includeUsage: stream && (endpoint.shape === "chat" || endpoint.shape === "completions"),
+    outputTokensMax: clampTo,
+    outputTokensField: outputTokensField(pm.provider, endpoint),
+  };
+}
+
+export const openai: Bridge = {
+  translated: false,
+  request(pm, asked, forwarded) {
     const { provider } = pm;
-    const own = headers(provider, body.stream && endpoint.streams);
+    const own = headers(provider, asked.stream);
     return {
       origin: provider.origin,
-      path: provider.basePath + endpoint.path + provider.baseQuery,
+      path: provider.basePath + asked.endpoint.path + provider.baseQuery,
       method: "POST",
       headers: forwarded.length === 0 ? own : [...own, ...forwarded],
-      body: changeBody(body, changes),
+      body: changeBody(asked.body, bodyChanges(pm, asked)),
     };
   },
-  outputTokensField(provider, endpoint) {
-    return endpoint.chat && provider.origin === OPENAI_HOST ? "max_completion_tokens" : "max_tokens";
-  },
-  classify,
-  refusalCode: (body, provider) => word(errorOf(body)["code"], provider) ?? "",
-  refusal: (status, body, provider) => upstreamRefusal(status, refusalFields(body, provider)),
-  readAnswer: (body, endpoint) => new OpenAiAnswer(body, endpoint),
+  error: openAiError,
+  readAnswer: (body, { endpoint }) => new OpenAiAnswer(body, endpoint),
   readTail: (tail) => lastUsage(tail) ?? null,
-  streamReader: (endpoint, stripUsage) => new OpenAiStream(endpoint, stripUsage),
-  errorFrame,
+  streamReader: ({ endpoint, body }) => new OpenAiStream(endpoint, !body.usageAsked),
+  splitter: () => new SseSplitter(),
 };

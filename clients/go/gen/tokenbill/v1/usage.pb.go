@@ -240,6 +240,10 @@ const (
 	AttemptResult_ATTEMPT_RESULT_NO_CONNECTION AttemptResult = 16
 	// The answer broke off after content.
 	AttemptResult_ATTEMPT_RESULT_CUT AttemptResult = 17
+	// Passed over: the target cannot do what the request asks for, or cannot serve such requests at all. Nothing was sent.
+	AttemptResult_ATTEMPT_RESULT_UNSUPPORTED AttemptResult = 18
+	// The Provider's credentials could not be turned into what the upstream wants, such as a token. Nothing was sent.
+	AttemptResult_ATTEMPT_RESULT_NO_CREDENTIALS AttemptResult = 19
 )
 
 // Enum value maps for AttemptResult.
@@ -263,6 +267,8 @@ var (
 		15: "ATTEMPT_RESULT_HEDGE_LOST",
 		16: "ATTEMPT_RESULT_NO_CONNECTION",
 		17: "ATTEMPT_RESULT_CUT",
+		18: "ATTEMPT_RESULT_UNSUPPORTED",
+		19: "ATTEMPT_RESULT_NO_CREDENTIALS",
 	}
 	AttemptResult_value = map[string]int32{
 		"ATTEMPT_RESULT_UNSPECIFIED":           0,
@@ -283,6 +289,8 @@ var (
 		"ATTEMPT_RESULT_HEDGE_LOST":            15,
 		"ATTEMPT_RESULT_NO_CONNECTION":         16,
 		"ATTEMPT_RESULT_CUT":                   17,
+		"ATTEMPT_RESULT_UNSUPPORTED":           18,
+		"ATTEMPT_RESULT_NO_CREDENTIALS":        19,
 	}
 )
 
@@ -1081,7 +1089,7 @@ const file_tokenbill_v1_usage_proto_rawDesc = "" +
 	"\x14OUTCOME_NODE_CRASHED\x10\x06\x12\x18\n" +
 	"\x14OUTCOME_CLIENT_ERROR\x10\a\x12\x13\n" +
 	"\x0fOUTCOME_TIMEOUT\x10\b\x12\x16\n" +
-	"\x12OUTCOME_HEDGE_LOST\x10\t*\xe6\x04\n" +
+	"\x12OUTCOME_HEDGE_LOST\x10\t*\xa9\x05\n" +
 	"\rAttemptResult\x12\x1e\n" +
 	"\x1aATTEMPT_RESULT_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ATTEMPT_RESULT_SERVED\x10\x01\x12#\n" +
@@ -1101,7 +1109,9 @@ const file_tokenbill_v1_usage_proto_rawDesc = "" +
 	"\x1bATTEMPT_RESULT_IDLE_TIMEOUT\x10\x0e\x12\x1d\n" +
 	"\x19ATTEMPT_RESULT_HEDGE_LOST\x10\x0f\x12 \n" +
 	"\x1cATTEMPT_RESULT_NO_CONNECTION\x10\x10\x12\x16\n" +
-	"\x12ATTEMPT_RESULT_CUT\x10\x11*\xac\x01\n" +
+	"\x12ATTEMPT_RESULT_CUT\x10\x11\x12\x1e\n" +
+	"\x1aATTEMPT_RESULT_UNSUPPORTED\x10\x12\x12!\n" +
+	"\x1dATTEMPT_RESULT_NO_CREDENTIALS\x10\x13*\xac\x01\n" +
 	"\vAttemptKind\x12\x1c\n" +
 	"\x18ATTEMPT_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12ATTEMPT_KIND_FIRST\x10\x01\x12\x19\n" +
