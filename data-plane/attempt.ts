@@ -4,6 +4,7 @@
  */
 
 import { type Admitted, outboundOf } from "./admitted.ts";
+import { authorizeAll } from "./authorize.ts";
 import type { Core } from "./core.ts";
 import * as deadlines from "./deadlines.ts";
 import type { AnswerHeaders, Bridge } from "./formats/format.ts";
@@ -320,11 +321,9 @@ export class Attempt implements OutboundSink, RelayHost, Timed, AttemptFacts {
       if (!(error instanceof RefusedFieldError)) throw error;
       return this.host.unsupported(this, error);
     }
-    const { auth } = core.deps;
-    const authorized =
-      auth === undefined
-        ? outbound
-        : auth.authorize(pm.provider, outbound, (result) => this.guard(() => this.authorized(result)));
+    const authorized = authorizeAll(core.deps.auth, pm.provider, outbound, (result) =>
+      this.guard(() => this.authorized(result)),
+    );
     this.arm(deadlines.connectMs(this.times));
     if (authorized !== null) this.authorized(authorized);
   }

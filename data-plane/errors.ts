@@ -251,6 +251,17 @@ export function limitUnavailable(model: string): ErrorAnswer {
   );
 }
 
+/** What the one upstream that could answer said makes no sense. */
+export function badAnswer(): ErrorAnswer {
+  return answer(502, { message: "The upstream gave no usable answer.", type: "server_error", code: "bad_answer" });
+}
+
+export const SHUTTING_DOWN_ANSWER: ErrorAnswer = answer(
+  503,
+  { message: "The gateway node is shutting down.", type: UNAVAILABLE, code: "shutting_down" },
+  retryAfter(2),
+);
+
 export const TOTAL_TIMEOUT: ErrorAnswer = answer(504, {
   message: "The request took too long.",
   type: "server_error",

@@ -23,6 +23,7 @@ export function addExplanation(request: Admitted, attempt: Attempt, attempts: nu
   if (attempts === 1) headers.push("x-tokenbill-attempts", "1");
   if (stream) return;
   const delivered = relay!.delivered();
-  const billed = delivered.usage === null ? null : billReported(bill, request, delivered, true);
+  const known = delivered.usage !== null || !request.endpoint.estimated;
+  const billed = known ? billReported(bill, request, delivered, true) : null;
   if (billed !== null) headers.push("x-tokenbill-credits", formatCredits(billed.credits));
 }

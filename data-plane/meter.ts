@@ -1,5 +1,6 @@
 /**
- * PURE. From an upstream's OpenAI usage object to disjoint quantities, and rough estimates where there is none.
+ * PURE. From a usage object in OpenAI's shape, as `formats/hub.ts` gives it, to disjoint quantities, and rough estimates
+ * where there is none.
  * Sources: reference/UPSTREAM-FORMATS.md A5, A11, G1. `prompt_tokens` includes cached, cache-write and audio tokens,
  * `completion_tokens` includes reasoning and audio tokens, with the exceptions handled below.
  */
@@ -19,9 +20,7 @@ function count(value: unknown): number | undefined {
   return typeof value === "number" && Number.isInteger(value) && value >= 0 && value <= TOKENS_MAX ? value : undefined;
 }
 
-function fieldsOf(value: unknown): Fields {
-  return typeof value === "object" && value !== null ? (value as Fields) : {};
-}
+const NO_FIELDS: Fields = {};
 
 interface Totals {
   prompt: number;
@@ -44,8 +43,17 @@ function totalsOf(usage: Fields, hasOutput: boolean): Totals | null {
   return { prompt, completion, total };
 }
 
+/** The endpoints of OpenAI differ in how they call it. */
+const INPUT_DETAILS = ["prompt_tokens_details", "input_tokens_details", "input_token_details"] as const;
+const OUTPUT_DETAILS = ["completion_tokens_details", "output_tokens_details", "output_token_details"] as const;
+
+function detailsOf(usage: Fields, names: readonly string[]): Fields {
+  for (const name of names) if (typeof usage[name] === "object" && usage[name] !== null) return usage[name] as Fields;
+  return NO_FIELDS;
+}
+
 function promptUnits(prompt: number, usage: Fields, units: UnitQuantity[]): void {
-  const details = fieldsOf(usage["prompt_tokens_details"] ?? usage["input_tokens_details"]);
+  const details = detailsOf(usage, INPUT_DETAILS);
   let rest = prompt;
   const take = (value: unknown): number => {
     const taken = Math.min(count(value) ?? 0, rest);
@@ -54,32 +62,39 @@ function promptUnits(prompt: number, usage: Fields, units: UnitQuantity[]): void
   };
   const cached = take(count(details["cached_tokens"]) ?? usage["prompt_cache_hit_tokens"]);
   const cacheWrite = take(details["cache_write_tokens"]);
+  const long = Math.min(count(details["cache_write_long_tokens"]) ?? 0, cacheWrite);
   const audio = take(details["audio_tokens"]);
+  const image = take(details["image_tokens"]);
   units.push({ meter: Meter.INPUT_TOKENS, quantity: rest, source: UnitSource.REPORTED });
   add(units, Meter.CACHED_INPUT_TOKENS, cached);
-  add(units, Meter.CACHE_WRITE_TOKENS, cacheWrite);
+  add(units, Meter.CACHE_WRITE_TOKENS, cacheWrite - long);
+  add(units, Meter.CACHE_WRITE_LONG_TOKENS, long);
   add(units, Meter.AUDIO_INPUT_TOKENS, audio);
+  add(units, Meter.IMAGE_INPUT_TOKENS, image);
 }
 
 function completionUnits(totals: Totals, usage: Fields, units: UnitQuantity[]): void {
   const { prompt, completion, total } = totals;
-  const details = fieldsOf(usage["completion_tokens_details"] ?? usage["output_tokens_details"]);
+  const details = detailsOf(usage, OUTPUT_DETAILS);
   const reasoning = count(details["reasoning_tokens"]) ?? 0;
   // Some vendors count reasoning outside completion_tokens; the total, or an impossible subset, gives them away.
   const outside = reasoning > 0 && (total === prompt + completion + reasoning || completion < reasoning);
   let rest = outside ? completion : completion - reasoning;
   const audio = Math.min(count(details["audio_tokens"]) ?? 0, rest);
   rest -= audio;
+  const image = Math.min(count(details["image_tokens"]) ?? 0, rest);
+  rest -= image;
   units.push({ meter: Meter.OUTPUT_TOKENS, quantity: rest, source: UnitSource.REPORTED });
   add(units, Meter.REASONING_TOKENS, reasoning);
   add(units, Meter.AUDIO_OUTPUT_TOKENS, audio);
+  add(units, Meter.IMAGE_OUTPUT_TOKENS, image);
 }
 
 function add(units: UnitQuantity[], meter: Meter, quantity: number): void {
   if (quantity > 0) units.push({ meter, quantity, source: UnitSource.REPORTED });
 }
 
-const ONE_REQUEST: UnitQuantity = { meter: Meter.REQUESTS, quantity: 1, source: UnitSource.REPORTED };
+export const ONE_REQUEST: UnitQuantity = { meter: Meter.REQUESTS, quantity: 1, source: UnitSource.REPORTED };
 
 /**
  * The quantities that a usage object reports. Null when it is no usage object, lacks input or output, or is all zeros
@@ -97,6 +112,8 @@ export function unitsFromUsage(usage: unknown, hasOutput: boolean, hasContent: b
   const units: UnitQuantity[] = [];
   promptUnits(totals.prompt, fields, units);
   if (hasOutput || totals.completion > 0) completionUnits(totals, fields, units);
+  add(units, Meter.TOOL_CALLS, count(fields["tool_calls"]) ?? 0);
+  add(units, Meter.IMAGES, count(fields["images"]) ?? 0);
   units.push(ONE_REQUEST);
   return units;
 }

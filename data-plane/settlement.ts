@@ -7,7 +7,7 @@ import type { Admitted } from "./admitted.ts";
 import type { EndpointSpec } from "./formats/format.ts";
 import type { Growth } from "./growth.ts";
 import type { AttemptEntry, LimitUse, Progress, Settlement } from "./journal/journal.ts";
-import { BYTES_PER_TOKEN, estimateUnits, unitsFromUsage } from "./meter.ts";
+import { BYTES_PER_TOKEN, estimateUnits, ONE_REQUEST, unitsFromUsage } from "./meter.ts";
 import type { Outcome } from "./outcome.ts";
 import type { Delivered } from "./relay.ts";
 import type { TokenCounts } from "./tokenizer/tokens.ts";
@@ -88,11 +88,12 @@ export function billEstimated(
 }
 
 function unitsOf(endpoint: EndpointSpec, delivered: Delivered, whole: boolean): UnitQuantity[] | null {
-  const { usage } = delivered;
-  if (usage === null) return null;
+  const { usage, counted } = delivered;
   // All zeros are believed only if there was nothing.
-  const units = unitsFromUsage(usage, endpoint.hasOutput, false);
+  const units = usage === null ? null : unitsFromUsage(usage, endpoint.hasOutput, false);
+  if (!endpoint.estimated) return [...counted, ...(units ?? [ONE_REQUEST])];
   if (units === null) return null;
+  if (counted.length > 0) units.push(...counted);
   const zero = units.every(({ meter, quantity }) => meter === Meter.REQUESTS || quantity === 0);
   if (zero && delivered.hasContent) return null;
   return !whole && outputOf(units) < delivered.pieces ? null : units;

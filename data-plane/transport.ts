@@ -61,6 +61,8 @@ export interface OutboundRequest {
   /** Flat: name, value, … Without host and content-length. */
   readonly headers: readonly string[];
   readonly body: Uint8Array | null;
+  /** Further calls that belong to this one: see `fan_out.ts`. Absent: none. */
+  readonly others?: readonly OutboundRequest[];
 }
 
 /** What the pipeline gives an outbound call to call back. After `abort`, `onEnd` or `onError` nothing is called. */

@@ -18,8 +18,8 @@ const GENERATED = new Set([
 ]);
 /** What surrounds a call of a tool, beyond its name and arguments; reported calls have four to eight. */
 const CALL_TOKENS = 6;
-/** What stands in a delta or message without being content. */
-const NO_CONTENT = new Set(["role", "annotations"]);
+/** What stands in a delta or message without being content; blocks of thinking say again what was generated before. */
+const NO_CONTENT = new Set(["role", "annotations", "thinking_blocks"]);
 
 /** What was found in one delta, message or choice. */
 export interface TextMeasure {

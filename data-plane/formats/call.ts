@@ -1,0 +1,71 @@
+/** PURE. What calls to upstreams have in common: their address, their headers, and the target as adapters see it. */
+
+import type { ScannedBody } from "../body.ts";
+import { type RoutePm, type RouteProvider } from "../route_types.ts";
+import type { OutboundRequest } from "../transport.ts";
+import { azurePath } from "./azure.ts";
+import type { Asked } from "./format.ts";
+import type { HubCall, HubContext, HubTarget, Json } from "./hub.ts";
+import { parseObject } from "./json.ts";
+import { ProviderFormat } from "../route_types.ts";
+
+export function targetOf(pm: RoutePm, stream: boolean): HubTarget {
+  const { upstreamName: model, family, maxOutputTokens, provider } = pm;
+  return { model, family, maxOutputTokens, apiVersion: provider.account.apiVersion, stream };
+}
+
+/** Parsed once for each request, however many targets are tried. */
+const parsed = new WeakMap<ScannedBody, Json>();
+
+/** The client's body as an object: that it is sound JSON was found out when it was scanned. */
+export function bodyOf({ body }: Asked): Json {
+  let json = parsed.get(body);
+  if (json === undefined) {
+    json = parseObject(body.bytes) ?? {};
+    parsed.set(body, json);
+  }
+  return json;
+}
+
+export function contextOf(asked: Asked): HubContext {
+  const { id, arriveMs, body } = asked;
+  // Ids of requests have a prefix of ours, which would look odd behind that of an answer.
+  const bare = id.slice(id.indexOf("_") + 1);
+  return { id: bare, createdS: Math.floor(arriveMs / 1000), model: body.model, request: bodyOf(asked) };
+}
+
+const VERSION_END = /\/v1$/;
+
+/** Base URLs come with their version and without, and adapters give paths with it and without. */
+function joined(base: string, path: string): string {
+  return path.startsWith("/v1/") && VERSION_END.test(base) ? base + path.slice(3) : base + path;
+}
+
+/** The path and query of a call. `path` is what stands behind the base URL. */
+export function pathOf(pm: RoutePm, path: string): string {
+  const { provider } = pm;
+  if (provider.format === ProviderFormat.AZURE_OPENAI) return azurePath(provider, pm, path);
+  const { basePath, baseQuery } = provider;
+  const whole = joined(basePath, path);
+  return baseQuery === "" || !whole.includes("?") ? whole + baseQuery : `${whole}&${baseQuery.slice(1)}`;
+}
+
+/** Of every call; the Provider's own and those of credentials come besides. */
+export const CALL_HEADERS = ["accept-encoding", "identity", "user-agent", "tokenbill"] as const;
+
+/** The header that a key of OpenAI's format travels in; other formats add theirs when the call is authorized. */
+export function openAiKey({ format, apiKey }: RouteProvider): readonly string[] {
+  return format === ProviderFormat.OPENAI && apiKey !== "" ? ["authorization", `Bearer ${apiKey}`] : [];
+}
+
+export function outbound(pm: RoutePm, call: HubCall, accept: string): OutboundRequest {
+  const { provider } = pm;
+  const own = ["content-type", "application/json", "accept", accept, ...CALL_HEADERS];
+  return {
+    origin: provider.origin,
+    path: pathOf(pm, call.path),
+    method: "POST",
+    headers: [...own, ...openAiKey(provider), ...provider.headers, ...call.headers],
+    body: Buffer.from(JSON.stringify(call.body)),
+  };
+}
