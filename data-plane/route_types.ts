@@ -72,13 +72,21 @@ export interface RouteProvider {
   refs: number;
 }
 
-/** Picocredits per token or request, for admission: `dear*` is the dearest meter of the family. */
+/**
+ * Picocredits per Unit, for admission: the dearest that each can be, whatever the size, the quality and the threshold;
+ * `dear*` is the dearest meter of the family.
+ */
 export interface AdmissionRates {
   readonly input: bigint;
   readonly output: bigint;
   readonly dearInput: bigint;
   readonly dearOutput: bigint;
   readonly request: bigint;
+  readonly image: bigint;
+  /** Per thousandth of a second, as it is metered. */
+  readonly second: bigint;
+  readonly character: bigint;
+  readonly toolCall: bigint;
 }
 
 export interface RoutePm {
@@ -109,7 +117,7 @@ export interface RoutePm {
   refs: number;
 }
 
-/** True if requests may be sent there: known, enabled, priced for tokens or requests, and of a format we speak. */
+/** True if requests may be sent there: known, enabled, priced, and of a format we speak. */
 export function routable(pm: RoutePm): boolean {
   const provider = pm.provider;
   return (
