@@ -1,6 +1,6 @@
 /** What is kept secret at rest, and how secrets are recognised without being kept. */
 
-import { createCipheriv, createDecipheriv, createHash, randomBytes } from "node:crypto";
+import { createCipheriv, createDecipheriv, createHash, createHmac, randomBytes } from "node:crypto";
 import { newSecret } from "./ids.ts";
 
 /**
@@ -30,6 +30,8 @@ export interface Secrets {
   seal(plain: Uint8Array, owner: string): Uint8Array;
   /** @throws SecretsError when it was sealed with another key or for another resource, or was changed */
   open(envelope: Uint8Array, owner: string): Uint8Array;
+  /** 32 bytes that only this master key, this purpose and this owner make, always the same ones. */
+  derive(purpose: string, owner: string): Uint8Array;
   /** Tells this master key from others, and nothing about it. */
   readonly keyId: Uint8Array;
   /** A new bearer secret: the prefix (`tbk_`) and 52 characters of lower-case base32, 256 random bits. */
@@ -72,6 +74,8 @@ export function createSecrets(key: Uint8Array, random: (count: number) => Uint8A
         throw new SecretsError("broken_envelope", "changed, or sealed for another resource");
       }
     },
+    derive: (purpose, owner) =>
+      new Uint8Array(createHmac("sha256", key).update(`${purpose}\0${owner}`, "utf8").digest()),
     newSecret: (prefix) => newSecret(prefix, random),
   };
 }

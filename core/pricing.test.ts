@@ -78,9 +78,9 @@ describe("a detailed price", () => {
   });
 
   test("what a meter costs is refused if it is said twice, or of no known meter", () => {
-    expect(refusal(() => detailed([Meter.IMAGES, "1"], [Meter.IMAGES, "2"])).field).toBe("meters");
-    expect(refusal(() => detailed([0 as Meter, "1"])).field).toBe("meters");
-    expect(refusal(() => detailed([99 as Meter, "1"])).field).toBe("meters");
+    expect(refusal(() => detailed([Meter.IMAGES, "1"], [Meter.IMAGES, "2"])).field).toBe("meters[1].meter");
+    expect(refusal(() => detailed([0 as Meter, "1"])).field).toBe("meters[0].meter");
+    expect(refusal(() => detailed([99 as Meter, "1"])).field).toBe("meters[0].meter");
   });
 
   test("input and output must both be named if any token meter is", () => {

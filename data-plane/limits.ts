@@ -19,7 +19,17 @@ export type LimitFailure = "reached" | "unavailable";
 export type LimitAnswer = (failure: LimitFailure | null, retryMs: number) => void;
 
 /** Counts tokens as if one cost one Unit. */
-const TOKEN_RATES: AdmissionRates = { input: UNIT, output: UNIT, dearInput: UNIT, dearOutput: UNIT, request: 0n };
+const TOKEN_RATES: AdmissionRates = {
+  input: UNIT,
+  output: UNIT,
+  dearInput: UNIT,
+  dearOutput: UNIT,
+  request: 0n,
+  image: 0n,
+  second: 0n,
+  character: 0n,
+  toolCall: 0n,
+};
 /** Of requests there is one; of images, seconds and characters nothing is known before the answer. */
 const ONE_UNIT: Admission = { amount: UNIT, minimum: UNIT };
 

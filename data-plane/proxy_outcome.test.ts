@@ -61,7 +61,7 @@ describe("COMPLETED", () => {
     gateway.upstreams[0]!.next((response) => {
       for (const pm of gateway.table.logicalModel(gateway.table.ve(gateway.budget.reservations[0]!.account)!, "gpt")!
         .spec.group.pms) {
-        pm.price = { id: "price_2", rates: [] };
+        pm.price = { id: "price_2", rates: [], images: null, tiers: null };
       }
       json(200, chatBody())(response, {} as never);
     });

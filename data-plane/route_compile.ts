@@ -6,8 +6,9 @@ import {
   type CompiledPrice,
   compileDetailedPrice,
   compileSimplePrice,
+  dearestRate,
+  INPUT_METERS,
   PriceError,
-  pricesKind,
 } from "../core/pricing.ts";
 import type { ProviderConfig } from "../proto/gen/tokenbill/node/v1/config_pb.ts";
 import type { Deadlines, Routing, Target } from "../proto/gen/tokenbill/v1/logical_model_pb.ts";
@@ -94,12 +95,11 @@ export function compileHeaders(headers: Readonly<Record<string, string>>): reado
   return flat;
 }
 
-/** Null: there is no price, or it prices neither tokens nor requests. */
+/** Null: there is no price. What it does not cover is for the endpoint to say, which knows what it consumes. */
 export function compilePrice(price: Price | undefined): CompiledPrice | null {
   if (price === undefined) return null;
   try {
-    const compiled = compileKind(price);
-    return compiled !== null && pricesKind(compiled, UnitKind.TOKENS) ? compiled : null;
+    return compileKind(price);
   } catch (error) {
     if (error instanceof PriceError || error instanceof CreditsFormatError)
       throw new RejectError(`price: ${error.message}`);
@@ -107,7 +107,7 @@ export function compilePrice(price: Price | undefined): CompiledPrice | null {
   }
 }
 
-function compileKind(price: Price): CompiledPrice | null {
+function compileKind(price: Price): CompiledPrice {
   if (price.id === "") throw new RejectError("price: it has no id");
   if (price.kind.case === "simple") {
     const { creditPerUnit, unit, perUnits } = price.kind.value;
@@ -117,10 +117,13 @@ function compileKind(price: Price): CompiledPrice | null {
   if (price.kind.case === "detailed") {
     return compileDetailedPrice(
       price.id,
-      price.kind.value.meters.map(({ meter, creditPerUnit, perUnits }) => ({
+      price.kind.value.meters.map(({ meter, creditPerUnit, perUnits, size, quality, aboveInputTokens }) => ({
         meter: meter as Meter,
         creditPerUnit,
         perUnits,
+        size,
+        quality,
+        aboveInputTokens: Number(aboveInputTokens),
       })),
     );
   }
@@ -141,30 +144,25 @@ export function compileUnitKind(unit: number): UnitKind | 0 {
   return unit as UnitKind | 0;
 }
 
-function dearest(price: CompiledPrice, meters: readonly Meter[]): bigint {
-  let max = 0n;
-  for (const meter of meters) {
-    const rate = price.rates[meter];
-    if (rate !== undefined && rate > max) max = rate;
-  }
-  return max;
-}
-
-const INPUT_METERS = [
-  Meter.INPUT_TOKENS,
-  Meter.CACHED_INPUT_TOKENS,
-  Meter.CACHE_WRITE_TOKENS,
-  Meter.AUDIO_INPUT_TOKENS,
+const OUTPUT_METERS = [
+  Meter.OUTPUT_TOKENS,
+  Meter.REASONING_TOKENS,
+  Meter.AUDIO_OUTPUT_TOKENS,
+  Meter.IMAGE_OUTPUT_TOKENS,
 ];
-const OUTPUT_METERS = [Meter.OUTPUT_TOKENS, Meter.REASONING_TOKENS, Meter.AUDIO_OUTPUT_TOKENS];
 
+/** Each the dearest that it can be, over thresholds, sizes and qualities: what a request comes to is known at its end. */
 export function admissionRates(price: CompiledPrice): AdmissionRates {
   return {
-    input: price.rates[Meter.INPUT_TOKENS] ?? 0n,
-    output: dearest(price, [Meter.OUTPUT_TOKENS, Meter.REASONING_TOKENS]),
-    dearInput: dearest(price, INPUT_METERS),
-    dearOutput: dearest(price, OUTPUT_METERS),
-    request: price.rates[Meter.REQUESTS] ?? 0n,
+    input: dearestRate(price, [Meter.INPUT_TOKENS]),
+    output: dearestRate(price, [Meter.OUTPUT_TOKENS, Meter.REASONING_TOKENS]),
+    dearInput: dearestRate(price, INPUT_METERS),
+    dearOutput: dearestRate(price, OUTPUT_METERS),
+    request: dearestRate(price, [Meter.REQUESTS]),
+    image: dearestRate(price, [Meter.IMAGES]),
+    second: dearestRate(price, [Meter.SECONDS]),
+    character: dearestRate(price, [Meter.CHARACTERS]),
+    toolCall: dearestRate(price, [Meter.TOOL_CALLS]),
   };
 }
 

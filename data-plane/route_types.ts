@@ -72,13 +72,21 @@ export interface RouteProvider {
   refs: number;
 }
 
-/** Picocredits per token or request, for admission: `dear*` is the dearest meter of the family. */
+/**
+ * Picocredits per Unit, for admission: the dearest that each can be, whatever the size, the quality and the threshold;
+ * `dear*` is the dearest meter of the family.
+ */
 export interface AdmissionRates {
   readonly input: bigint;
   readonly output: bigint;
   readonly dearInput: bigint;
   readonly dearOutput: bigint;
   readonly request: bigint;
+  readonly image: bigint;
+  /** Per thousandth of a second, as it is metered. */
+  readonly second: bigint;
+  readonly character: bigint;
+  readonly toolCall: bigint;
 }
 
 export interface RoutePm {

@@ -3,8 +3,8 @@
 import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { ServiceImpl } from "@connectrpc/connect";
-import { UnitKind } from "../../core/meters.ts";
-import { pricesKind } from "../../core/pricing.ts";
+import { Meter } from "../../core/meters.ts";
+import { dearestRate } from "../../core/pricing.ts";
 import {
   type DryRunRequest,
   type DryRunResponse,
@@ -65,8 +65,8 @@ function rateTerms(stored: StoredRateLimits | null): RateTerms | null {
 
 function priceOf(body: Uint8Array | null): TargetFacts["price"] {
   const price = body === null ? null : compileStoredPrice(body);
-  if (price === null || !pricesKind(price, UnitKind.TOKENS)) return "none";
-  return price.rates.some((rate) => rate !== undefined && rate > 0n) ? "costs" : "free";
+  if (price === null) return "none";
+  return dearestRate(price, Object.values(Meter)) > 0n ? "costs" : "free";
 }
 
 function targetFacts(

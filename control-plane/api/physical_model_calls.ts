@@ -3,7 +3,7 @@
 import { create } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { ServiceImpl } from "@connectrpc/connect";
-import { type PhysicalModel, PhysicalModelSchema } from "../../proto/gen/tokenbill/v1/provider_pb.ts";
+import { type ModelApi, type PhysicalModel, PhysicalModelSchema } from "../../proto/gen/tokenbill/v1/provider_pb.ts";
 import {
   type CreatePhysicalModelRequest,
   CreatePhysicalModelRequestSchema,
@@ -18,7 +18,7 @@ import {
 } from "../../proto/gen/tokenbill/v1/provider_service_pb.ts";
 import { UTC } from "../../core/periods.ts";
 import type { Tx } from "../db/database.ts";
-import { checkPricesTokens } from "../domain/catalogue.ts";
+import { checkApisFit } from "../domain/provider_account.ts";
 import type { LimitAccount } from "../domain/limits.ts";
 import { addTombstones, nextRevision } from "../store/feed_state.ts";
 import { readLimits } from "../store/limit.ts";
@@ -68,6 +68,8 @@ function toPhysicalModel(row: models.PhysicalModelRow, limits: readonly LimitAcc
     updateTime: timestampFromDate(row.updated_at),
     etag: String(row.version),
     rateLimits: toRateLimits(row.rate_limits),
+    family: row.family,
+    apis: row.apis as ModelApi[],
     ...toLimitFields(limits, nowMs),
   });
 }
@@ -102,6 +104,7 @@ async function createModel(
   const id = deps.newId("pm_");
   const price = checkPrice(request.price, deps.newId("price_"), id, now);
   const provider = await keepProvider(tx, merchantId, request.providerId);
+  checkApisFit(provider.format, request.apis);
   const fields: models.NewPhysicalModel = {
     id,
     merchant_id: merchantId,
@@ -112,6 +115,8 @@ async function createModel(
     max_output_tokens: request.maxOutputTokens,
     disabled: false,
     rate_limits: rateLimitsOr(request.rateLimits, null),
+    family: request.family,
+    apis: request.apis,
   };
   const row = await models.insertPhysicalModel(tx, fields, await nextRevision(tx), now);
   if (isChange(limits))
@@ -131,8 +136,9 @@ async function updateModel(
   const row = await models.lockPhysicalModel(tx, merchantId, request.id);
   checkEtag(request.etag, row.version);
   const price = checkPrice(request.price, deps.newId("price_"), row.id, now);
-  if (price !== null && (await models.findUser(tx, row.id)) !== null) {
-    checkPricesTokens(price.compiled, request.price.case === "simplePrice" ? "simple_price" : "detailed_price");
+  if (request.apis !== undefined) {
+    const provider = await keepProvider(tx, merchantId, row.provider_id);
+    checkApisFit(provider.format, request.apis.apis, "apis.apis");
   }
   const fields: models.PhysicalModelFields = {
     name: request.name ?? row.name,
@@ -141,6 +147,8 @@ async function updateModel(
     max_output_tokens: request.maxOutputTokens ?? row.max_output_tokens,
     disabled: request.disabled ?? row.disabled,
     rate_limits: rateLimitsOr(request.rateLimits, row.rate_limits),
+    family: request.family ?? row.family,
+    apis: request.apis?.apis ?? row.apis,
   };
   // Before the revision, which is locked last.
   if (isChange(limits))

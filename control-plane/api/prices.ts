@@ -29,21 +29,33 @@ function simpleOf({ creditPerUnit, unit, perUnits }: SimplePrice): {
   return { creditPerUnit, unit: unit as number as UnitKind, perUnits };
 }
 
-function metersOf({ meters }: DetailedPrice): MeterPrice[] {
-  return meters.map(({ meter, creditPerUnit, perUnits }) => ({
+export function metersOf({ meters }: DetailedPrice): MeterPrice[] {
+  return meters.map(({ meter, creditPerUnit, perUnits, size, quality, aboveInputTokens }) => ({
     meter: meter as number as Meter,
     creditPerUnit,
     perUnits,
+    size,
+    quality,
+    aboveInputTokens: Number(aboveInputTokens),
   }));
 }
 
-/** Null when the request sets no price. @throws DomainError price_not_exact, invalid_field */
-export function checkPrice(choice: PriceChoice, id: string, physicalModelId: string, now: Date): CheckedPrice | null {
+/**
+ * Null when the request sets no price. `within` is where the price is in the request: `entries[3].`.
+ * @throws DomainError price_not_exact, invalid_field
+ */
+export function checkPrice(
+  choice: PriceChoice,
+  id: string,
+  physicalModelId: string,
+  now: Date,
+  within = "",
+): CheckedPrice | null {
   if (choice.case === undefined) return null;
   const isSimple = choice.case === "simplePrice";
   const compiled = isSimple
-    ? checkSimplePrice(id, simpleOf(choice.value), "simple_price")
-    : checkDetailedPrice(id, metersOf(choice.value), "detailed_price");
+    ? checkSimplePrice(id, simpleOf(choice.value), `${within}simple_price`)
+    : checkDetailedPrice(id, metersOf(choice.value), `${within}detailed_price`);
   const kind = isSimple
     ? { case: "simple" as const, value: choice.value }
     : { case: "detailed" as const, value: choice.value };

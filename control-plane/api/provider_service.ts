@@ -4,11 +4,13 @@ import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { ServiceImpl } from "@connectrpc/connect";
 import {
+  BedrockApi,
   OnDisconnect,
   type Provider,
   type ProviderCredentials,
   ProviderCredentialsSchema,
-  type ProviderFormat,
+  type ProviderDialect,
+  ProviderFormat,
   ProviderSchema,
 } from "../../proto/gen/tokenbill/v1/provider_pb.ts";
 import {
@@ -23,6 +25,12 @@ import {
   UpdateProviderResponseSchema,
 } from "../../proto/gen/tokenbill/v1/provider_service_pb.ts";
 import { invalidField } from "../domain/errors.ts";
+import {
+  checkCredentialsFit,
+  checkRegion,
+  checkSettingsFit,
+  type CredentialField,
+} from "../domain/provider_account.ts";
 import { checkBaseUrl, checkHeaders } from "../domain/upstream_address.ts";
 import { addTombstones, nextRevision } from "../store/feed_state.ts";
 import * as providers from "../store/provider.ts";
@@ -30,6 +38,7 @@ import { type Deps, requireMerchant } from "./context.ts";
 import { checkEtag } from "./convert.ts";
 import { once, requestBytes } from "./idempotency.ts";
 import { decodeRowPosition, pageSize, toPage } from "./paging.ts";
+import { priceImportCalls } from "./price_import_calls.ts";
 import { physicalModelCalls } from "./physical_model_calls.ts";
 import { testProvider } from "./test_provider.ts";
 
@@ -50,20 +59,31 @@ export function toProvider(row: providers.ProviderRow): Provider {
     createTime: timestampFromDate(row.created_at),
     updateTime: timestampFromDate(row.updated_at),
     etag: String(row.version),
+    dialect: row.dialect as ProviderDialect,
+    bedrockApi: row.bedrock_api as BedrockApi,
   });
 }
 
 /** Credentials go into headers, so each must be able to stand in one. @throws DomainError invalid_field */
 function checkCredentials(credentials: ProviderCredentials): void {
   for (const field of ProviderCredentialsSchema.fields) {
-    const value = credentials[field.localName as keyof ProviderCredentials] as string;
-    if (/^[\x21-\x7e]*$/.test(value)) continue;
+    const value = credentials[field.localName as keyof ProviderCredentials];
+    if (typeof value !== "string" || /^[\x21-\x7e]*$/.test(value)) continue;
     throw invalidField(
       `credentials.${field.name}`,
       "must be printable ASCII without spaces or line breaks: was it copied whole?",
       "header_value",
     );
   }
+}
+
+/** The fields that are not empty. */
+function givenOf(credentials: ProviderCredentials | undefined): ReadonlySet<CredentialField> {
+  const given = ProviderCredentialsSchema.fields.filter(({ localName }) => {
+    const value = credentials?.[localName as keyof ProviderCredentials];
+    return value !== undefined && value !== "" && value !== false;
+  });
+  return new Set(given.map(({ name }) => name as CredentialField));
 }
 
 /** The envelope to store, or null when every field is empty. */
@@ -91,6 +111,11 @@ function orDefault(onDisconnect: OnDisconnect): OnDisconnect {
   return onDisconnect === OnDisconnect.UNSPECIFIED ? OnDisconnect.CANCEL_ESTIMATE : onDisconnect;
 }
 
+/** The default of a format that has the setting; 0 for the others. */
+function bedrockApiOr(format: number, asked: BedrockApi): BedrockApi {
+  return format === ProviderFormat.AWS_BEDROCK && asked === BedrockApi.UNSPECIFIED ? BedrockApi.CONVERSE : asked;
+}
+
 function changedFields(
   deps: Deps,
   row: providers.ProviderRow,
@@ -98,16 +123,28 @@ function changedFields(
 ): providers.ProviderFields {
   const { allowPrivateUpstreams } = deps.settings;
   if (request.headers !== undefined) checkHeaders(request.headers.headers, "headers.headers");
+  checkSettingsFit(row.format, request.dialect ?? 0, request.bedrockApi ?? 0);
+  const baseUrl = request.baseUrl === undefined ? row.base_url : checkBaseUrl(request.baseUrl, allowPrivateUpstreams);
+  const region = request.region ?? row.region;
+  if (request.credentials !== undefined) {
+    const given = givenOf(request.credentials);
+    checkCredentialsFit(row.format, given);
+    checkRegion(region, baseUrl, given);
+  } else if (row.format === ProviderFormat.AWS_BEDROCK && (baseUrl !== row.base_url || region !== row.region)) {
+    checkRegion(region, baseUrl, givenOf(openCredentials(deps, row)));
+  }
   return {
     name: request.name ?? row.name,
-    base_url: request.baseUrl === undefined ? row.base_url : checkBaseUrl(request.baseUrl, allowPrivateUpstreams),
+    base_url: baseUrl,
     credentials:
       request.credentials === undefined ? row.credentials : sealCredentials(deps, row.id, request.credentials),
     on_disconnect: request.onDisconnect === undefined ? row.on_disconnect : orDefault(request.onDisconnect),
     headers: request.headers?.headers ?? row.headers,
-    region: request.region ?? row.region,
+    region,
     api_version: request.apiVersion ?? row.api_version,
     disabled: request.disabled ?? row.disabled,
+    dialect: request.dialect ?? row.dialect,
+    bedrock_api: request.bedrockApi === undefined ? row.bedrock_api : bedrockApiOr(row.format, request.bedrockApi),
   };
 }
 
@@ -155,6 +192,10 @@ export function providerService(deps: Deps): ServiceImpl<typeof ProviderService>
       const merchantId = requireMerchant(ctx);
       const baseUrl = checkBaseUrl(request.baseUrl, deps.settings.allowPrivateUpstreams);
       checkHeaders(request.headers);
+      checkSettingsFit(request.format, request.dialect, request.bedrockApi);
+      const given = givenOf(request.credentials);
+      checkCredentialsFit(request.format, given);
+      checkRegion(request.region, baseUrl, given);
       const bytes = requestBytes(CreateProviderRequestSchema, request);
       return deps.db.tx((tx) =>
         once(
@@ -179,6 +220,8 @@ export function providerService(deps: Deps): ServiceImpl<typeof ProviderService>
               region: request.region,
               api_version: request.apiVersion,
               disabled: false,
+              dialect: request.dialect,
+              bedrock_api: bedrockApiOr(request.format, request.bedrockApi),
             };
             const row = await providers.insertProvider(tx, fields, await nextRevision(tx), new Date(deps.now()));
             return create(CreateProviderResponseSchema, { provider: toProvider(row) });
@@ -217,5 +260,6 @@ export function providerService(deps: Deps): ServiceImpl<typeof ProviderService>
 
     ...reads(deps),
     ...physicalModelCalls(deps),
+    ...priceImportCalls(deps),
   };
 }

@@ -3,6 +3,7 @@
 import type { DescMethod } from "@bufbuild/protobuf";
 import { Code } from "@connectrpc/connect";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { UnitKind } from "../../proto/gen/tokenbill/v1/meter_pb.ts";
 import type { Database } from "../db/database.ts";
 import { openTestDatabases } from "../db/testing.ts";
 import { failureOf, startTestControlPlane, type TestControlPlane, type TestMerchant } from "../testing.ts";
@@ -18,6 +19,8 @@ interface World extends Catalogue {
   readonly bVeId: string;
   readonly bPmId: string;
 }
+
+const FREE = { case: "simplePrice" as const, value: { creditPerUnit: "0", unit: UnitKind.TOKENS } };
 
 type Attempt = (world: World) => Promise<unknown>;
 
@@ -63,9 +66,34 @@ const ATTEMPTS: Readonly<Record<string, readonly ["not_found" | "empty" | "wrong
   "ProviderService.DeletePhysicalModel": [
     ["not_found", ({ b, pmId }) => b.providers.deletePhysicalModel({ id: pmId })],
   ],
+  "ProviderService.ImportPrices": [
+    [
+      "not_found",
+      ({ b, providerId }) =>
+        b.providers.importPrices({ entries: [{ providerId, upstreamName: "*", price: FREE }], preview: true }),
+    ],
+    [
+      "empty",
+      async ({ b, pmId }) =>
+        (
+          await b.providers.importPrices({ entries: [{ upstreamName: "*", price: FREE }], preview: true })
+        ).changes.filter(({ physicalModelId }) => physicalModelId === pmId),
+    ],
+    [
+      "empty",
+      async ({ b, bPmId }) =>
+        (await b.providers.importPrices({ entries: [{ upstreamName: "*", price: FREE }] })).changes.filter(
+          ({ physicalModelId }) => physicalModelId !== bPmId,
+        ),
+    ],
+  ],
   "ProviderService.ListPrices": [["not_found", ({ b, pmId }) => b.providers.listPrices({ physicalModelId: pmId })]],
   "VirtualEndpointService.CreateVirtualEndpoint": [
     ["not_found", ({ b, veId }) => b.ves.createVirtualEndpoint({ name: "copy", veTemplateId: veId })],
+    [
+      "not_found",
+      ({ b, providerId }) => b.ves.createVirtualEndpoint({ name: "files", passthroughProviderId: providerId }),
+    ],
   ],
   "VirtualEndpointService.GetVirtualEndpoint": [["not_found", ({ b, veId }) => b.ves.getVirtualEndpoint({ id: veId })]],
   "VirtualEndpointService.ListVirtualEndpoints": [
@@ -83,6 +111,10 @@ const ATTEMPTS: Readonly<Record<string, readonly ["not_found" | "empty" | "wrong
       ({ b, veId }) => b.ves.updateVirtualEndpoint({ id: veId, budgetReset: { credits: "9", resetPeriod: 1 } }),
     ],
     ["not_found", ({ b, veId }) => b.ves.updateVirtualEndpoint({ id: veId, removeBudgetReset: true })],
+    [
+      "not_found",
+      ({ b, bVeId, providerId }) => b.ves.updateVirtualEndpoint({ id: bVeId, passthroughProviderId: providerId }),
+    ],
   ],
   "VirtualEndpointService.DeleteVirtualEndpoint": [
     ["not_found", ({ b, veId }) => b.ves.deleteVirtualEndpoint({ id: veId })],

@@ -21,10 +21,11 @@ import {
   type VirtualEndpointService,
 } from "../../proto/gen/tokenbill/v1/virtual_endpoint_service_pb.ts";
 import type { Tx } from "../db/database.ts";
-import { DomainError, invalidField } from "../domain/errors.ts";
+import { DomainError, inUse, invalidField } from "../domain/errors.ts";
 import { addTombstones, nextRevision } from "../store/feed_state.ts";
 import { copyLogicalModels } from "../store/logical_model.ts";
 import { keepTimeZone } from "../store/merchant.ts";
+import { findPassthroughVe, keepProvider } from "../store/provider.ts";
 import * as ves from "../store/virtual_endpoint.ts";
 import { createWallet, readWallet, readWallets, type WalletRow } from "../store/wallet.ts";
 import { accessKeyCalls } from "./access_key_calls.ts";
@@ -61,6 +62,7 @@ function toVirtualEndpoint(deps: Deps, row: ves.VirtualEndpointRow, wallet: Wall
     nextBudgetResetTime: optionalTime(row.next_budget_reset_at),
     rateLimits: toRateLimits(row.rate_limits),
     explainHeaders: row.explain_headers,
+    passthroughProviderId: row.passthrough_provider_id ?? "",
   });
 }
 
@@ -93,6 +95,7 @@ function newFields(
     labels,
     rate_limits: rateLimitsOr(request.rateLimits, template?.rate_limits ?? null),
     explain_headers: request.explainHeaders ?? template?.explain_headers ?? false,
+    passthrough_provider_id: request.passthroughProviderId || null,
     ...budget,
   };
 }
@@ -112,8 +115,28 @@ function changedFields(
     labels: request.labels?.labels ?? row.labels,
     rate_limits: rateLimitsOr(request.rateLimits, row.rate_limits),
     explain_headers: request.explainHeaders ?? row.explain_headers,
+    passthrough_provider_id:
+      request.passthroughProviderId === undefined ? row.passthrough_provider_id : request.passthroughProviderId || null,
     ...budget,
   };
+}
+
+/**
+ * Whether the VE may pass files and the like through to a Provider, which is kept from deletion.
+ * @throws DomainError invalid_field, not_found, in_use
+ */
+async function checkPassthrough(tx: Tx, merchantId: string, ve: { id: string; template: boolean }, providerId: string) {
+  if (providerId === "") return;
+  const field = "passthrough_provider_id";
+  if (ve.template)
+    throw invalidField(field, "a template serves nobody, and a Provider serves one VE alone", "template");
+  await keepProvider(tx, merchantId, providerId).catch((error: unknown) => {
+    if (!(error instanceof DomainError)) throw error;
+    throw new DomainError("not_found", `${field}: there is no Provider with this id`, { field });
+  });
+  const other = await findPassthroughVe(tx, providerId);
+  if (other === null || other === ve.id) return;
+  throw inUse("Provider", other, `the VE ${other}, and all that is stored there is open to it: use another Provider`);
 }
 
 /** The VE to copy from, kept from deletion. @throws DomainError not_found, naming the field */
@@ -141,6 +164,7 @@ async function createVirtualEndpoint(
   const first = request.template ? "0" : (budget.budget_reset_credits ?? "0");
   const initial = parseCredits(request.creditBudget === "" ? first : request.creditBudget);
   const id = deps.newId("ve_");
+  await checkPassthrough(tx, merchantId, { id, template: request.template }, request.passthroughProviderId);
   await createWallet(tx, { veId: id, merchantId, initial, transferId: deps.newId("tr_"), now: nowMs });
   const row = {
     ...fields,
@@ -220,6 +244,7 @@ export function virtualEndpointService(deps: Deps, hints: CreditHints): ServiceI
         const timeZone = await keepTimeZone(tx, merchantId);
         const row = await ves.lockVirtualEndpoint(tx, merchantId, request.id);
         checkEtag(request.etag, row.version);
+        await checkPassthrough(tx, merchantId, row, request.passthroughProviderId ?? "");
         const wallet = await readWallet(tx, row.id);
         const fields = changedFields(row, request, changedBudget(row, request, timeZone, deps.now()));
         const changed = await ves.updateVirtualEndpoint(

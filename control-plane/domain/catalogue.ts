@@ -6,17 +6,15 @@ import {
   type CompiledPrice,
   type MeterPrice,
   PriceError,
-  pricesKind,
   type SimplePrice,
 } from "../../core/pricing.ts";
-import { UnitKind } from "../../core/meters.ts";
 import { DomainError, invalidField } from "./errors.ts";
 
 /** Numbers equal `tokenbill.v1.ProviderFormat`. */
 export const ProviderFormat = { OPENAI: 1, AZURE_OPENAI: 2, ANTHROPIC: 3, AWS_BEDROCK: 4 } as const;
 
-/** The formats that this release can route to. */
-const ROUTABLE_FORMATS: ReadonlySet<number> = new Set([ProviderFormat.OPENAI]);
+/** The formats that this release can route to: whatever a newer one stored is kept, and passed over. */
+const ROUTABLE_FORMATS: ReadonlySet<number> = new Set(Object.values(ProviderFormat));
 
 export function isRoutableFormat(format: number): boolean {
   return ROUTABLE_FORMATS.has(format);
@@ -33,7 +31,7 @@ export interface TargetModel {
   readonly id: string;
   /** Of its Provider. */
   readonly format: number;
-  /** Null: it has none. */
+  /** Null: it has none. A price covers something; whether that is what an endpoint consumes is for the node to see. */
   readonly price: CompiledPrice | null;
 }
 
@@ -77,7 +75,7 @@ export function checkRoutable(
     if (!isRoutableFormat(model.format)) {
       throw new DomainError(
         "format_not_routable",
-        `${at}: its Provider's format can be stored but not yet routed to; use a Provider of format PROVIDER_FORMAT_OPENAI`,
+        `${at}: its Provider's format is not known to this release; use a Provider of one of the others`,
         {
           field: at,
         },
@@ -90,21 +88,7 @@ export function checkRoutable(
         { field: at },
       );
     }
-    checkPricesTokens(model.price, at);
   }
-}
-
-/**
- * Every path of this release consumes tokens, so a price that does not cover them would make them free by accident.
- * @throws DomainError no_price
- */
-export function checkPricesTokens(price: CompiledPrice, field: string): void {
-  if (pricesKind(price, UnitKind.TOKENS)) return;
-  throw new DomainError(
-    "no_price",
-    `${field}: the Physical Model's price covers neither tokens nor requests; add one that does, 0 is allowed`,
-    { field },
-  );
 }
 
 function asDomainError(error: unknown, field: string): never {
@@ -126,14 +110,6 @@ export function checkSimplePrice(id: string, price: SimplePrice, field: string):
 
 /** @throws DomainError price_not_exact, invalid_field */
 export function checkDetailedPrice(id: string, meters: readonly MeterPrice[], field: string): CompiledPrice {
-  // One by one first, so that an error can say which.
-  for (const [index, meter] of meters.entries()) {
-    try {
-      compileDetailedPrice(id, [meter]);
-    } catch (error) {
-      if (!(error instanceof PriceError && error.field === "meters")) asDomainError(error, `${field}.meters[${index}]`);
-    }
-  }
   try {
     return compileDetailedPrice(id, meters);
   } catch (error) {

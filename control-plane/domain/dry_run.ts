@@ -128,10 +128,9 @@ function unroutable(facts: TargetFacts): Exclusion[] {
   const add = (reason: ExclusionReason, detail: string): void => void list.push({ reason, endMs: null, detail });
   if (facts.disabled) add(ExclusionReason.MODEL_DISABLED, "the Physical Model is disabled");
   if (facts.providerDisabled) add(ExclusionReason.PROVIDER_DISABLED, "its Provider is disabled");
-  if (facts.price === "none")
-    add(ExclusionReason.NO_PRICE, "the Physical Model has no price for tokens or requests: set one, 0 is allowed");
+  if (facts.price === "none") add(ExclusionReason.NO_PRICE, "the Physical Model has no price: set one, 0 is allowed");
   if (!facts.formatRoutable)
-    add(ExclusionReason.FORMAT_NOT_ROUTABLE, "its Provider's format can be stored but not yet routed to");
+    add(ExclusionReason.FORMAT_NOT_ROUTABLE, "its Provider's format is not known to this release");
   return list;
 }
 

@@ -4,9 +4,12 @@ import { create, fromBinary } from "@bufbuild/protobuf";
 import { formatCredits, parseCredits } from "../../core/credits.ts";
 import { type Resource, ResourceSchema } from "../../proto/gen/tokenbill/node/v1/config_pb.ts";
 import {
+  type BedrockApi,
+  type ModelApi,
   type OnDisconnect,
   PriceSchema,
   ProviderCredentialsSchema,
+  type ProviderDialect,
   type ProviderFormat,
 } from "../../proto/gen/tokenbill/v1/provider_pb.ts";
 import type { RateLimits } from "../../proto/gen/tokenbill/v1/rate_limit_pb.ts";
@@ -16,6 +19,9 @@ import type { Deps } from "../api/context.ts";
 import { toDeadlines, toRateLimits, toRouting, toTarget } from "../api/routing_fields.ts";
 import type { ResourceRow } from "../store/feed.ts";
 import type { StoredDeadlines, StoredRateLimits, StoredRouting, StoredTarget } from "../store/routing_columns.ts";
+
+/** Changing it would make every id of a stored response useless. */
+const PIN_SECRET_LABEL = "tokenbill pin secret";
 
 type Doc = ResourceRow["doc"];
 type ResourceDeps = Pick<Deps, "secrets" | "settings" | "log">;
@@ -43,6 +49,8 @@ function provider(deps: ResourceDeps, id: string, doc: Doc, withCredentials: boo
     region: doc["region"] as string,
     apiVersion: doc["api_version"] as string,
     disabled: doc["disabled"] as boolean,
+    dialect: doc["dialect"] as ProviderDialect,
+    bedrockApi: doc["bedrock_api"] as BedrockApi,
   };
   const envelope = bytes(doc["credentials"]);
   if (!withCredentials || envelope === null) return base;
@@ -69,11 +77,13 @@ function physicalModel(id: string, doc: Doc) {
     unitLimitUnit: (doc["unit_limit_unit"] as UnitKind | null) ?? 0,
     creditLimited: doc["credit_limited"] as boolean,
     rateLimits: rateLimits(doc),
+    family: doc["family"] as string,
+    apis: doc["apis"] as ModelApi[],
     ...(price === null ? {} : { price: fromBinary(PriceSchema, price) }),
   };
 }
 
-function virtualEndpoint(deps: ResourceDeps, id: string, doc: Doc) {
+function virtualEndpoint(deps: ResourceDeps, id: string, doc: Doc, withCredentials: boolean) {
   return {
     id,
     name: doc["name"] as string,
@@ -85,6 +95,8 @@ function virtualEndpoint(deps: ResourceDeps, id: string, doc: Doc) {
     checkoutUrl: `${deps.settings.publicUrl}/checkout?ve_id=${encodeURIComponent(id)}`,
     explainHeaders: doc["explain_headers"] as boolean,
     rateLimits: rateLimits(doc),
+    passthroughProviderId: (doc["passthrough_provider_id"] as string | null) ?? "",
+    ...(withCredentials ? { pinSecret: deps.secrets.derive(PIN_SECRET_LABEL, id) } : {}),
   };
 }
 
@@ -112,7 +124,9 @@ export function toResource(deps: ResourceDeps, { kind, id, doc }: ResourceRow, w
     case "physical_model":
       return create(ResourceSchema, { kind: { case: "physicalModel", value: physicalModel(id, doc) } });
     case "virtual_endpoint":
-      return create(ResourceSchema, { kind: { case: "virtualEndpoint", value: virtualEndpoint(deps, id, doc) } });
+      return create(ResourceSchema, {
+        kind: { case: "virtualEndpoint", value: virtualEndpoint(deps, id, doc, withCredentials) },
+      });
     case "access_key":
       return create(ResourceSchema, { kind: { case: "accessKey", value: accessKey(id, doc) } });
     case "logical_model":

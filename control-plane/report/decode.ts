@@ -20,10 +20,12 @@ export function decodeUsage(body: Uint8Array): Usage {
     physicalModelId: record.physicalModelId,
     priceId: record.priceId,
     // Beyond a safe integer the number is not exact, and refused by the domain as too large in any case.
-    units: record.units.map(({ meter, quantity, source }): UnitQuantity => ({
+    units: record.units.map(({ meter, quantity, source, size, quality }): UnitQuantity => ({
       meter: meter as number as Meter,
       quantity: Number(quantity),
       source: source as number as UnitSource,
+      ...(size === "" ? {} : { size }),
+      ...(quality === "" ? {} : { quality }),
     })),
     nodeCredits: record.credits,
     arriveUs: Number(record.arriveUnixUs),
@@ -48,10 +50,13 @@ export function decodePrice(id: string, body: Uint8Array): CompiledPrice {
     return compileSimplePrice(id, { unit: unit as number as UnitKind, creditPerUnit, perUnits });
   }
   if (kind.case === "detailed") {
-    const meters = kind.value.meters.map(({ meter, creditPerUnit, perUnits }) => ({
+    const meters = kind.value.meters.map(({ meter, creditPerUnit, perUnits, size, quality, aboveInputTokens }) => ({
       meter: meter as number as Meter,
       creditPerUnit,
       perUnits,
+      size,
+      quality,
+      aboveInputTokens: Number(aboveInputTokens),
     }));
     return compileDetailedPrice(id, meters);
   }

@@ -39,7 +39,8 @@ const SOURCES: Readonly<Record<ResourceKind, Source>> = {
     where: "true",
     gone: NEVER,
     doc: `'format', r.format, 'base_url', r.base_url, 'credentials', encode(r.credentials, 'base64'),
-      'on_disconnect', r.on_disconnect, 'headers', r.headers, 'region', r.region, 'api_version', r.api_version, 'disabled', r.disabled`,
+      'on_disconnect', r.on_disconnect, 'headers', r.headers, 'region', r.region, 'api_version', r.api_version, 'disabled', r.disabled,
+      'dialect', r.dialect, 'bedrock_api', r.bedrock_api`,
   },
   physical_model: {
     from: "physical_model r left join price p on p.id = r.price_id",
@@ -47,6 +48,7 @@ const SOURCES: Readonly<Record<ResourceKind, Source>> = {
     gone: NEVER,
     doc: `'provider_id', r.provider_id, 'upstream_name', r.upstream_name, 'price', encode(p.body, 'base64'),
       'max_output_tokens', r.max_output_tokens::text, 'disabled', r.disabled, 'rate_limits', r.rate_limits,
+      'family', r.family, 'apis', r.apis,
       'unit_limit_unit', (select a.unit from limit_account a where a.physical_model_id = r.id and a.kind = 1),
       'credit_limited', exists (select from limit_account a where a.physical_model_id = r.id and a.kind = 2)`,
   },
@@ -56,7 +58,7 @@ const SOURCES: Readonly<Record<ResourceKind, Source>> = {
     gone: NEVER,
     doc: `'name', r.name, 'disabled', r.disabled or m.disabled, 'budget_mode', r.budget_mode, 'exhausted_status', r.exhausted_status,
       'low_balance', r.low_balance::text, 'offline_grace', r.offline_grace::text, 'rate_limits', r.rate_limits,
-      'explain_headers', r.explain_headers`,
+      'explain_headers', r.explain_headers, 'passthrough_provider_id', r.passthrough_provider_id`,
   },
   access_key: {
     from: "access_key r",

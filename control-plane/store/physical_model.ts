@@ -15,6 +15,10 @@ export interface PhysicalModelFields {
   disabled: boolean;
   /** Null: none. */
   rate_limits: StoredRateLimits | null;
+  /** The model that it is; empty if its upstream name tells. */
+  family: string;
+  /** Numbers of `tokenbill.v1.ModelApi`. */
+  apis: number[];
 }
 
 export interface PhysicalModelRow extends PhysicalModelFields {
@@ -30,7 +34,7 @@ export interface PhysicalModelRow extends PhysicalModelFields {
 }
 
 const OWN_COLUMNS =
-  "id, n, merchant_id, provider_id, name, upstream_name, price_id, max_output_tokens, disabled, rate_limits, version, created_at, updated_at";
+  "id, n, merchant_id, provider_id, name, upstream_name, price_id, max_output_tokens, disabled, rate_limits, family, apis, version, created_at, updated_at";
 const COLUMNS = `${OWN_COLUMNS.split(", ")
   .map((column) => `m.${column}`)
   .join(", ")}, p.body as price_body`;
@@ -56,8 +60,8 @@ export async function insertPhysicalModel(
   await tx
     .query(
       `insert into physical_model (id, merchant_id, provider_id, name, upstream_name, price_id, max_output_tokens, disabled,
-         revision, created_at, updated_at, rate_limits)
-       values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, $11::jsonb)`,
+         revision, created_at, updated_at, rate_limits, family, apis)
+       values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, $11::jsonb, $12, $13::int[])`,
       [
         row.id,
         row.merchant_id,
@@ -70,6 +74,8 @@ export async function insertPhysicalModel(
         revision,
         now,
         jsonOrNull(row.rate_limits),
+        row.family,
+        row.apis,
       ],
     )
     .catch(onConflict);
@@ -125,7 +131,7 @@ export async function updatePhysicalModel(
   await tx
     .query(
       `update physical_model set name = $2, upstream_name = $3, price_id = $4, max_output_tokens = $5, disabled = $6,
-         revision = $7, updated_at = $8, version = version + 1, rate_limits = $9::jsonb
+         revision = $7, updated_at = $8, version = version + 1, rate_limits = $9::jsonb, family = $10, apis = $11::int[]
        where id = $1`,
       [
         id,
@@ -137,6 +143,8 @@ export async function updatePhysicalModel(
         revision,
         now,
         jsonOrNull(fields.rate_limits),
+        fields.family,
+        fields.apis,
       ],
     )
     .catch(onConflict);

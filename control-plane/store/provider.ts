@@ -14,6 +14,10 @@ export interface ProviderFields {
   region: string;
   api_version: string;
   disabled: boolean;
+  /** A number of `tokenbill.v1.ProviderDialect`. */
+  dialect: number;
+  /** A number of `tokenbill.v1.BedrockApi`; 0 for other formats. */
+  bedrock_api: number;
 }
 
 export interface ProviderRow extends ProviderFields {
@@ -27,7 +31,7 @@ export interface ProviderRow extends ProviderFields {
 }
 
 const COLUMNS =
-  "id, n, merchant_id, name, format, base_url, credentials, on_disconnect, headers, region, api_version, disabled, version, created_at, updated_at";
+  "id, n, merchant_id, name, format, base_url, credentials, on_disconnect, headers, region, api_version, disabled, dialect, bedrock_api, version, created_at, updated_at";
 
 function onConflict(error: unknown): never {
   throw isUniqueViolation(error, "provider_name_key") ? nameTaken("Provider") : error;
@@ -44,8 +48,8 @@ export async function insertProvider(tx: Tx, row: NewProvider, revision: bigint,
   const rows = await tx
     .query<ProviderRow>(
       `insert into provider (id, merchant_id, name, format, base_url, credentials, on_disconnect, headers, region, api_version,
-         disabled, revision, created_at, updated_at)
-       values ($1, $2, $3, $4, $5, $6, $7, $8::jsonb, $9, $10, $11, $12, $13, $13) returning ${COLUMNS}`,
+         disabled, revision, created_at, updated_at, dialect, bedrock_api)
+       values ($1, $2, $3, $4, $5, $6, $7, $8::jsonb, $9, $10, $11, $12, $13, $13, $14, $15) returning ${COLUMNS}`,
       [
         row.id,
         row.merchant_id,
@@ -60,6 +64,8 @@ export async function insertProvider(tx: Tx, row: NewProvider, revision: bigint,
         row.disabled,
         revision,
         now,
+        row.dialect,
+        row.bedrock_api,
       ],
     )
     .catch(onConflict);
@@ -108,7 +114,7 @@ export async function updateProvider(
   const rows = await tx
     .query<ProviderRow>(
       `update provider set name = $2, base_url = $3, credentials = $4, on_disconnect = $5, headers = $6::jsonb, region = $7,
-         api_version = $8, disabled = $9, revision = $10, updated_at = $11, version = version + 1
+         api_version = $8, disabled = $9, revision = $10, updated_at = $11, version = version + 1, dialect = $12, bedrock_api = $13
        where id = $1 returning ${COLUMNS}`,
       [
         id,
@@ -122,10 +128,20 @@ export async function updateProvider(
         fields.disabled,
         revision,
         now,
+        fields.dialect,
+        fields.bedrock_api,
       ],
     )
     .catch(onConflict);
   return rows[0]!;
+}
+
+/** The VE whose files, uploads, batches and vector stores are passed through to this Provider, or null. */
+export async function findPassthroughVe(tx: Tx, id: string): Promise<string | null> {
+  const [row] = await tx.query<{ id: string }>("select id from virtual_endpoint where passthrough_provider_id = $1", [
+    id,
+  ]);
+  return row?.id ?? null;
 }
 
 /** Deletes a locked row. @throws DomainError in_use */
@@ -135,7 +151,11 @@ export async function deleteProvider(tx: Tx, id: string): Promise<void> {
     [id],
   );
   if (user !== undefined) throw inUse("Provider", user.id, "a Physical Model: delete that first");
+  const veId = await findPassthroughVe(tx, id);
+  if (veId !== null)
+    throw inUse("Provider", veId, `the VE ${veId} for files and the like: clear its passthrough_provider_id first`);
   await tx.query("delete from provider where id = $1", [id]).catch((error: unknown) => {
-    throw isForeignKeyViolation(error) ? inUse("Provider", "", "a Physical Model: delete that first") : error;
+    if (!isForeignKeyViolation(error)) throw error;
+    throw inUse("Provider", "", "a Physical Model or a VE that came just now: see which, and free it first");
   });
 }

@@ -1,7 +1,8 @@
 /** Virtual Endpoints. Every function that takes a merchant sees that merchant's rows alone. */
 
 import type { Tx } from "../db/database.ts";
-import { notFound } from "../domain/errors.ts";
+import { isUniqueViolation } from "../db/errors.ts";
+import { inUse, notFound } from "../domain/errors.ts";
 import { jsonOrNull, type StoredRateLimits } from "./routing_columns.ts";
 
 /** What a merchant can change. `low_balance`, `offline_grace` and `budget_reset_credits` are decimal strings. */
@@ -22,6 +23,8 @@ export interface VirtualEndpointFields {
   /** Null: none. */
   rate_limits: StoredRateLimits | null;
   explain_headers: boolean;
+  /** Null: none. */
+  passthrough_provider_id: string | null;
 }
 
 export interface VirtualEndpointRow extends VirtualEndpointFields {
@@ -36,7 +39,13 @@ export interface VirtualEndpointRow extends VirtualEndpointFields {
 }
 
 const COLUMNS =
-  "id, n, merchant_id, name, template, ve_template_id, disabled, budget_mode, exhausted_status, low_balance, offline_grace, labels, budget_reset_credits, budget_reset_period, next_budget_reset_at, rate_limits, explain_headers, version, created_at, updated_at";
+  "id, n, merchant_id, name, template, ve_template_id, disabled, budget_mode, exhausted_status, low_balance, offline_grace, labels, budget_reset_credits, budget_reset_period, next_budget_reset_at, rate_limits, explain_headers, passthrough_provider_id, version, created_at, updated_at";
+
+/** Which VE it is can only be told for a clash that was there before; see `findPassthroughVe`. */
+function onConflict(error: unknown): never {
+  if (!isUniqueViolation(error, "virtual_endpoint_passthrough_key")) throw error;
+  throw inUse("Provider", "", "another VE as its passthrough_provider_id: clear that first, or use another Provider");
+}
 
 export interface NewVirtualEndpoint extends VirtualEndpointFields {
   id: string;
@@ -45,39 +54,43 @@ export interface NewVirtualEndpoint extends VirtualEndpointFields {
   ve_template_id: string | null;
 }
 
+/** @throws DomainError in_use if another VE passes through to the Provider */
 export async function insertVirtualEndpoint(
   tx: Tx,
   row: NewVirtualEndpoint,
   revision: bigint,
   now: Date,
 ): Promise<VirtualEndpointRow> {
-  const [stored] = await tx.query<VirtualEndpointRow>(
-    `insert into virtual_endpoint (id, merchant_id, name, template, ve_template_id, disabled, budget_mode, exhausted_status,
+  const [stored] = await tx
+    .query<VirtualEndpointRow>(
+      `insert into virtual_endpoint (id, merchant_id, name, template, ve_template_id, disabled, budget_mode, exhausted_status,
        low_balance, offline_grace, labels, revision, created_at, updated_at, budget_reset_credits, budget_reset_period,
-       next_budget_reset_at, rate_limits, explain_headers)
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::jsonb, $12, $13, $13, $14, $15, $16, $17::jsonb, $18)
+       next_budget_reset_at, rate_limits, explain_headers, passthrough_provider_id)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::jsonb, $12, $13, $13, $14, $15, $16, $17::jsonb, $18, $19)
      returning ${COLUMNS}`,
-    [
-      row.id,
-      row.merchant_id,
-      row.name,
-      row.template,
-      row.ve_template_id,
-      row.disabled,
-      row.budget_mode,
-      row.exhausted_status,
-      row.low_balance,
-      row.offline_grace,
-      JSON.stringify(row.labels),
-      revision,
-      now,
-      row.budget_reset_credits,
-      row.budget_reset_period,
-      row.next_budget_reset_at,
-      jsonOrNull(row.rate_limits),
-      row.explain_headers,
-    ],
-  );
+      [
+        row.id,
+        row.merchant_id,
+        row.name,
+        row.template,
+        row.ve_template_id,
+        row.disabled,
+        row.budget_mode,
+        row.exhausted_status,
+        row.low_balance,
+        row.offline_grace,
+        JSON.stringify(row.labels),
+        revision,
+        now,
+        row.budget_reset_credits,
+        row.budget_reset_period,
+        row.next_budget_reset_at,
+        jsonOrNull(row.rate_limits),
+        row.explain_headers,
+        row.passthrough_provider_id,
+      ],
+    )
+    .catch(onConflict);
   return stored!;
 }
 
@@ -129,7 +142,7 @@ export async function listVirtualEndpoints(
   );
 }
 
-/** Writes a locked row as a new version. */
+/** Writes a locked row as a new version. @throws DomainError in_use if another VE passes through to the Provider */
 export async function updateVirtualEndpoint(
   tx: Tx,
   id: string,
@@ -137,30 +150,33 @@ export async function updateVirtualEndpoint(
   revision: bigint,
   now: Date,
 ): Promise<VirtualEndpointRow> {
-  const [row] = await tx.query<VirtualEndpointRow>(
-    `update virtual_endpoint set name = $2, disabled = $3, budget_mode = $4, exhausted_status = $5, low_balance = $6,
+  const [row] = await tx
+    .query<VirtualEndpointRow>(
+      `update virtual_endpoint set name = $2, disabled = $3, budget_mode = $4, exhausted_status = $5, low_balance = $6,
        offline_grace = $7, labels = $8::jsonb, revision = $9, updated_at = $10, version = version + 1,
        budget_reset_credits = $11, budget_reset_period = $12, next_budget_reset_at = $13,
-       rate_limits = $14::jsonb, explain_headers = $15
+       rate_limits = $14::jsonb, explain_headers = $15, passthrough_provider_id = $16
      where id = $1 returning ${COLUMNS}`,
-    [
-      id,
-      fields.name,
-      fields.disabled,
-      fields.budget_mode,
-      fields.exhausted_status,
-      fields.low_balance,
-      fields.offline_grace,
-      JSON.stringify(fields.labels),
-      revision,
-      now,
-      fields.budget_reset_credits,
-      fields.budget_reset_period,
-      fields.next_budget_reset_at,
-      jsonOrNull(fields.rate_limits),
-      fields.explain_headers,
-    ],
-  );
+      [
+        id,
+        fields.name,
+        fields.disabled,
+        fields.budget_mode,
+        fields.exhausted_status,
+        fields.low_balance,
+        fields.offline_grace,
+        JSON.stringify(fields.labels),
+        revision,
+        now,
+        fields.budget_reset_credits,
+        fields.budget_reset_period,
+        fields.next_budget_reset_at,
+        jsonOrNull(fields.rate_limits),
+        fields.explain_headers,
+        fields.passthrough_provider_id,
+      ],
+    )
+    .catch(onConflict);
   return row!;
 }
 

@@ -12,9 +12,11 @@ import {
   UNNAMED_OUTPUT_TOKENS,
 } from "./estimate.ts";
 
-const RATES: AdmissionRates = { input: 10n, output: 100n, dearInput: 20n, dearOutput: 300n, request: 5n };
-const DEAR: AdmissionRates = { input: 40n, output: 50n, dearInput: 80n, dearOutput: 50n, request: 0n };
-const FREE: AdmissionRates = { input: 0n, output: 0n, dearInput: 0n, dearOutput: 0n, request: 0n };
+/** Nothing here is made but text. */
+const NO_MEDIA = { image: 0n, second: 0n, character: 0n, toolCall: 0n };
+const RATES: AdmissionRates = { ...NO_MEDIA, input: 10n, output: 100n, dearInput: 20n, dearOutput: 300n, request: 5n };
+const DEAR: AdmissionRates = { ...NO_MEDIA, input: 40n, output: 50n, dearInput: 80n, dearOutput: 50n, request: 0n };
+const FREE: AdmissionRates = { ...NO_MEDIA, input: 0n, output: 0n, dearInput: 0n, dearOutput: 0n, request: 0n };
 const target = (rates: AdmissionRates, maxOutputTokens = 0) => ({ rates, maxOutputTokens });
 const size = (fields: Partial<RequestSize> = {}): RequestSize => ({
   bodyBytes: 100,
@@ -88,7 +90,9 @@ describe("STRICT", () => {
     const rate = fc.bigInt(0n, 10_000n);
     const targets = fc.array(
       fc.record({
-        rates: fc.record({ input: rate, output: rate, dearInput: rate, dearOutput: rate, request: rate }),
+        rates: fc
+          .record({ input: rate, output: rate, dearInput: rate, dearOutput: rate, request: rate })
+          .map((tokens) => ({ ...NO_MEDIA, ...tokens })),
         maxOutputTokens: fc.nat(5000),
       }),
       { minLength: 1, maxLength: 4 },

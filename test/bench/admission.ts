@@ -36,6 +36,10 @@ const RATES: AdmissionRates = {
   dearInput: 50_000_000n,
   dearOutput: 150_000_000n,
   request: 0n,
+  image: 0n,
+  second: 0n,
+  character: 0n,
+  toolCall: 0n,
 };
 const SPENT = 200n * RATES.input + 50n * RATES.output;
 const TARGETS: readonly TargetCost[] = [
