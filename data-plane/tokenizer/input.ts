@@ -1,6 +1,6 @@
 /**
- * PURE. The text of an OpenAI request, for counting: messages, prompts, inputs, instructions and tools. Images, audio and
- * files are not text and count by constants.
+ * PURE. The text of a request in OpenAI's formats or in Messages, for counting: messages, prompts, inputs, instructions,
+ * system and tools. Images, audio and files are not text and count by constants.
  */
 
 import { decodeString, JsonScanError, scanObject, skipSpace, skipString, skipValue } from "../json_scan.ts";
@@ -20,6 +20,8 @@ export const PROPERTY_TOKENS = 3;
 /** An image of 1024 x 1024 for gpt-4o, and one of low detail. */
 export const IMAGE_TOKENS = 765;
 export const IMAGE_LOW_TOKENS = 85;
+/** The same image for Claude: width x height / 750. Clients that speak Messages count with that. */
+export const MESSAGES_IMAGE_TOKENS = 1399;
 /** A page or two: nothing is known of what is in a file. */
 export const FILE_TOKENS = 765;
 /** Ten tokens a second, of MP3 at 128 kbit/s in base64. */
@@ -32,9 +34,31 @@ const QUOTE = 0x22;
 const COMMA = 0x2c;
 
 /** Strings that are no text of the model's input. */
-const SILENT = new Set(["role", "type", "id", "tool_call_id", "call_id", "detail", "format", "mime_type", "status"]);
+const SILENT = new Set([
+  "role",
+  "type",
+  "id",
+  "tool_call_id",
+  "tool_use_id",
+  "call_id",
+  "item_id",
+  "detail",
+  "format",
+  "mime_type",
+  "media_type",
+  "status",
+  "cache_control",
+  "citations",
+  "annotations",
+  // Bytes that stand for a model's thoughts, not the thoughts.
+  "signature",
+  "encrypted_content",
+  "data",
+]);
 /** Where text stands at the top level. */
-const PLACES = new Set(["messages", "prompt", "input", "instructions", "suffix"]);
+const PLACES = new Set(["messages", "prompt", "input", "instructions", "suffix", "system"]);
+/** The lists whose objects are messages, or items like them. */
+const MESSAGES = new Set(["messages", "input"]);
 const TOOLS = new Set(["tools", "functions"]);
 
 export function readInput(body: Buffer): TextSample {
@@ -61,8 +85,11 @@ class Reader {
   }
 
   place(key: string, at: number): void {
-    const messages = key === "messages" && this.bytes[at] === ARRAY;
-    if (messages) this.sampler.tokens += PRIMING_TOKENS;
+    const { bytes, sampler } = this;
+    // The input of embeddings is a list too, but of no objects.
+    const list = MESSAGES.has(key) && bytes[at] === ARRAY;
+    if (list && (key === "messages" || bytes[skipSpace(bytes, at + 1)] === OBJECT)) sampler.tokens += PRIMING_TOKENS;
+    if (key === "system") sampler.tokens += MESSAGE_TOKENS;
     this.value(key, at);
   }
 
@@ -96,7 +123,7 @@ class Reader {
 
   private object(key: string, at: number): number {
     const { bytes, sampler } = this;
-    if (key === "messages") sampler.tokens += MESSAGE_TOKENS;
+    if (MESSAGES.has(key)) sampler.tokens += MESSAGE_TOKENS;
     if (key === "image_url") return this.image(at);
     if (key === "input_audio") return this.audio(at);
     if (key === "tool_calls") sampler.tokens += TOOL_CALL_TOKENS;
@@ -104,11 +131,51 @@ class Reader {
       sampler.tokens += FILE_TOKENS;
       return skipValue(bytes, at);
     }
+    let type = "";
     return this.members(at, (member, keyEnd, value) => {
       const name = decodeString(bytes, member, keyEnd);
+      if (name === "type" && bytes[value] === QUOTE) {
+        const end = skipString(bytes, value);
+        type = decodeString(bytes, value, end);
+        if (type === "tool_use" || type === "function_call") sampler.tokens += TOOL_CALL_TOKENS;
+        return end;
+      }
       if (name === "name" && key === "messages" && bytes[value] === QUOTE) sampler.tokens += NAME_TOKENS;
+      if (name === "source" && bytes[value] === OBJECT) return this.source(type, value);
+      // What a tool is called with: its keys are text as well.
+      if (name === "input" && bytes[value] === OBJECT) return this.json(value);
       return SILENT.has(name) ? skipValue(bytes, value) : this.value(name, value);
     });
+  }
+
+  /** JSON that the model reads as it is. */
+  private json(at: number): number {
+    const end = skipValue(this.bytes, at);
+    this.sampler.add(this.bytes, at, end);
+    this.sampler.endString();
+    return end;
+  }
+
+  /** What an image or a document of Messages is: text, or bytes that count by a constant. */
+  private source(block: string, at: number): number {
+    const { bytes, sampler } = this;
+    let type = "";
+    let media = "";
+    let data = -1;
+    const end = this.members(at, (member, keyEnd, value) => {
+      const name = decodeString(bytes, member, keyEnd);
+      if (name === "content") return this.value(name, value);
+      const valueEnd = skipValue(bytes, value);
+      if (bytes[value] !== QUOTE) return valueEnd;
+      if (name === "type") type = decodeString(bytes, value, valueEnd);
+      else if (name === "media_type") media = decodeString(bytes, value, valueEnd);
+      else if (name === "data") data = value;
+      return valueEnd;
+    });
+    if (type === "text" && data !== -1) this.text(data);
+    else if (type !== "text" && type !== "content")
+      sampler.tokens += block === "image" || media.startsWith("image/") ? MESSAGES_IMAGE_TOKENS : FILE_TOKENS;
+    return end;
   }
 
   private string(key: string, at: number): number {
@@ -150,7 +217,8 @@ class Reader {
     if (bytes[at] !== OBJECT) return skipValue(bytes, at);
     return this.members(at, (member, keyEnd, value) => {
       const key = decodeString(bytes, member, keyEnd);
-      if (key === "required" || (key === "type" && bytes[value] === QUOTE)) return skipValue(bytes, value);
+      const silent = key === "required" || key === "cache_control";
+      if (silent || (key === "type" && bytes[value] === QUOTE)) return skipValue(bytes, value);
       if (key !== "properties" || bytes[value] !== OBJECT) return this.schema(value);
       sampler.tokens += PROPERTY_TOKENS;
       return this.members(value, (name, nameEnd, property) => {
