@@ -89,7 +89,8 @@ describe("frames", () => {
     expect(read([frame])).toEqual([["error:InternalError", '{"message":"a \\"b\\""}']]);
   });
 
-  test.each([{ ":message-type": "news", ":event-type": "x" }, {}])("of unknown kinds say nothing: %j", (headers) => {
+  const unknown: Record<string, string>[] = [{ ":message-type": "news", ":event-type": "x" }, {}];
+  test.each(unknown)("of unknown kinds say nothing: %j", (headers) => {
     expect(read([encodeEventFrame(headers, "{}")])).toEqual([["", null]]);
   });
 

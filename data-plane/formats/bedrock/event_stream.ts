@@ -172,8 +172,8 @@ function readHeaders(buffer: Buffer, start: number, end: number): Kind {
     }
     if (value + bytes > end) throw corrupt("a header is cut");
     if (buffer[type] === STRING) {
-      const field = KIND_OF_HEADER.get(buffer.latin1Slice(at + 1, type));
-      if (field !== undefined) kind[field] = buffer.utf8Slice(value, value + bytes);
+      const field = KIND_OF_HEADER.get(buffer.toString("latin1", at + 1, type));
+      if (field !== undefined) kind[field] = buffer.toString("utf8", value, value + bytes);
     }
     at = value + bytes;
   }
