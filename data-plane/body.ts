@@ -270,8 +270,8 @@ export interface BodyChanges {
   readonly outputTokensField: (typeof LIMITS)[number];
 }
 
-/** The changed body; all other bytes are as they came. */
-export function changeBody(body: ScannedBody, changes: BodyChanges): Buffer {
+/** The changed body; all other bytes are as they came. @param more splices besides, null for none */
+export function changeBody(body: ScannedBody, changes: BodyChanges, more: readonly Splice[] | null = null): Buffer {
   const { ranges, bytes, inside } = body;
   const model = ranges.model!;
   const splices: Splice[] = [{ start: model.start, end: model.end, text: JSON.stringify(changes.model) }, ...body.cuts];
@@ -285,7 +285,19 @@ export function changeBody(body: ScannedBody, changes: BodyChanges): Buffer {
     }
   }
   if (changes.outputTokensMax !== null) clamp(body, changes.outputTokensMax, changes.outputTokensField, splices);
-  return splice(bytes, splices);
+  return splice(bytes, more === null ? splices : outermost([...splices, ...more]));
+}
+
+/** Without the splices that lie within another one, which counts in their place. Insertions stay. */
+export function outermost(splices: readonly Splice[]): readonly Splice[] {
+  return splices.filter(
+    (inner, at) =>
+      inner.start === inner.end ||
+      !splices.some((outer, other) => {
+        if (other === at || outer.start > inner.start || outer.end < inner.end) return false;
+        return outer.start < inner.start || outer.end > inner.end || other < at;
+      }),
+  );
 }
 
 function clamp(body: ScannedBody, max: number, field: BodyChanges["outputTokensField"], splices: Splice[]): void {
