@@ -12,7 +12,7 @@ import {
   REQUEST_TIMEOUT,
   UNKNOWN_EXPECTATION,
 } from "./errors.ts";
-import type { BodyFailure, BodySink, Exchange, ExchangeSink, Pipeline } from "./transport.ts";
+import type { BodyFailure, BodySink, BodyStreamSink, Exchange, ExchangeSink, Flow, Pipeline } from "./transport.ts";
 
 export const HEADERS_BYTES_MAX = 64 * 1024;
 export const HEADERS_MS_MAX = 30_000;
@@ -74,6 +74,7 @@ class NodeExchange implements Exchange {
   private readonly response: ServerResponse;
   private sink: ExchangeSink | null = null;
   private bodySink: BodySink | null = null;
+  private streamSink: BodyStreamSink | null = null;
   private bytesMax = 0;
   private chunks: Buffer[] = [];
   private bytes = 0;
@@ -119,6 +120,30 @@ class NodeExchange implements Exchange {
     this.request.on("data", onData).on("end", onEnd).on("error", ignore);
   }
 
+  streamBody(bytesMax: number, sink: BodyStreamSink): Flow {
+    const { request } = this;
+    this.streamSink = sink;
+    const announced = Number(request.headers["content-length"] ?? 0);
+    if (announced > bytesMax) {
+      process.nextTick(() => this.failStream("too_large"));
+      return { pause: ignore, resume: ignore };
+    }
+    let bytes = 0;
+    const onChunk = (chunk: Buffer): void => {
+      bytes += chunk.length;
+      if (bytes > bytesMax) this.failStream("too_large");
+      else this.streamSink?.onChunk(chunk);
+    };
+    request
+      .on("data", onChunk)
+      .on("end", () => this.endStream())
+      .on("error", ignore);
+    return {
+      pause: () => this.streamSink !== null && request.pause(),
+      resume: () => this.streamSink !== null && request.resume(),
+    };
+  }
+
   writeHead(status: number, headers: readonly string[]): void {
     const { response } = this;
     if (response.headersSent || response.destroyed) return;
@@ -138,6 +163,7 @@ class NodeExchange implements Exchange {
 
   end(chunk?: Uint8Array): void {
     this.ended = true;
+    this.streamSink = null;
     const { response, request } = this;
     if (response.destroyed) return;
     if (!request.complete) this.discard();
@@ -148,6 +174,7 @@ class NodeExchange implements Exchange {
 
   destroy(): void {
     this.ended = true;
+    this.streamSink = null;
     this.response.destroy();
   }
 
@@ -173,6 +200,18 @@ class NodeExchange implements Exchange {
     this.bodySink = null;
     this.chunks = [];
     if (!this.ended) sink?.onBodyFailure(failure);
+  }
+
+  private failStream(failure: BodyFailure): void {
+    const sink = this.streamSink;
+    this.streamSink = null;
+    if (!this.ended) sink?.onBodyFailure(failure);
+  }
+
+  private endStream(): void {
+    const sink = this.streamSink;
+    this.streamSink = null;
+    sink?.onEnd();
   }
 
   take(chunk: Buffer): void {
@@ -203,6 +242,7 @@ class NodeExchange implements Exchange {
     this.bodies.used -= this.bytes;
     this.bytes = 0;
     this.bodySink = null;
+    this.streamSink = null;
     this.chunks = [];
     if (this.ended) return;
     this.ended = true;

@@ -1,10 +1,11 @@
-/** For tests only: a budget, a journal and metrics in memory. */
+/** For tests only: a budget, a journal and metrics in memory, and bodies that are read whole. */
 
 import { type Credits, parseCredits } from "../core/credits.ts";
 import { isLimit } from "./budget/accounts.ts";
 import type { Budget, Reservation, ReserveFailure, WalletBalance } from "./budget/budget.ts";
 import type { PipelineMetrics } from "./deps.ts";
 import type { Intent, Journal, Progress, Settlement } from "./journal/journal.ts";
+import type { BodyStreamSink, Exchange, Flow, OutboundRequest } from "./transport.ts";
 
 class FakeReservation implements Reservation {
   readonly account: string;
@@ -181,4 +182,29 @@ export class FakeMetrics implements PipelineMetrics {
   attempt(): void {
     this.attempts++;
   }
+}
+
+/** `streamBody` of an exchange that has its body in one piece. */
+export function streamWhole(exchange: Pick<Exchange, "readBody">, bytesMax: number, sink: BodyStreamSink): Flow {
+  exchange.readBody(bytesMax, {
+    onBody(body) {
+      sink.onChunk(body);
+      sink.onEnd();
+    },
+    onBodyFailure: (failure) => sink.onBodyFailure(failure),
+  });
+  return { pause() {}, resume() {} };
+}
+
+/** Reads what is sent to an upstream, whatever it is: `done` runs at once where the body is there. */
+export function readOutbound({ body }: OutboundRequest, done: (body: Buffer) => void): void {
+  if (body === null || body instanceof Uint8Array) return done(Buffer.from(body ?? ""));
+  const chunks: Uint8Array[] = [];
+  body.open({
+    onChunk: (chunk) => void chunks.push(chunk),
+    onEnd: () => done(Buffer.concat(chunks)),
+    onError(error) {
+      throw error;
+    },
+  });
 }

@@ -13,6 +13,23 @@ export interface BodySink {
   onBodyFailure(failure: BodyFailure): void;
 }
 
+/**
+ * Who takes a request body as it comes. Nothing is called any more after `onEnd` or `onBodyFailure`, after the exchange
+ * ended, or when the client goes away: that is told to `ExchangeSink`.
+ */
+export interface BodyStreamSink {
+  /** The bytes are the socket's: copy what is needed after this returns. */
+  onChunk(chunk: Buffer): void;
+  onEnd(): void;
+  onBodyFailure(failure: BodyFailure): void;
+}
+
+/** The flow of something that is read. Both may be called at any time; a chunk that is under way may still come. */
+export interface Flow {
+  pause(): void;
+  resume(): void;
+}
+
 /** What the pipeline gives an Exchange to call back. Nothing is called after `onGone`, or after `end` was called. */
 export interface ExchangeSink {
   /** Room again after `write` returned false. */
@@ -31,6 +48,11 @@ export interface Exchange {
   setSink(sink: ExchangeSink): void;
   /** Asks for the body; a longer one than `bytesMax` fails before it is read whole. */
   readBody(bytesMax: number, sink: BodySink): void;
+  /**
+   * Asks for the body piece by piece, in place of `readBody`; more than `bytesMax` fails, at once where the length was
+   * announced. Nothing is called back before this returns. While it is paused a client that goes away may not be noticed.
+   */
+  streamBody(bytesMax: number, sink: BodyStreamSink): Flow;
   /** Queues status and headers (flat: name, value, …). They leave with the first `write` or `end`. */
   writeHead(status: number, headers: readonly string[]): void;
   /** False: the client is slow, stop until `onDrain`. The bytes must not change afterwards. */
@@ -51,7 +73,30 @@ export type CallErrorKind =
   /** The address is one that this deployment does not allow. Nothing was sent. */
   | "address_not_allowed"
   /** The answer was not HTTP, or its headers were too large. */
-  | "protocol";
+  | "protocol"
+  /** This node could not read the request's body to its end: it says nothing about the upstream. Partly sent. */
+  | "body";
+
+/** Who reads a `BodySource`. One of `onEnd` and `onError` is called, once, unless the reading was closed before. */
+export interface BodySourceSink {
+  /** The bytes must not change afterwards. */
+  onChunk(chunk: Uint8Array): void;
+  onEnd(): void;
+  onError(error: Error): void;
+}
+
+export interface BodyReading extends Flow {
+  /** Reads no more, and calls nothing back. Safe to call twice. */
+  close(): void;
+}
+
+/** A request body that is not held whole. Each attempt opens it once, and reads it from the start. */
+export interface BodySource {
+  /** Bytes in all; null: not known yet. */
+  readonly length: number | null;
+  /** Never calls back before it returns. */
+  open(sink: BodySourceSink): BodyReading;
+}
 
 export interface OutboundRequest {
   /** Scheme, host and port, such as `https://api.openai.com`. */
@@ -60,6 +105,8 @@ export interface OutboundRequest {
   readonly method: "POST" | "GET";
   /** Flat: name, value, … Without host and content-length. */
   readonly headers: readonly string[];
+  /** A source is closed when the call is over, however that came. */
+  readonly body: Uint8Array | BodySource | null;
   readonly body: Uint8Array | null;
   /** Further calls that belong to this one: see `fan_out.ts`. Absent: none. */
   readonly others?: readonly OutboundRequest[];
@@ -69,6 +116,8 @@ export interface OutboundRequest {
 export interface OutboundSink {
   /** The request is on a connection: connecting is over. */
   onSent(): void;
+  /** A body that is a `BodySource` was handed to the connection whole: only now can the upstream be late. */
+  onBodySent?(): void;
   /** `headers` has lower-case names; a repeated header is an array. */
   onHead(status: number, headers: Readonly<Record<string, string | string[] | undefined>>): void;
   onChunk(chunk: Buffer): void;

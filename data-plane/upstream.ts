@@ -7,7 +7,8 @@ import { lookup as dnsLookup, type LookupAddress, type LookupOptions } from "nod
 import { isIP } from "node:net";
 import { type Dispatcher, Pool } from "undici";
 import { addressAllowed } from "../core/upstream_address.ts";
-import type { CallErrorKind, OutboundCall, OutboundRequest, OutboundSink, Upstream } from "./transport.ts";
+import { BODY_FAILED, SourceReadable } from "./upstream_body.ts";
+import type { BodySource, CallErrorKind, OutboundCall, OutboundRequest, OutboundSink, Upstream } from "./transport.ts";
 
 /** Calls to one origin at a time, each on a connection of its own; further ones fail at once, as a shortage. */
 export const CONNECTIONS_PER_ORIGIN_MAX = 10_000;
@@ -75,6 +76,7 @@ function codesOf(error: unknown): string[] {
 function kindOf(error: Error, sent: boolean): CallErrorKind {
   const codes = codesOf(error);
   if (codes.includes("ADDRESS_NOT_ALLOWED")) return "address_not_allowed";
+  if (codes.includes(BODY_FAILED)) return "body";
   if (error.name === "HTTPParserError" || codes.includes("UND_ERR_HEADERS_OVERFLOW")) return "protocol";
   if (!sent && codes.length > 0 && codes.every((code) => SHORTAGE_CODES.has(code))) return "shortage";
   return !sent || codes.some((code) => CONNECT_CODES.has(code)) ? "connect" : "reset";
@@ -85,6 +87,8 @@ class Call implements OutboundCall, Dispatcher.DispatchHandler {
   private controller: Dispatcher.DispatchController | null = null;
   private sink: OutboundSink | null;
   private paused = false;
+  /** The request's body, where it is streamed. */
+  private body: SourceReadable | null = null;
   private readonly release: () => void;
 
   constructor(sink: OutboundSink, release: () => void) {
@@ -120,10 +124,18 @@ class Call implements OutboundCall, Dispatcher.DispatchHandler {
     this.finish()?.onError(kind, codesOf(error)[0] ?? error.message);
   }
 
+  /** The body to send piece by piece; null: the call is over already. */
+  stream(source: BodySource): SourceReadable | null {
+    if (this.sink === null) return null;
+    this.body = new SourceReadable(source, () => this.sink?.onBodySent?.());
+    return this.body;
+  }
+
   abort(): void {
     if (this.sink === null) return;
     this.sink = null;
     this.controller?.abort(ABORTED);
+    this.body?.destroy();
   }
 
   pause(): void {
@@ -142,6 +154,7 @@ class Call implements OutboundCall, Dispatcher.DispatchHandler {
     const { sink } = this;
     this.sink = null;
     this.release();
+    this.body?.destroy();
     return sink;
   }
 }
@@ -240,7 +253,16 @@ function failing(sink: OutboundSink, error: Error): OutboundCall {
 function dispatch(pool: Pool, request: OutboundRequest, call: Call): void {
   const { path, method, headers, body } = request;
   try {
-    pool.dispatch({ path, method, headers: headers as string[], body }, call);
+    if (body === null || body instanceof Uint8Array) {
+      pool.dispatch({ path, method, headers: headers as string[], body }, call);
+    } else {
+      const stream = call.stream(body);
+      if (stream === null) return call.onResponseError(null, ABORTED);
+      const { length } = body;
+      // Without a length undici sends chunks.
+      const own = length === null ? headers : [...headers, "content-length", String(length)];
+      pool.dispatch({ path, method, headers: own as string[], body: stream }, call);
+    }
   } catch (error) {
     call.onResponseError(null, error as Error);
   }

@@ -1,8 +1,11 @@
 /** Both sides of the transport seam in memory: what is measured over them is the pipeline alone. */
 
+import { streamWhole } from "../../data-plane/testing_fakes.ts";
 import type {
   BodySink,
+  BodyStreamSink,
   Exchange,
+  Flow,
   OutboundCall,
   OutboundRequest,
   OutboundSink,
@@ -38,6 +41,9 @@ class MemoryExchange implements Exchange {
   setSink(): void {}
   readBody(_: number, reader: BodySink): void {
     this.reader = reader;
+  }
+  streamBody(bytesMax: number, sink: BodyStreamSink): Flow {
+    return streamWhole(this, bytesMax, sink);
   }
   writeHead(status: number): void {
     this.status = status;

@@ -1,6 +1,7 @@
 /** The API users: a random mix of requests, some of which leave before their answer is there. */
 
-import type { BodySink, Exchange, ExchangeSink } from "../../data-plane/transport.ts";
+import { streamWhole } from "../../data-plane/testing_fakes.ts";
+import type { BodySink, BodyStreamSink, Exchange, ExchangeSink, Flow } from "../../data-plane/transport.ts";
 import { MODELS, type Ve } from "./catalogue.ts";
 import type { SimNode } from "./node.ts";
 import type { Random } from "./random.ts";
@@ -52,6 +53,9 @@ class SimExchange implements Exchange {
   readBody(_: number, reader: BodySink): void {
     this.reader = reader;
     this.#onRead();
+  }
+  streamBody(bytesMax: number, sink: BodyStreamSink): Flow {
+    return streamWhole(this, bytesMax, sink);
   }
   writeHead(status: number): void {
     this.status = status;

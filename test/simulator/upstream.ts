@@ -1,5 +1,6 @@
 /** The upstreams of one node: answers whole or in streams, with and without usage, slow, cut, refused or never. */
 
+import { readOutbound } from "../../data-plane/testing_fakes.ts";
 import type { OutboundCall, OutboundRequest, OutboundSink, Upstream } from "../../data-plane/transport.ts";
 import type { Random } from "./random.ts";
 import type { Actor, Scheduler, SimTimer } from "./scheduler.ts";
@@ -32,6 +33,14 @@ interface Ask {
   readonly outputMax: number;
   readonly usage: boolean;
   readonly bytes: number;
+}
+
+function askOf(body: Buffer): Ask {
+  const fields = JSON.parse(body.toString("utf8")) as Record<string, unknown>;
+  const limit = (fields["max_tokens"] ?? fields["max_completion_tokens"] ?? 0) as number;
+  const options = fields["stream_options"] as { include_usage?: boolean } | undefined;
+  const usage = options?.include_usage === true;
+  return { stream: fields["stream"] === true, outputMax: limit, usage, bytes: body.length };
 }
 
 class Call implements OutboundCall {
@@ -178,12 +187,10 @@ export class SimUpstream implements Upstream {
   }
 
   send(request: OutboundRequest, sink: OutboundSink): OutboundCall {
-    const bytes = request.body!.length;
-    const body = JSON.parse(Buffer.from(request.body!).toString("utf8")) as Record<string, unknown>;
-    const limit = (body["max_tokens"] ?? body["max_completion_tokens"] ?? 0) as number;
-    const options = body["stream_options"] as { include_usage?: boolean } | undefined;
-    const ask = { stream: body["stream"] === true, outputMax: limit, usage: options?.include_usage === true, bytes };
-    const call = new Call(this, sink, ask);
+    let ask: Ask | null = null;
+    readOutbound(request, (body) => void (ask = askOf(body)));
+    // What this simulation sends is there at once.
+    const call = new Call(this, sink, ask!);
     call.begin(this.#behaviour());
     return call;
   }
