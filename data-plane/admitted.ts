@@ -1,6 +1,7 @@
 /** What is known of a request when it is admitted, and what follows from that alone. */
 
 import type { Reservation } from "./budget/budget.ts";
+import type { RequestSize } from "./budget/estimate.ts";
 import type { Asked, Bridge } from "./formats/format.ts";
 import { FORWARDED_HEADERS } from "./formats/openai.ts";
 import type { RateHold } from "./rates/rates.ts";
@@ -16,6 +17,7 @@ export interface Admitted extends Asked {
   /** Headers that the answer has in any case. */
   readonly headers: string[];
   readonly reservation: Reservation;
+  readonly size: RequestSize;
   /** Tokens that it is expected to use, for rate limits. */
   readonly tokens: ExpectedTokens;
   /** What is held of the rate limits of its key and its VE. */

@@ -1,7 +1,14 @@
 /** How a stream's reservation grows while it runs. */
 
 import type { Budget, Reservation } from "./budget/budget.ts";
-import { GROW_AT_PERCENT, outputTokensAt, SLICE_TOKENS, sliceCost } from "./budget/estimate.ts";
+import {
+  GROW_AT_PERCENT,
+  inputCost,
+  outputTokensAt,
+  type RequestSize,
+  SLICE_TOKENS,
+  sliceCost,
+} from "./budget/estimate.ts";
 import { estimateTokens } from "./meter.ts";
 import type { AdmissionRates } from "./route_types.ts";
 
@@ -25,12 +32,12 @@ export class Growth {
   private lookAt: number;
 
   /** `rates` are those of the target that serves. */
-  constructor(budget: Budget, reservation: Reservation, rates: AdmissionRates, bodyBytes: number, strict: boolean) {
+  constructor(budget: Budget, reservation: Reservation, rates: AdmissionRates, size: RequestSize, strict: boolean) {
     this.budget = budget;
     this.reservation = reservation;
     this.rates = rates;
     this.strict = strict;
-    this.inputCredits = BigInt(bodyBytes) * (strict ? rates.dearInput : rates.input) + rates.request;
+    this.inputCredits = inputCost(size, rates, strict);
     this.lookAt = strict ? this.tokensAt(100n) + 1 : this.tokensAt(GROW_AT_PERCENT);
   }
 

@@ -30,17 +30,19 @@ const TOKEN_RATES: AdmissionRates = {
   character: 0n,
   toolCall: 0n,
 };
-/** Of requests there is one; of images, seconds and characters nothing is known before the answer. */
-const ONE_UNIT: Admission = { amount: UNIT, minimum: UNIT };
 
-function sizeOf({ body, endpoint, stream, clampTo }: Admitted): RequestSize {
-  return {
-    bodyBytes: body.bytes.length,
-    hasOutput: endpoint.hasOutput,
-    stream,
-    outputTokensMax: clampTo ?? body.outputTokensMax,
-    answers: body.answers,
-  };
+/** What is known of Units of other kinds before the answer; at least one. */
+function wishOf({ images, characters, seconds }: RequestSize, unit: UnitKind): Admission {
+  let pieces = 1;
+  if (unit === UnitKind.IMAGES) pieces = images;
+  else if (unit === UnitKind.CHARACTERS) pieces = characters;
+  else if (unit === UnitKind.SECONDS) pieces = Math.ceil(seconds / 1000);
+  const amount = UNIT * BigInt(Math.max(1, pieces));
+  return { amount, minimum: amount };
+}
+
+function sizeOf({ size, clampTo }: Admitted): RequestSize {
+  return clampTo === null ? size : { ...size, outputTokensMax: clampTo };
 }
 
 export class LimitHolds {
@@ -69,7 +71,8 @@ export class LimitHolds {
   take(request: Admitted): boolean {
     const { pm, unit } = this;
     const size = sizeOf(request);
-    if (unit !== 0) this.hold(LimitKind.UNITS, unit === UnitKind.TOKENS ? this.expected(size, TOKEN_RATES) : ONE_UNIT);
+    if (unit !== 0)
+      this.hold(LimitKind.UNITS, unit === UnitKind.TOKENS ? this.expected(size, TOKEN_RATES) : wishOf(size, unit));
     if (pm.creditLimited) this.hold(LimitKind.CREDITS, this.expected(size, pm.rates!));
     return this.asking === 0;
   }

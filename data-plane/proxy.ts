@@ -57,7 +57,9 @@ import {
   type RouteSticky,
   StickySource,
 } from "./route_types.ts";
+import { sizeOf } from "./request_size.ts";
 import { Serving } from "./serving.ts";
+import { type Media, mediaOf } from "./tokenizer/media.ts";
 import type { BodyFailure, BodySink, Exchange, ExchangeSink, Pipeline } from "./transport.ts";
 
 export type { PipelineDeps, PipelineMetrics, PipelineSettings } from "./deps.ts";
@@ -233,14 +235,9 @@ class Entry implements BodySink, ExchangeSink, Live {
     const { endpoint } = this;
     const targets = ableOf(endpoint, pms);
     if (targets.length === 0) return this.refuse(this.noTarget(body.model, pms));
-    const size: RequestSize = {
-      bodyBytes: body.bytes.length,
-      hasOutput: endpoint.hasOutput,
-      stream: body.stream && endpoint.streams,
-      outputTokensMax: body.outputTokensMax,
-      answers: body.answers,
-    };
-    if (!this.takeRates(body, size)) return;
+    const media = mediaOf(body.bytes);
+    const size = sizeOf(endpoint, body, media);
+    if (!this.takeRates(body, media, size)) return;
     const wish = admissionOf(size, targets, ve.strict);
     const reservation = budget.reserve(ve.id, wish.amount);
     if (reservation !== null) return this.admitted(body, lm, size, targets, wish, reservation);
@@ -263,10 +260,10 @@ class Entry implements BodySink, ExchangeSink, Live {
   }
 
   /** False: a rate limit of the key or the VE is reached, and the client was told. */
-  private takeRates(body: ScannedBody, size: RequestSize): boolean {
+  private takeRates(body: ScannedBody, media: Media, size: RequestSize): boolean {
     const { key, headers } = this;
     const { rates } = this.core.deps;
-    this.tokens = expectedTokens(body.bytes, size);
+    this.tokens = expectedTokens(body.bytes, media, size);
     if (rates === undefined || (key.rateLimits === null && key.ve.rateLimits === null)) return true;
     const taken = takeRates(rates, key, this.tokens);
     addRateHeaders(headers, rates, key);
@@ -322,6 +319,7 @@ class Entry implements BodySink, ExchangeSink, Live {
         body,
         stream,
         headers,
+        size,
         reservation,
         clampTo,
         tokens,

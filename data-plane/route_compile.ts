@@ -9,6 +9,7 @@ import {
   dearestRate,
   INPUT_METERS,
   PriceError,
+  pricesKind,
 } from "../core/pricing.ts";
 import type { ProviderConfig } from "../proto/gen/tokenbill/node/v1/config_pb.ts";
 import type { Deadlines, Routing, Target } from "../proto/gen/tokenbill/v1/logical_model_pb.ts";

@@ -142,7 +142,7 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
     const { pm, startUs, head } = attempt;
     core.health.succeed(pm, core.deps.now(), request.stream, attempt.sinceSentMs);
     this.growth = request.stream
-      ? new Growth(core.deps.budget, request.reservation, pm.rates!, request.body.bytes.length, request.key.ve.strict)
+      ? new Growth(core.deps.budget, request.reservation, pm.rates!, request.size, request.key.ve.strict)
       : null;
     timing.firstContentUs = timing.sinceArrivalUs();
     timing.firstByteUs = Math.max(1, startUs - timing.arriveUs + attempt.firstByteUs);

@@ -78,8 +78,8 @@ export function billEstimated(
 ): Billed {
   if (bill.price === null) return NOTHING_BILLED;
   const { endpoint, body } = request;
-  const bytes = body.bytes.length;
-  const input = counts === null ? Math.ceil(bytes / BYTES_PER_TOKEN) : Math.min(counts.input, bytes);
+  const rough = Math.ceil(body.bytes.length / BYTES_PER_TOKEN);
+  const input = Math.min(counts === null ? rough : counts.input, request.size.inputTokens);
   const least = delivered.hasContent ? 1 : 0;
   const output = counts === null ? delivered.outputTokens : Math.max(counts.output, least);
   const limited = Math.min(output, outputLimit(request));

@@ -107,7 +107,6 @@ export interface OutboundRequest {
   readonly headers: readonly string[];
   /** A source is closed when the call is over, however that came. */
   readonly body: Uint8Array | BodySource | null;
-  readonly body: Uint8Array | null;
   /** Further calls that belong to this one: see `fan_out.ts`. Absent: none. */
   readonly others?: readonly OutboundRequest[];
 }

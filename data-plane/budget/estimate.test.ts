@@ -19,7 +19,10 @@ const DEAR: AdmissionRates = { ...NO_MEDIA, input: 40n, output: 50n, dearInput: 
 const FREE: AdmissionRates = { ...NO_MEDIA, input: 0n, output: 0n, dearInput: 0n, dearOutput: 0n, request: 0n };
 const target = (rates: AdmissionRates, maxOutputTokens = 0) => ({ rates, maxOutputTokens });
 const size = (fields: Partial<RequestSize> = {}): RequestSize => ({
-  bodyBytes: 100,
+  inputTokens: 100,
+  images: 0,
+  characters: 0,
+  seconds: 0,
   hasOutput: true,
   stream: false,
   outputTokensMax: 0,
@@ -37,7 +40,7 @@ describe("BALANCED", () => {
     });
     expect(admissionOf(size(), [target(RATES, 900)], false).amount).toBe(input + 90_000n);
     expect(admissionOf(size({ outputTokensMax: 10 }), [target(RATES, 900)], false).amount).toBe(input + 1000n);
-    expect(admissionOf(size({ bodyBytes: 300_000 }), [target(RATES), target(DEAR)], false).amount).toBe(
+    expect(admissionOf(size({ inputTokens: 300_000 }), [target(RATES), target(DEAR)], false).amount).toBe(
       300_000n * 40n + 50n * BigInt(UNNAMED_OUTPUT_TOKENS),
     );
     expect(admissionOf(size({ answers: 3, outputTokensMax: 10 }), [target(RATES)], false).amount).toBe(input + 3000n);
@@ -105,7 +108,7 @@ describe("STRICT", () => {
         fc.integer({ min: 1, max: 4 }),
         fc.nat(100),
         (list, bytes, max, answers, share) => {
-          const request = size({ bodyBytes: bytes, outputTokensMax: max, answers });
+          const request = size({ inputTokens: bytes, outputTokensMax: max, answers });
           const { amount, minimum } = admissionOf(request, list, true);
           expect(minimum <= amount).toBe(true);
           const held = minimum + ((amount - minimum) * BigInt(share)) / 100n;

@@ -2,7 +2,7 @@
  * PURE. How many Credits a request holds at admission, and how long its answer may be with what was held. The node
  * does not know yet which target will serve, so the dearest one counts.
  *
- * Input counts one token per byte, which no tokenizer exceeds. BALANCED holds that and the output that is expected: a
+ * Input counts one token per byte, which no tokenizer exceeds, but for images, which have bounds of their own. BALANCED holds that and the output that is expected: a
  * stream grows slice by slice, and a wallet with less lets a request begin as long as it covers the input, and overdraw
  * by one slice. STRICT holds the worst case.
  */
@@ -28,7 +28,12 @@ export const GROW_AT_PERCENT = 80n;
 
 /** What is known of a request at admission. */
 export interface RequestSize {
-  readonly bodyBytes: number;
+  /** The most tokens that its input can have. */
+  readonly inputTokens: number;
+  /** Images to be made, characters to be spoken, and thousandths of seconds to be heard, as far as they are known. */
+  readonly images: number;
+  readonly characters: number;
+  readonly seconds: number;
   /** False for embeddings. */
   readonly hasOutput: boolean;
   readonly stream: boolean;
@@ -51,8 +56,14 @@ export interface Admission {
   readonly minimum: Credits;
 }
 
-function inputCost(bodyBytes: bigint, rates: AdmissionRates, strict: boolean): Credits {
-  return bodyBytes * (strict ? rates.dearInput : rates.input) + rates.request;
+/** What a request costs besides its output tokens. */
+export function inputCost(size: RequestSize, rates: AdmissionRates, strict: boolean): Credits {
+  const cost = BigInt(size.inputTokens) * (strict ? rates.dearInput : rates.input) + rates.request;
+  return size.images + size.characters + size.seconds === 0 ? cost : cost + mediaCost(size, rates);
+}
+
+function mediaCost({ images, characters, seconds }: RequestSize, rates: AdmissionRates): Credits {
+  return BigInt(images) * rates.image + BigInt(characters) * rates.character + BigInt(seconds) * rates.second;
 }
 
 /** What one more token in each answer costs. */
@@ -76,11 +87,10 @@ function expectedOutput(size: RequestSize, target: TargetCost, strict: boolean):
 export function admissionOf(size: RequestSize, targets: Iterable<TargetCost>, strict: boolean): Admission {
   let amount = 0n;
   let minimum = 0n;
-  const bodyBytes = BigInt(size.bodyBytes);
   let output = -1;
   let outputTokens = 0n;
   for (const target of targets) {
-    const input = inputCost(bodyBytes, target.rates, strict);
+    const input = inputCost(size, target.rates, strict);
     if (!size.hasOutput) {
       amount = maxCredits(amount, input);
       minimum = amount;
@@ -112,7 +122,7 @@ export function outputTokensCovered(
   for (const target of targets) {
     const rate = rateOfAnswers(size, target.rates, strict);
     if (rate === 0n) continue;
-    const left = held - inputCost(BigInt(size.bodyBytes), target.rates, strict);
+    const left = held - inputCost(size, target.rates, strict);
     let tokens = left <= 0n ? 0 : Number(left / rate);
     tokens = strict ? Math.min(tokens, longestOutput(size, target)) : tokens + Math.floor(SLICE_TOKENS / size.answers);
     if (least === null || tokens < least) least = tokens;

@@ -7,7 +7,7 @@
 import type { SseEvent } from "../sse.ts";
 import { type ChatDelta, type ChatSource, type Json, SourceState, type UpstreamError } from "./hub.ts";
 import { countOf, listOf, objectOf, parseObject, textOf } from "./json.ts";
-import { openai } from "./openai.ts";
+import { openAiError } from "./openai.ts";
 
 const DONE = "[DONE]";
 const NO_DELTAS: readonly ChatDelta[] = [];
@@ -61,22 +61,11 @@ function statusOf(error: Json): number {
   return limited || type === "requests" || type === "tokens" ? 429 : 500;
 }
 
-function word(value: unknown): string | null {
-  if (typeof value === "number") return String(value);
-  return typeof value === "string" && value !== "" ? value : null;
-}
-
 /** An error that came with status 200. */
 function errorOf(value: unknown): UpstreamError {
   const error: Json = typeof value === "string" ? { message: value } : objectOf(value);
-  const verdict = openai.classify(statusOf(error), Buffer.from(JSON.stringify({ error })));
-  return {
-    message: textOf(error["message"]) || "The upstream reports an error.",
-    type: word(error["type"]),
-    param: word(error["param"]),
-    code: word(error["code"]),
-    ...verdict,
-  };
+  const read = openAiError(statusOf(error), {}, Buffer.from(JSON.stringify({ error })));
+  return { ...read, message: read.message || "The upstream reports an error." };
 }
 
 /** The calls of one choice, to tell them apart where the server does not. */

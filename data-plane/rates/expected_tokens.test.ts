@@ -1,11 +1,23 @@
 import { describe, expect, test } from "vitest";
 import type { RequestSize } from "../budget/estimate.ts";
 import { AUDIO_BYTES_PER_TOKEN, IMAGE_TOKENS } from "../tokenizer/input.ts";
+import { mediaOf } from "../tokenizer/media.ts";
 import { expectedTokens } from "./expected_tokens.ts";
 
-const SIZE: RequestSize = { bodyBytes: 0, hasOutput: true, stream: true, outputTokensMax: 0, answers: 1 };
-const of = (body: unknown, size: Partial<RequestSize> = {}) =>
-  expectedTokens(Buffer.from(JSON.stringify(body)), { ...SIZE, ...size });
+const SIZE: RequestSize = {
+  inputTokens: 0,
+  images: 0,
+  characters: 0,
+  seconds: 0,
+  hasOutput: true,
+  stream: true,
+  outputTokensMax: 0,
+  answers: 1,
+};
+const of = (body: unknown, size: Partial<RequestSize> = {}) => {
+  const bytes = Buffer.from(JSON.stringify(body));
+  return expectedTokens(bytes, mediaOf(bytes), { ...SIZE, ...size });
+};
 
 test("text counts by its bytes, and an answer as it is expected", () => {
   const text = "x".repeat(400);

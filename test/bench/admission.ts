@@ -49,7 +49,16 @@ const TARGETS: readonly TargetCost[] = [
 const UNITS = [{ meter: 1 as const, quantity: 200, source: 1 as const }];
 
 function sizeOf(stream: boolean): RequestSize {
-  return { bodyBytes: BODY_BYTES, hasOutput: true, stream, outputTokensMax: 0, answers: 1 };
+  return {
+    inputTokens: BODY_BYTES,
+    images: 0,
+    characters: 0,
+    seconds: 0,
+    hasOutput: true,
+    stream,
+    outputTokensMax: 0,
+    answers: 1,
+  };
 }
 
 const LIMITED_PM = {

@@ -1,7 +1,6 @@
 /** PURE. The gateway's errors in the envelope of Messages. Facts: reference/UPSTREAM-FORMATS.md section 1 and C7. */
 
 import type { ErrorAnswer, ErrorFields } from "../../errors.ts";
-import { objectOf, parseObject, textOf } from "../json.ts";
 import { frame } from "./frames.ts";
 
 /** Clients look for the id of a request here, besides in the body. */
@@ -73,20 +72,13 @@ export function messagesErrorFrame(fields: ErrorFields, requestId: string): Buff
 
 /** The same error as the one made by `errors.ts` for OpenAI's clients, its status and headers included. */
 export function messagesError(answer: ErrorAnswer, requestId: string): ErrorAnswer {
-  const error = objectOf(parseObject(answer.body)?.["error"]);
-  const { param, code, checkout_url } = error;
-  const fields: ErrorFields = {
-    message: textOf(error["message"]),
-    type: textOf(error["type"]),
-    param: typeof param === "string" ? param : null,
-    code: typeof code === "string" ? code : null,
-    ...(typeof checkout_url === "string" ? { checkout_url } : {}),
-  };
+  const { fields } = answer;
   const headers = [...answer.headers, REQUEST_ID_HEADER, requestId];
   return {
     status: answer.status,
     code: answer.code,
     body: messagesErrorBody(answer.status, fields, requestId),
     headers,
+    fields,
   };
 }
