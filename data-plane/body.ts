@@ -92,6 +92,8 @@ export interface ScannedBody {
   readonly usageAsked: boolean;
   /** The client's limit of output tokens, the largest if it gave several; 0: none. */
   readonly outputTokensMax: number;
+  /** The limit is 0, as clients of Messages say who only want a cache to be filled. */
+  readonly noOutput: boolean;
   /** Answers asked for: the larger of `n` and `best_of`, times prompts. */
   readonly answers: number;
   /** `n`, 1 if absent. */
@@ -127,8 +129,11 @@ function noRanges(): Partial<Record<Key, Range>> {
   };
 }
 
-/** @throws BodyError */
-export function scanBody(bytes: Buffer): ScannedBody {
+/**
+ * @param leastTokens the lowest limit of output tokens that may be given
+ * @throws BodyError
+ */
+export function scanBody(bytes: Buffer, leastTokens: 0 | 1 = 1): ScannedBody {
   const ranges = noRanges();
   let cuts: Splice[] | null = null;
   const open = skipSpace(bytes, 0);
@@ -142,7 +147,7 @@ export function scanBody(bytes: Buffer): ScannedBody {
       ranges[key] = { member, start, end: valueEnd };
     });
     if (skipSpace(bytes, end) !== bytes.length) throw new JsonScanError("there is more after the JSON value", end);
-    return readFields(bytes, open + 1, ranges, cuts ?? NO_CUTS);
+    return readFields(bytes, open + 1, ranges, cuts ?? NO_CUTS, leastTokens);
   } catch (error) {
     if (!(error instanceof JsonScanError)) throw error;
     throw new BodyError("invalid_json", null, `We could not parse the JSON body of your request: ${error.message}.`);
@@ -160,11 +165,12 @@ function readFields(
   inside: number,
   ranges: Partial<Record<Key, Range>>,
   cuts: readonly Splice[],
+  leastTokens: 0 | 1,
 ): ScannedBody {
   const n = readCount(bytes, ranges.n, "n", 1, ANSWERS_MAX) || 1;
   const bestOf = readCount(bytes, ranges.best_of, "best_of", 1, ANSWERS_MAX) || 1;
   // Not 0: some servers take it for no limit at all, and nothing would be held for what they send then.
-  const max = Math.max(...LIMITS.map((name) => readCount(bytes, ranges[name], name, 1)));
+  const max = Math.max(...LIMITS.map((name) => readCount(bytes, ranges[name], name, leastTokens)));
   const stream = readBoolean(bytes, ranges.stream, "stream");
   return {
     bytes,
@@ -172,6 +178,7 @@ function readFields(
     stream,
     usageAsked: stream && readStreamOptions(bytes, ranges.stream_options)?.["include_usage"] === true,
     outputTokensMax: max,
+    noOutput: leastTokens === 0 && max === 0 && isSet(bytes, ranges.max_tokens),
     answers: Math.max(n, bestOf) * countPrompts(bytes, ranges.prompt),
     choices: n,
     ranges,
@@ -336,7 +343,7 @@ export function splice(bytes: Buffer, splices: readonly Splice[]): Buffer {
 /** An escape of a printable ASCII character other than in the usual places: only then can a word hide in escapes. */
 const ASCII_ESCAPE = Buffer.from("\\u00");
 
-function mayHold(bytes: Buffer, word: string): boolean {
+export function mayHold(bytes: Buffer, word: string): boolean {
   if (bytes.includes(word, 0, "latin1")) return true;
   for (let at = bytes.indexOf(ASCII_ESCAPE); at !== -1; at = bytes.indexOf(ASCII_ESCAPE, at + 1)) {
     const digit = bytes[at + 4]!;

@@ -1,17 +1,39 @@
 /** PURE. The Magic Command: `/tokenbill` as a chat message tells how the VE stands. Free, and without any upstream. */
 
 import { formatCredits } from "../core/credits.ts";
-import { lastUserText, type ScannedBody } from "./body.ts";
+import { lastUserText, mayHold, type ScannedBody } from "./body.ts";
 import type { WalletBalance } from "./budget/budget.ts";
+import type { ClientShape } from "./formats/format.ts";
+import type { Json } from "./formats/hub.ts";
+import { listOf, objectOf, parseObject, textOf } from "./formats/json.ts";
+import { lastUserText as lastMessagesText } from "./formats/messages/last_text.ts";
 import type { RouteTable } from "./route_table.ts";
 import { checkoutUrl, type RouteVe } from "./route_types.ts";
 
 const COMMAND = "/tokenbill";
 
 /** The last user message, trimmed, is exactly the command. */
-export function isMagic(body: ScannedBody): boolean {
+export function isMagic(body: ScannedBody, shape: ClientShape): boolean {
   // With its slash, which is rarer than letters: a native search is many times as fast.
-  return lastUserText(body, COMMAND)?.trim() === COMMAND;
+  if (shape === "chat") return lastUserText(body, COMMAND)?.trim() === COMMAND;
+  if (!mayHold(body.bytes, COMMAND)) return false;
+  const parsed = parseObject(body.bytes) ?? {};
+  const text = shape === "messages" ? lastMessagesText(parsed) : lastInputText(parsed);
+  return text?.trim() === COMMAND;
+}
+
+/** The same of a Responses body: its input is a text, or items whose last message of the user is text alone. */
+function lastInputText(body: Json): string | null {
+  const { input } = body;
+  if (typeof input === "string") return input;
+  const last = listOf(input)
+    .map(objectOf)
+    .findLast(({ role }) => role === "user");
+  if (last === undefined) return null;
+  if (typeof last["content"] === "string") return last["content"];
+  const parts = listOf(last["content"]).map(objectOf);
+  const texts = parts.every(({ type, text }) => type === "input_text" && typeof text === "string");
+  return texts && parts.length > 0 ? parts.map(({ text }) => textOf(text)).join("") : null;
 }
 
 /** `balance` is null when nothing was heard of the wallet: then its fields are null too. */

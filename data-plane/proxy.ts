@@ -4,63 +4,19 @@
  * journal -> finish.
  */
 
-import { maxCredits } from "../core/credits.ts";
-import { stickyHash } from "../core/routing.ts";
-import type { Admitted } from "./admitted.ts";
 import { authenticate, parseTarget } from "./auth.ts";
-import { BodyError, type ScannedBody, scanBody, textField } from "./body.ts";
-import type { Reservation, ReserveFailure } from "./budget/budget.ts";
-import {
-  type Admission,
-  admissionOf,
-  AMPLE_TIMES,
-  outputTokensAccepted,
-  outputTokensCovered,
-  type RequestSize,
-  type TargetCost,
-} from "./budget/estimate.ts";
-import { Core, type Live } from "./core.ts";
+import { shaped } from "./client_errors.ts";
+import { Core } from "./core.ts";
+import { CountTokens } from "./count_tokens.ts";
 import type { PipelineDeps } from "./deps.ts";
 import { routeOf } from "./endpoints.ts";
-import {
-  badRequest,
-  BODIES_UNAVAILABLE,
-  bodyTooLarge,
-  BUDGET_UNAVAILABLE,
-  type ErrorAnswer,
-  exhausted,
-  INTERNAL,
-  INVALID_KEY,
-  JOURNAL_UNAVAILABLE,
-  modelNotFound,
-  noTarget,
-  rateLimitReached,
-  unknownPath,
-  unsupportedEndpoint,
-  UNSUPPORTED_ENCODING,
-  wrongMethod,
-} from "./errors.ts";
-import type { EndpointSpec } from "./formats/format.ts";
-import { serves } from "./formats/index.ts";
-import { isMagic, magicJson, magicStream, magicText } from "./magic.ts";
+import { Entry } from "./entry.ts";
+import { type ErrorAnswer, INTERNAL, INVALID_KEY, modelNotFound, unknownPath, wrongMethod } from "./errors.ts";
+import type { ClientShape } from "./formats/format.ts";
 import { listModels, showModel } from "./models.ts";
-import type { RateHold } from "./rates/rates.ts";
-import { type ExpectedTokens, expectedTokens } from "./rates/expected_tokens.ts";
-import { addRateHeaders, takeRates } from "./rates/request_rates.ts";
 import { allowedOrigin, commonHeaders, isPreflight, replyError, replyJson, replyPreflight } from "./reply.ts";
-import {
-  checkoutUrl,
-  routable,
-  type RouteKey,
-  type RouteLm,
-  type RoutePm,
-  type RouteSticky,
-  StickySource,
-} from "./route_types.ts";
-import { sizeOf } from "./request_size.ts";
-import { Serving } from "./serving.ts";
-import { type Media, mediaOf } from "./tokenizer/media.ts";
-import type { BodyFailure, BodySink, Exchange, ExchangeSink, Pipeline } from "./transport.ts";
+import type { RouteKey } from "./route_types.ts";
+import type { Exchange, Pipeline } from "./transport.ts";
 
 export type { PipelineDeps, PipelineMetrics, PipelineSettings } from "./deps.ts";
 
@@ -77,6 +33,11 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
   };
 }
 
+/** A client of Anthropic reads errors, and lists of models, in its own shape. */
+function shapeOf(exchange: Exchange, path: string): ClientShape {
+  return path.startsWith("/v1/messages") || exchange.header("anthropic-version") !== "" ? "messages" : "openai";
+}
+
 /** Everything that can be said before the body is read. */
 function handle(core: Core, exchange: Exchange): void {
   const { deps } = core;
@@ -84,21 +45,22 @@ function handle(core: Core, exchange: Exchange): void {
   const arriveMs = deps.now();
   try {
     const origins = deps.settings.corsOrigins;
-    const headers = commonHeaders(id, origins, exchange);
     const target = parseTarget(exchange.target);
+    const shape = shapeOf(exchange, target.path);
+    const headers = commonHeaders(id, origins, exchange, shape);
     const route = routeOf(target.path);
     if (route !== null && isPreflight(exchange) && allowedOrigin(origins, exchange.header("origin")) !== "") {
       return replyPreflight(exchange, headers, `${route.methods.join(", ")}, OPTIONS`);
     }
-    if (route === null) return refuse(core, exchange, headers, unknownPath(exchange.method, target.path));
+    const refused = (error: ErrorAnswer): void => refuse(core, exchange, headers, shaped(error, shape, id));
+    if (route === null) return refused(unknownPath(exchange.method, target.path));
     if (!route.methods.includes(exchange.method)) {
-      return refuse(core, exchange, headers, wrongMethod(exchange.method, target.path, route.methods.join(", ")));
+      return refused(wrongMethod(exchange.method, target.path, route.methods.join(", ")));
     }
     const key = authenticate(deps.table, exchange, target, deps.settings.veDomain);
-    if (key === null) return refuse(core, exchange, headers, INVALID_KEY);
-    if (route.kind === "models") return replyModels(core, exchange, headers, key, route.model);
-    if (route.kind === "count_tokens")
-      return refuse(core, exchange, headers, unknownPath(exchange.method, target.path));
+    if (key === null) return refused(INVALID_KEY);
+    if (route.kind === "models") return replyModels(core, exchange, headers, key, route.model, shape, id);
+    if (route.kind === "count_tokens") return new CountTokens(core, exchange, headers, id, key).begin();
     new Entry(core, exchange, headers, id, arriveMs, key, route.endpoint).begin();
   } catch (error) {
     deps.log.error({ err: error, id }, "request failed");
@@ -111,288 +73,18 @@ function refuse(core: Core, exchange: Exchange, headers: string[], error: ErrorA
   replyError(exchange, headers, error);
 }
 
-function replyModels(core: Core, exchange: Exchange, headers: string[], key: RouteKey, model: string): void {
+function replyModels(
+  core: Core,
+  exchange: Exchange,
+  headers: string[],
+  key: RouteKey,
+  model: string,
+  shape: ClientShape,
+  id: string,
+): void {
   const { table } = core.deps;
-  const body = model === "" ? listModels(table, key.ve) : showModel(table, key.ve, model);
-  if (body === null) return refuse(core, exchange, headers, modelNotFound(model));
+  const body = model === "" ? listModels(table, key.ve, shape) : showModel(table, key.ve, model, shape);
+  if (body === null) return refuse(core, exchange, headers, shaped(modelNotFound(model), shape, id));
   core.deps.metrics.request(0, 200, 0, 0);
   replyJson(exchange, 200, headers, body);
-}
-
-const NO_HOLDS: readonly RateHold[] = [];
-/** More of a sticky key is not looked at. */
-const STICKY_KEY_CHARS_MAX = 512;
-
-/** The hash of the first key that the request has, 0 if it has none or does not stick. */
-function stickyKey(sticky: RouteSticky | null, body: ScannedBody, exchange: Exchange): number {
-  if (sticky === null) return 0;
-  for (const source of sticky.sources) {
-    const key =
-      source === StickySource.HEADER
-        ? exchange.header(sticky.header)
-        : textField(body, source === StickySource.USER ? "user" : "prompt_cache_key");
-    if (key !== "") return stickyHash(key.slice(0, STICKY_KEY_CHARS_MAX));
-  }
-  return 0;
-}
-
-/** The targets that can serve an endpoint: mostly all of them, so nothing is allocated then. */
-function ableOf(endpoint: EndpointSpec, pms: readonly RoutePm[]): readonly TargetCost[] {
-  let able = 0;
-  for (let i = 0; i < pms.length; i++) if (routable(pms[i]!) && serves(endpoint, pms[i]!)) able++;
-  const targets = able === pms.length ? pms : pms.filter((pm) => routable(pm) && serves(endpoint, pm));
-  return targets as readonly TargetCost[];
-}
-
-/** A request from its body to its admission. */
-class Entry implements BodySink, ExchangeSink, Live {
-  private readonly core: Core;
-  private readonly exchange: Exchange;
-  private readonly headers: string[];
-  private readonly id: string;
-  private readonly arriveMs: number;
-  private readonly key: RouteKey;
-  private readonly endpoint: EndpointSpec;
-  liveAt = -1;
-  private gone = false;
-  /** While the budget is asked, its answer must be waited for: it may hold Credits. */
-  private reserving = false;
-  /** What is held of the rate limits of the key and the VE, until the request is admitted. */
-  private rates: readonly RateHold[] = NO_HOLDS;
-  private tokens: ExpectedTokens = { all: 0, input: 0 };
-
-  constructor(
-    core: Core,
-    exchange: Exchange,
-    headers: string[],
-    id: string,
-    arriveMs: number,
-    key: RouteKey,
-    endpoint: EndpointSpec,
-  ) {
-    this.core = core;
-    this.exchange = exchange;
-    this.headers = headers;
-    this.id = id;
-    this.arriveMs = arriveMs;
-    this.key = key;
-    this.endpoint = endpoint;
-  }
-
-  begin(): void {
-    const encoding = this.exchange.header("content-encoding");
-    if (encoding !== "" && encoding.toLowerCase() !== "identity") {
-      return refuse(this.core, this.exchange, this.headers, UNSUPPORTED_ENCODING);
-    }
-    this.core.opened(this);
-    this.exchange.setSink(this);
-    this.exchange.readBody(this.endpoint.bodyBytesMax, this);
-  }
-
-  onBody(bytes: Buffer): void {
-    try {
-      const body = scanBody(bytes);
-      if (this.endpoint.chat && isMagic(body)) return this.answerMagic(body);
-      this.resolve(body);
-    } catch (error) {
-      if (error instanceof BodyError) {
-        return this.refuse(badRequest(error.message, error.param, error.code === "invalid_json" ? null : error.code));
-      }
-      this.crash(error);
-    }
-  }
-
-  onBodyFailure(failure: BodyFailure): void {
-    this.refuse(failure === "too_large" ? bodyTooLarge(this.endpoint.bodyBytesMax) : BODIES_UNAVAILABLE);
-  }
-
-  onGone(): void {
-    this.gone = true;
-    if (!this.reserving) this.leave();
-  }
-
-  onDrain(): void {}
-
-  onProgressTick(): void {}
-
-  abort(): void {
-    if (!this.gone) this.exchange.destroy();
-    this.onGone();
-  }
-
-  private resolve(body: ScannedBody): void {
-    const { table, journal } = this.core.deps;
-    const lm = table.logicalModel(this.key.ve, body.model);
-    if (lm === undefined) return this.refuse(modelNotFound(body.model));
-    if (!journal.accepting) return this.refuse(JOURNAL_UNAVAILABLE);
-    this.admit(body, lm);
-  }
-
-  private admit(body: ScannedBody, lm: RouteLm): void {
-    const { budget } = this.core.deps;
-    const { ve } = this.key;
-    const { pms } = lm.spec.group;
-    const { endpoint } = this;
-    const targets = ableOf(endpoint, pms);
-    if (targets.length === 0) return this.refuse(this.noTarget(body.model, pms));
-    const media = mediaOf(body.bytes);
-    const size = sizeOf(endpoint, body, media);
-    if (!this.takeRates(body, media, size)) return;
-    const wish = admissionOf(size, targets, ve.strict);
-    const reservation = budget.reserve(ve.id, wish.amount);
-    if (reservation !== null) return this.admitted(body, lm, size, targets, wish, reservation);
-    this.reserving = true;
-    // Physical Models change in place: what was asked for is what the answer is measured by.
-    const asked = targets.map(({ rates, maxOutputTokens }): TargetCost => ({ rates, maxOutputTokens }));
-    budget.reserveSlow(ve.id, wish.amount, wish.minimum, (result) => {
-      this.reserving = false;
-      try {
-        this.reserved(body, lm, size, asked, wish, result);
-      } catch (error) {
-        this.crash(error);
-      }
-    });
-  }
-
-  /** A target that is there but does no such thing is the client's to know; one that is not there is not. */
-  private noTarget(model: string, pms: readonly RoutePm[]): ErrorAnswer {
-    return pms.some(routable) ? unsupportedEndpoint(model, `/v1${this.endpoint.path}`) : noTarget(model);
-  }
-
-  /** False: a rate limit of the key or the VE is reached, and the client was told. */
-  private takeRates(body: ScannedBody, media: Media, size: RequestSize): boolean {
-    const { key, headers } = this;
-    const { rates } = this.core.deps;
-    this.tokens = expectedTokens(body.bytes, media, size);
-    if (rates === undefined || (key.rateLimits === null && key.ve.rateLimits === null)) return true;
-    const taken = takeRates(rates, key, this.tokens);
-    addRateHeaders(headers, rates, key);
-    if (!Array.isArray(taken)) {
-      this.refuse(rateLimitReached(taken, this.tokens.all));
-      return false;
-    }
-    this.rates = taken;
-    return true;
-  }
-
-  private reserved(
-    body: ScannedBody,
-    lm: RouteLm,
-    size: RequestSize,
-    targets: readonly TargetCost[],
-    wish: Admission,
-    result: Reservation | ReserveFailure,
-  ): void {
-    if (typeof result !== "string") {
-      if (!this.gone) return this.admitted(body, lm, size, targets, wish, result);
-      this.core.deps.budget.settle(result, 0n);
-      return this.leave();
-    }
-    if (this.gone) return this.leave();
-    const { ve } = this.key;
-    this.refuse(result === "exhausted" ? exhausted(ve.exhaustedStatus, checkoutUrl(ve)) : BUDGET_UNAVAILABLE);
-  }
-
-  private admitted(
-    body: ScannedBody,
-    lm: RouteLm,
-    size: RequestSize,
-    targets: readonly TargetCost[],
-    wish: Admission,
-    reservation: Reservation,
-  ): void {
-    const { id, arriveMs, key, endpoint, headers } = this;
-    const { stream } = size;
-    let serving: Serving;
-    try {
-      const clampTo = this.clampOf(size, targets, wish, reservation);
-      if (clampTo !== null) headers.push("x-tokenbill-clamped-max-tokens", String(clampTo));
-      const { tokens, rates } = this;
-      const sticky = stickyKey(lm.spec.routing.sticky, body, this.exchange);
-      const admitted: Admitted = {
-        id,
-        arriveMs,
-        key,
-        endpoint,
-        lm,
-        group: lm.spec.group,
-        body,
-        stream,
-        headers,
-        size,
-        reservation,
-        clampTo,
-        tokens,
-        rates,
-        sticky,
-      };
-      serving = new Serving(this.core, this.exchange, admitted);
-    } catch (error) {
-      this.core.deps.budget.settle(reservation, 0n);
-      throw error;
-    }
-    // From here on the reservation and the holds are the other's to settle, whatever happens.
-    this.rates = NO_HOLDS;
-    serving.begin();
-    this.core.closed(this);
-  }
-
-  /**
-   * STRICT: an answer is never longer than what is held. BALANCED: an answer that is not streamed cannot be ended on the
-   * way, so it is limited when less than expected could be held; streams grow, or end, as they run. What they hide, such
-   * as reasoning, shows too late for that: no answer may be longer than the whole wallet covers.
-   */
-  private clampOf(
-    size: RequestSize,
-    targets: readonly TargetCost[],
-    wish: Admission,
-    reservation: Reservation,
-  ): number | null {
-    const { ve } = this.key;
-    if (!size.hasOutput) return null;
-    const byHeld = ve.strict || (!size.stream && reservation.held < wish.amount);
-    const credits = byHeld ? reservation.held : this.core.deps.budget.remaining(ve.id);
-    if (credits === null || (!byHeld && credits >= AMPLE_TIMES * wish.amount)) return null;
-    const covered = outputTokensCovered(size, targets, ve.strict, maxCredits(credits, reservation.held));
-    if (covered === null) return null;
-    const most = byHeld && size.outputTokensMax === 0 ? covered + 1 : outputTokensAccepted(size, targets);
-    return covered < most ? covered : null;
-  }
-
-  private answerMagic(body: ScannedBody): void {
-    const { budget, table } = this.core.deps;
-    const { ve } = this.key;
-    budget.readBalance(ve.id, (balance) => {
-      if (this.gone) return this.leave();
-      const text = magicText(table, ve, balance, budget.isLow(ve.id));
-      const createdS = Math.floor(this.arriveMs / 1000);
-      const { headers, exchange, id } = this;
-      if (body.stream) {
-        headers.push("content-type", "text/event-stream; charset=utf-8", "cache-control", "no-cache");
-        exchange.writeHead(200, headers);
-        exchange.end(magicStream(id, createdS, body.model, text, body.usageAsked));
-      } else {
-        replyJson(exchange, 200, headers, magicJson(id, createdS, body.model, text));
-      }
-      this.core.deps.metrics.request(this.endpoint.number, 200, 0, 0);
-      this.leave();
-    });
-  }
-
-  private refuse(error: ErrorAnswer): void {
-    if (!this.gone) refuse(this.core, this.exchange, this.headers, error);
-    this.leave();
-  }
-
-  private crash(error: unknown): void {
-    this.core.deps.log.error({ err: error, id: this.id }, "request failed");
-    this.refuse(INTERNAL);
-  }
-
-  private leave(): void {
-    this.gone = true;
-    for (const hold of this.rates) hold.release();
-    this.rates = NO_HOLDS;
-    this.core.closed(this);
-  }
 }

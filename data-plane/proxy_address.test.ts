@@ -134,7 +134,7 @@ describe("paths", () => {
     "/",
     "/v1",
     "/v1/",
-    "/v1/responses",
+    "/v1/answers",
     "/v1/chat/completions/",
     "/v1/models/",
     "/v1/models/%zz",

@@ -1,6 +1,7 @@
 /** Heads of answers: what every answer carries, CORS included. */
 
 import type { ErrorAnswer } from "./errors.ts";
+import type { ClientShape } from "./formats/format.ts";
 import type { Exchange } from "./transport.ts";
 
 const RATE_LIMIT_HEADERS = ["limit", "remaining", "reset"].flatMap((what) => [
@@ -10,6 +11,7 @@ const RATE_LIMIT_HEADERS = ["limit", "remaining", "reset"].flatMap((what) => [
 const EXPLANATIONS = ["clamped-max-tokens", "attempts", "request-id", "model", "physical-model", "credits"];
 const EXPOSED = [
   "x-request-id",
+  "request-id",
   "retry-after",
   "retry-after-ms",
   "x-should-retry",
@@ -26,8 +28,14 @@ export function allowedOrigin(origins: readonly string[], origin: string): strin
 }
 
 /** Headers that every answer to this exchange has. */
-export function commonHeaders(id: string, origins: readonly string[], exchange: Exchange): string[] {
-  const headers = ["x-request-id", id];
+export function commonHeaders(
+  id: string,
+  origins: readonly string[],
+  exchange: Exchange,
+  shape: ClientShape,
+): string[] {
+  // Anthropic's clients look for it under another name.
+  const headers = shape === "messages" ? ["x-request-id", id, "request-id", id] : ["x-request-id", id];
   if (origins.length > 0) addCors(headers, origins, exchange);
   return headers;
 }

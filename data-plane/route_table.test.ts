@@ -240,7 +240,7 @@ describe("deltas", () => {
         pm({}),
       ],
       [provider({ disabled: true }), provider({})],
-      [provider({ format: 3 }), provider({})],
+      [provider({ disabled: true }), provider({})],
     ];
     for (const [off, on] of unroutable) {
       delta(table, [off!]);

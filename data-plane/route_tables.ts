@@ -11,6 +11,7 @@ import type {
 } from "../proto/gen/tokenbill/node/v1/config_pb.ts";
 import type { Target } from "../proto/gen/tokenbill/v1/logical_model_pb.ts";
 import { BudgetMode } from "../proto/gen/tokenbill/v1/virtual_endpoint_pb.ts";
+import { bridgesOf } from "./formats/index.ts";
 import { Health } from "./health.ts";
 import { compileAccount, NO_ACCOUNT } from "./route_account.ts";
 import { RetryBudget } from "./retry_budget.ts";
@@ -149,6 +150,7 @@ export class Tables {
       disabled: config.disabled,
       onDisconnect: config.onDisconnect,
     });
+    provider.bridges = bridgesOf(provider, []);
     // What it was refused or not reached by may be mended: nobody should wait for the end of a cooldown then.
     const sameAddress = before.origin === base.origin && before.basePath === base.basePath;
     const same = sameAddress && before.apiKey === apiKey && before.account === account;
@@ -412,6 +414,7 @@ function emptyProvider(id: string, health?: Health): RouteProvider {
     baseQuery: "",
     apiKey: "",
     account: NO_ACCOUNT,
+    bridges: {},
     onDisconnect: 0,
     headers: [],
     health: health ?? new Health(),

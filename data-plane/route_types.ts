@@ -2,6 +2,7 @@
 
 import type { UnitKind } from "../core/meters.ts";
 import type { CompiledPrice } from "../core/pricing.ts";
+import type { Bridges } from "./formats/index.ts";
 import type { Health } from "./health.ts";
 import type { RateLimits } from "./rates/rates.ts";
 import type { RetryBudget } from "./retry_budget.ts";
@@ -63,6 +64,8 @@ export interface RouteProvider {
   apiKey: string;
   /** Replaced as a whole, by one with other contents only. */
   account: ProviderAccount;
+  /** What its models serve, but for those that say so themselves. */
+  bridges: Bridges;
   onDisconnect: number;
   /** Flat: lower-case name, value, … */
   headers: readonly string[];

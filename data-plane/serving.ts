@@ -7,7 +7,7 @@ import { type Admitted, identityOf } from "./admitted.ts";
 import { type Attempt, type AttemptFailure, type AttemptHost, detailOf } from "./attempt.ts";
 import { Attempts } from "./attempts.ts";
 import { Client } from "./client.ts";
-import { errorFrame } from "./client_errors.ts";
+import { errorFrame, shaped } from "./client_errors.ts";
 import type { Core, Live } from "./core.ts";
 import * as deadlines from "./deadlines.ts";
 import { DRAIN_MS_MAX, type Drain } from "./drains.ts";
@@ -196,9 +196,9 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
     const relay = attempt.relay!;
     attempt.end();
     this.record(result, detail);
-    const { stream, body } = this.request;
+    const { stream, body, endpoint, id } = this.request;
     const choices = outcome === Outcome.BUDGET_CUT ? body.choices : 0;
-    this.client.last = stream ? lastFrames(relay, choices, errorFrame(this.request.endpoint.shape, fields)) : "break";
+    this.client.last = stream ? lastFrames(relay, choices, errorFrame(endpoint.shape, fields, id)) : "break";
     const ended = this.client.gone ? Outcome.CLIENT_GONE : outcome;
     this.settle(ended, attempt, relay.delivered(), attempt.httpStatus, fields.code ?? "");
   }
@@ -291,7 +291,7 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
 
   /** Nobody served, and nothing is billed. */
   private finishWithError(error: errors.ErrorAnswer, outcome: Outcome): void {
-    this.client.last = error;
+    this.client.last = shaped(error, this.request.endpoint.shape, this.request.id);
     this.current?.release();
     this.settle(this.client.gone ? Outcome.CLIENT_GONE : outcome, null, null, error.status, error.code);
   }

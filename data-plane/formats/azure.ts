@@ -5,7 +5,8 @@
 
 import { ModelApi, type RoutePm, type RouteProvider } from "../route_types.ts";
 import { RETRY_AFTER_MS_MAX } from "../health.ts";
-import { type AnswerHeaders, retryAfterMs } from "../upstream_head.ts";
+import { retryAfterMs } from "../upstream_head.ts";
+import type { AnswerHeaders } from "./format.ts";
 import { type Dialect, OPENAI_DIALECT } from "./dialects.ts";
 import type { UpstreamError } from "./hub.ts";
 import { objectOf, parseObject, textOf } from "./json.ts";

@@ -1,14 +1,15 @@
 import { describe, expect, test } from "vitest";
 import { scanBody } from "../body.ts";
 import { UnitKind } from "../../core/meters.ts";
-import { CHAT, COMPLETIONS, EMBEDDINGS, kindBits } from "../endpoints.ts";
+import { CHAT, COMPLETIONS, EMBEDDINGS, kindBits, MESSAGES } from "../endpoints.ts";
 import { RouteTable } from "../route_table.ts";
 import type { RoutePm } from "../route_types.ts";
 import type { SseEvent } from "../sse.ts";
 import { gatewayResources, snapshot, VE } from "../testing.ts";
 import { type Asked, type EndpointSpec, FrameKind } from "./format.ts";
 import { bridgeOf, serves } from "./index.ts";
-import { bodyChanges, openai } from "./openai.ts";
+import { dialectOf } from "./dialects.ts";
+import { bodyChanges, openAiBridge, openAiError } from "./openai.ts";
 import { scrub } from "./refusal.ts";
 import { OUTPUT_SAMPLE_BYTES_MAX, Sampler } from "../tokenizer/tokens.ts";
 import { measureObject, measureValue } from "./openai_text.ts";
@@ -30,6 +31,9 @@ const asked = (endpoint: EndpointSpec, fields: Record<string, unknown> = {}, str
   clampTo: null,
 });
 const anyPm = pmOf("https://x.example/v1");
+const openai = openAiBridge(dialectOf(0, "https://x.example"), openAiError);
+const changes = (baseUrl: string, endpoint: EndpointSpec) =>
+  bodyChanges(dialectOf(0, new URL(baseUrl).origin), pmOf(baseUrl), asked(endpoint));
 
 describe("requests", () => {
   test.each([
@@ -67,16 +71,17 @@ describe("requests", () => {
   });
 
   test("limit answers with the field that the server takes", () => {
-    expect(bodyChanges(pmOf("https://api.openai.com/v1"), asked(CHAT)).outputTokensField).toBe("max_completion_tokens");
-    expect(bodyChanges(pmOf("https://api.openai.com/v1"), asked(COMPLETIONS)).outputTokensField).toBe("max_tokens");
-    expect(bodyChanges(pmOf("https://vllm.example/v1"), asked(CHAT)).outputTokensField).toBe("max_tokens");
+    expect(changes("https://api.openai.com/v1", CHAT).outputTokensField).toBe("max_completion_tokens");
+    expect(changes("https://api.openai.com/v1", COMPLETIONS).outputTokensField).toBe("max_tokens");
+    expect(changes("https://vllm.example/v1", CHAT).outputTokensField).toBe("max_tokens");
   });
 
   test("a target serves what its format has and its price covers", () => {
-    expect(bridgeOf(CHAT, anyPm)).toBe(openai);
+    expect(bridgeOf(CHAT, anyPm)).toMatchObject({ translated: false });
+    expect(bridgeOf(MESSAGES, anyPm)).toMatchObject({ translated: true });
     expect(serves(CHAT, anyPm)).toBe(true);
     expect(serves(CHAT, { ...anyPm, kinds: kindBits(UnitKind.SECONDS) })).toBe(false);
-    expect(serves(CHAT, { ...anyPm, provider: { ...anyPm.provider, format: 99 } })).toBe(false);
+    expect(serves(CHAT, { ...anyPm, provider: { ...anyPm.provider, bridges: {} } })).toBe(false);
   });
 });
 

@@ -4,20 +4,23 @@
  */
 
 import { type BodyChanges, changeBody } from "../body.ts";
+import { Endpoint } from "../endpoints.ts";
 import type { FailureKind } from "../health.ts";
 import { JsonScanError, skipSpace, skipValue } from "../json_scan.ts";
 import type { RoutePm, RouteProvider } from "../route_types.ts";
 import { SseSplitter } from "../sse.ts";
 import { OUTPUT_SAMPLE_BYTES_MAX, Sampler, type TextSample } from "../tokenizer/tokens.ts";
+import type { OutboundRequest } from "../transport.ts";
 import type { AnswerHeaders, AnswerReading, Asked, Bridge, EndpointSpec } from "./format.ts";
 import type { UpstreamError } from "./hub.ts";
+import { CALL_HEADERS, openAiKey, pathOf } from "./call.ts";
+import type { Dialect } from "./dialects.ts";
+import { dialectChanges } from "./dialect_changes.ts";
 import { OpenAiStream } from "./openai_stream.ts";
 import { measureValue, type TextMeasure } from "./openai_text.ts";
 
 /** The only request headers of clients that go upstream. Everything else stays here, SDK telemetry included. */
 export const FORWARDED_HEADERS = ["openai-beta"] as const;
-
-const OPENAI_HOST = "https://api.openai.com";
 
 /** Statuses that say the client's request is at fault: no other target would answer differently. */
 const CLIENT_FAULTS = new Set([400, 413, 422, 451]);
@@ -120,6 +123,12 @@ function holdsArray(bytes: Buffer, key: string): boolean {
   return bytes[colon] === COLON && bytes[skipSpace(bytes, colon + 1)] === 0x5b;
 }
 
+/** Where the substance of an answer stands. */
+function rowsOf({ hasOutput, number }: EndpointSpec): "choices" | "results" | "data" {
+  if (hasOutput) return "choices";
+  return number === Endpoint.MODERATIONS ? "results" : "data";
+}
+
 /** Up to this size the whole of an answer is parsed natively in less time than it takes to look at it here. */
 const PARSE_BYTES_MAX = 3072;
 
@@ -162,10 +171,10 @@ class OpenAiAnswer implements AnswerReading {
         throw error;
       }
     }
-    if (holdsArray(body, endpoint.hasOutput ? '"choices"' : '"data"') && !body.includes('"error"', 0, "latin1"))
-      return true;
+    const rows = rowsOf(endpoint);
+    if (holdsArray(body, `"${rows}"`) && !body.includes('"error"', 0, "latin1")) return true;
     const answer = this.exact();
-    return !answer["error"] && Array.isArray(answer[endpoint.hasOutput ? "choices" : "data"]);
+    return !answer["error"] && Array.isArray(answer[rows]);
   }
 
   private exact(): Fields {
@@ -206,16 +215,7 @@ const headersOf = new WeakMap<
 function headers(provider: RouteProvider, stream: boolean): readonly string[] {
   let made = headersOf.get(provider.headers);
   if (made === undefined || made.apiKey !== provider.apiKey) {
-    const own = [
-      "content-type",
-      "application/json",
-      "accept-encoding",
-      "identity",
-      "user-agent",
-      "tokenbill",
-      ...provider.headers,
-    ];
-    if (provider.apiKey !== "") own.push("authorization", `Bearer ${provider.apiKey}`);
+    const own = ["content-type", "application/json", ...CALL_HEADERS, ...provider.headers, ...openAiKey(provider)];
     made = {
       apiKey: provider.apiKey,
       json: [...own, "accept", "application/json"],
@@ -226,38 +226,46 @@ function headers(provider: RouteProvider, stream: boolean): readonly string[] {
   return stream ? made.stream : made.json;
 }
 
-/** The field that an answer's length is limited with when the client used none. */
-function outputTokensField(provider: RouteProvider, endpoint: EndpointSpec): BodyChanges["outputTokensField"] {
-  if (endpoint.shape === "responses") return "max_output_tokens";
-  return endpoint.chat && provider.origin === OPENAI_HOST ? "max_completion_tokens" : "max_tokens";
-}
-
 /** What an upstream reads instead of what the client wrote. */
-export function bodyChanges(pm: RoutePm, { endpoint, stream, clampTo }: Asked): BodyChanges {
+export function bodyChanges(dialect: Dialect, pm: RoutePm, { endpoint, stream, clampTo }: Asked): BodyChanges {
+  const { shape } = endpoint;
   return {
     model: pm.upstreamName,
-    includeUsage: stream && (endpoint.shape === "chat" || endpoint.shape === "completions"),
+    includeUsage: stream && dialect.streamOptions && (shape === "chat" || shape === "completions"),
     outputTokensMax: clampTo,
-    outputTokensField: outputTokensField(pm.provider, endpoint),
+    outputTokensField: shape === "responses" ? "max_output_tokens" : shape === "chat" ? dialect.limit : "max_tokens",
   };
 }
 
-export const openai: Bridge = {
-  translated: false,
-  request(pm, asked, forwarded) {
-    const { provider } = pm;
-    const own = headers(provider, asked.stream);
-    return {
-      origin: provider.origin,
-      path: provider.basePath + asked.endpoint.path + provider.baseQuery,
-      method: "POST",
-      headers: forwarded.length === 0 ? own : [...own, ...forwarded],
-      body: changeBody(asked.body, bodyChanges(pm, asked)),
-    };
-  },
-  error: openAiError,
-  readAnswer: (body, { endpoint }) => new OpenAiAnswer(body, endpoint),
-  readTail: (tail) => lastUsage(tail) ?? null,
-  streamReader: ({ endpoint, body }) => new OpenAiStream(endpoint, !body.usageAsked),
-  splitter: () => new SseSplitter(),
-};
+/** The client's body with these changes, and those that the dialect asks of chat completions. */
+export function nativeBody(dialect: Dialect, pm: RoutePm, asked: Asked): Buffer {
+  const { body, endpoint } = asked;
+  const more = endpoint.shape === "chat" ? dialectChanges(dialect, body, pm.family || pm.upstreamName) : null;
+  return changeBody(body, bodyChanges(dialect, pm, asked), more);
+}
+
+/** The call for a client that speaks OpenAI's format itself. */
+export function nativeCall(pm: RoutePm, asked: Asked, body: Buffer, forwarded: readonly string[]): OutboundRequest {
+  const { provider } = pm;
+  const own = headers(provider, asked.stream);
+  return {
+    origin: provider.origin,
+    path: pathOf(pm, asked.endpoint.path),
+    method: "POST",
+    headers: forwarded.length === 0 ? own : [...own, ...forwarded],
+    body,
+  };
+}
+
+/** Chat completions, completions, embeddings and moderations where client and upstream speak OpenAI's format. */
+export function openAiBridge(dialect: Dialect, error: Bridge["error"]): Bridge {
+  return {
+    translated: false,
+    request: (pm, asked, forwarded) => nativeCall(pm, asked, nativeBody(dialect, pm, asked), forwarded),
+    error,
+    readAnswer: (body, { endpoint }) => new OpenAiAnswer(body, endpoint),
+    readTail: (tail) => lastUsage(tail) ?? null,
+    streamReader: ({ endpoint, body }) => new OpenAiStream(endpoint, !body.usageAsked),
+    splitter: () => new SseSplitter(),
+  };
+}

@@ -146,7 +146,7 @@ function walletCase(name: string, ves: number, stream: boolean): Case {
     const { amount } = admissionOf(size, TARGETS, false);
     const held = hold(wallets, accounts[order[i]!]!, amount);
     if (stream) {
-      const growth = new Growth(wallets, held, RATES, BODY_BYTES, false);
+      const growth = new Growth(wallets, held, RATES, size, false);
       for (let tokens = 0; tokens < STREAM_TOKENS; tokens += TOKENS_PER_CHUNK) growth.covers(0, tokens);
     }
     const over = world.turn(held);

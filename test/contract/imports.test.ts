@@ -69,6 +69,7 @@ const DATA_PLANE_IO = [
   "data-plane/config_client.ts",
   "data-plane/config_table_file.ts",
   "data-plane/control_plane.ts",
+  "data-plane/spool/",
   "data-plane/tokenizer/token_worker.ts",
   "data-plane/tokenizer/worker_counter.ts",
   "data-plane/main.ts",

@@ -1,0 +1,46 @@
+/** PURE. Answers that the gateway makes by itself, in the shape of the client. */
+
+import type { ScannedBody } from "./body.ts";
+import type { WalletBalance } from "./budget/budget.ts";
+import type { PipelineDeps } from "./deps.ts";
+import type { ClientShape } from "./formats/format.ts";
+import { messagesMagicJson, messagesMagicStream, warmUpJson, warmUpStream } from "./formats/messages/magic.ts";
+import { magicJson, magicStream, magicText } from "./magic.ts";
+import { responseJson, responseStream } from "./magic_responses.ts";
+import type { RouteVe } from "./route_types.ts";
+
+export interface LocalAnswer {
+  readonly stream: boolean;
+  readonly body: Buffer;
+}
+
+/** Ids of requests have a prefix of ours, which would look odd behind that of an answer. */
+function bare(id: string): string {
+  return id.slice(id.indexOf("_") + 1);
+}
+
+/** `balance` null: nothing was heard of the wallet. */
+export function magicAnswer(
+  { table, budget }: Pick<PipelineDeps, "table" | "budget">,
+  ve: RouteVe,
+  balance: WalletBalance | null,
+  shape: ClientShape,
+  id: string,
+  arriveMs: number,
+  body: ScannedBody,
+): LocalAnswer {
+  const text = magicText(table, ve, balance, budget.isLow(ve.id));
+  const { stream, model } = body;
+  const createdS = Math.floor(arriveMs / 1000);
+  if (shape === "messages")
+    return { stream, body: (stream ? messagesMagicStream : messagesMagicJson)(bare(id), model, text) };
+  if (shape === "responses")
+    return { stream, body: (stream ? responseStream : responseJson)(bare(id), createdS, model, text) };
+  const made = stream ? magicStream(id, createdS, model, text, body.usageAsked) : magicJson(id, createdS, model, text);
+  return { stream, body: made };
+}
+
+/** No upstream lets others fill its caches through us: there is nothing to do. */
+export function warmUpAnswer(id: string, { stream, model }: ScannedBody): LocalAnswer {
+  return { stream, body: (stream ? warmUpStream : warmUpJson)(bare(id), model) };
+}
