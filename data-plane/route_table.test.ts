@@ -235,11 +235,6 @@ describe("deltas", () => {
     const unroutable = [
       [pm({ disabled: true }), pm({})],
       [pm({ price: undefined }), pm({})],
-      [
-        pm({ price: { id: "p", kind: { case: "simple", value: { creditPerUnit: "1", unit: 2, perUnits: 1n } } } }),
-        pm({}),
-      ],
-      [provider({ disabled: true }), provider({})],
       [provider({ disabled: true }), provider({})],
     ];
     for (const [off, on] of unroutable) {
