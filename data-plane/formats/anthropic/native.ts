@@ -110,7 +110,7 @@ export class AnthropicStream implements StreamReader {
         return FrameKind.EMPTY;
       case "content_block_start":
         if (typeof event["index"] === "number") this.open.add(event["index"]);
-        this.blockStart(objectOf(event["content_block"]));
+        measureBlock(objectOf(event["content_block"]), false, this.measure);
         return this.verdict();
       case "content_block_delta": {
         const delta = objectOf(event["delta"]);
@@ -131,14 +131,6 @@ export class AnthropicStream implements StreamReader {
       default:
         return FrameKind.EMPTY;
     }
-  }
-
-  /** A block of a kind that has more than text is something that a client can use as soon as it begins. */
-  private blockStart(block: Json): void {
-    const type = textOf(block["type"]);
-    if (type === "text" || type === "thinking") return measureText(textOf(block[type]), this.measure);
-    this.measure.content = true;
-    if (type === "tool_use") measureValue({ name: block["name"] }, this.measure);
   }
 
   private verdict(): FrameKind {
@@ -188,7 +180,7 @@ export class AnthropicAnswer implements AnswerReading {
   private measure(): TextMeasure {
     if (this.measured !== null) return this.measured;
     const into = newMeasure();
-    for (const each of this.content) measureBlock(objectOf(each), into);
+    for (const each of this.content) measureBlock(objectOf(each), true, into);
     this.measured = into;
     return into;
   }
@@ -206,13 +198,18 @@ export class AnthropicAnswer implements AnswerReading {
   }
 }
 
-function measureBlock(block: Json, into: TextMeasure): void {
+/**
+ * A block of a kind that has more than text is something that a client can use, even when it only begins.
+ * @param whole its input is there, if only an empty one
+ */
+function measureBlock(block: Json, whole: boolean, into: TextMeasure): void {
   const type = textOf(block["type"]);
   if (type === "text" || type === "thinking") return measureText(textOf(block[type]), into);
   into.content = true;
   if (type !== "tool_use") return;
   measureValue({ name: block["name"] }, into);
-  measureText(JSON.stringify(objectOf(block["input"])), into);
+  const input = objectOf(block["input"]);
+  if (whole || Object.keys(input).length > 0) measureText(JSON.stringify(input), into);
 }
 
 const USAGE_KEY = Buffer.from('"usage"');
