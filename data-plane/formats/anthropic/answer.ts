@@ -5,20 +5,18 @@ import { listOf, objectOf, textOf } from "../json.ts";
 import { CUSTOM_FIELD, CUSTOM_SUFFIX, JSON_TOOL } from "./tools.ts";
 import { hubUsage } from "./usage.ts";
 
-const FINISH: Readonly<Record<string, string>> = {
-  end_turn: "stop",
-  stop_sequence: "stop",
-  pause_turn: "stop",
-  max_tokens: "length",
-  model_context_window_exceeded: "length",
-  refusal: "content_filter",
-};
+/** What is not here is `stop`. */
+const FINISH = new Map<unknown, string>([
+  ["max_tokens", "length"],
+  ["model_context_window_exceeded", "length"],
+  ["refusal", "content_filter"],
+]);
 
 /** @param calls tools that the client has to run were called */
 export function finishReason(stopReason: unknown, calls: boolean): string {
   // Without calls of the client's, the call was that of the tool that stands for structured output.
   if (stopReason === "tool_use") return calls ? "tool_calls" : "stop";
-  return FINISH[textOf(stopReason)] ?? "stop";
+  return FINISH.get(stopReason) ?? "stop";
 }
 
 /** What is said of a refusal, null if the answer is none. */

@@ -41,7 +41,7 @@ export function conversationOf(chat: Json, capabilities: Capabilities): Conversa
   const builder = new Builder(capabilities.midSystem);
   for (const [index, message] of (messages as readonly unknown[]).entries())
     builder.add(objectOf(message), `messages[${index}]`);
-  return builder.done(`messages[${messages.length - 1}]`);
+  return builder.done();
 }
 
 class Builder {
@@ -55,6 +55,8 @@ class Builder {
   private readonly open = new Map<string, string>();
   /** Results at the beginning of the last turn. */
   private results = 0;
+  /** The path of the last message if that is the assistant's. */
+  private assistantAt: string | null = null;
   /** Calls of old have no ids: the one of the last `function_call`. */
   private legacyId = "";
 
@@ -63,6 +65,7 @@ class Builder {
   }
 
   add(message: Json, at: string): void {
+    this.assistantAt = message["role"] === "assistant" ? at : null;
     switch (message["role"]) {
       case "system":
       case "developer":
@@ -84,15 +87,16 @@ class Builder {
     }
   }
 
-  done(lastAt: string): Conversation {
+  done(): Conversation {
     this.settle();
     const { turns, held } = this;
     // What the user never answered to is said by the user rather than not at all.
     if (!this.release() && held.length > 0) this.push("user", held);
     if (turns[0]?.role !== "user") turns.unshift({ role: "user", content: [{ type: "text", text: NO_WORDS }] });
-    const last = turns.at(-1)!;
-    const prefill = last.role === "assistant" ? lastAt : null;
-    if (prefill !== null) trimEnd(last);
+    const prefill = turns.at(-1)!.role === "assistant" ? this.assistantAt : null;
+    // The last message is another's, and was empty.
+    if (prefill === null && turns.at(-1)!.role === "assistant") this.push("user", [{ type: "text", text: NO_WORDS }]);
+    if (prefill !== null) trimEnd(turns.at(-1)!);
     const answer = turns.findLast(({ role }) => role === "assistant")?.content ?? [];
     const calledUnthinking = answer.some(({ type }) => type === "tool_use") && !isThinking(answer[0]!);
     return { system: this.system, turns, called: this.called, prefill, calledUnthinking };

@@ -9,7 +9,7 @@ import { objectOf, parseObject, textOf } from "../json.ts";
 import { annotationOf, customInput, finishReason, refusalText, thinkingBlock } from "./answer.ts";
 import { streamError } from "./errors.ts";
 import { CUSTOM_SUFFIX, JSON_TOOL } from "./tools.ts";
-import { hubUsage, laterUsage } from "./usage.ts";
+import { hubUsage, laterUsage, saysOutput } from "./usage.ts";
 
 /** No block that is kept to its end, a thought or the input of a custom tool, is longer. */
 export const BLOCK_CHARS_MAX = 4 * 1024 * 1024;
@@ -31,25 +31,21 @@ interface OpenBlock {
 export class AnthropicSource implements ChatSource {
   deltas: readonly ChatDelta[] = NOTHING;
   error: UpstreamError | null = null;
+  /** Null until the end of the message: its start says what went in, and of what comes out no more than a guess. */
+  usage: Json | null = null;
   finished = false;
   private raw: Json = {};
-  /** The start says only what went in. What came out by then is no more than a guess. */
-  private outputReported = false;
   private readonly open = new Map<unknown, OpenBlock>();
   private calls = 0;
   private textChars = 0;
   private begun = false;
-
-  get usage(): Json | null {
-    return this.outputReported ? hubUsage(this.raw) : null;
-  }
 
   read(event: SseEvent): SourceState {
     this.deltas = NOTHING;
     const { data } = event;
     const parsed = data === null ? null : parseObject(data);
     const type = textOf(parsed?.["type"]) || event.event;
-    if (type === "error") {
+    if (type === "error" || (type === "" && parsed?.["error"])) {
       this.error = streamError(parsed ?? {});
       return SourceState.ERROR;
     }
@@ -172,7 +168,7 @@ export class AnthropicSource implements ChatSource {
 
   private messageDelta(delta: Json, usage: unknown): void {
     this.raw = laterUsage(this.raw, usage);
-    if (typeof objectOf(usage)["output_tokens"] === "number") this.outputReported = true;
+    if (saysOutput(usage)) this.usage = hubUsage(this.raw);
     const reason = delta["stop_reason"];
     if (typeof reason === "string" && !this.finished) this.finish(reason, delta["stop_details"]);
   }

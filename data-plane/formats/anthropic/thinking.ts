@@ -3,8 +3,7 @@
  * reference/UPSTREAM-FORMATS.md C2 and C3.
  */
 
-import type { Json } from "../hub.ts";
-import type { HubTarget } from "../hub.ts";
+import type { HubTarget, Json } from "../hub.ts";
 import { countOf, objectOf, textOf } from "../json.ts";
 import { type Capabilities, type Effort, effortOf } from "./models.ts";
 import { optionalText, refuse } from "./refuse.ts";
@@ -118,14 +117,12 @@ function effortFor(budgetTokens: number): Effort {
 function off(effort: string | null, { capabilities, length }: Plan): Thinking {
   const { adaptive: knowsEffort, rejectsDisabled, betweenTools } = capabilities;
   const maxTokens = length.tokens;
-  if (!rejectsDisabled) {
-    // Without thinking, no more than `high` is taken.
-    const asked = effort === null || !knowsEffort ? null : effortOf(effort, capabilities);
-    const lowered = asked === "xhigh" || asked === "max" ? "high" : asked;
-    return { thinking: { type: "disabled" }, effort: lowered, maxTokens, on: false };
-  }
-  const thinking = betweenTools ? { type: "between_tools" } : null;
-  return { thinking, effort: effortOf("low", capabilities), maxTokens, on: true };
+  // With so little thinking, no more than `high` is taken.
+  const asked = effort === null || !knowsEffort ? null : effortOf(effort, capabilities);
+  const lowered = asked === "xhigh" || asked === "max" ? "high" : asked;
+  if (!rejectsDisabled) return { thinking: { type: "disabled" }, effort: lowered, maxTokens, on: false };
+  if (betweenTools) return { thinking: { type: "between_tools" }, effort: lowered ?? "low", maxTokens, on: true };
+  return { thinking: null, effort: "low", maxTokens, on: true };
 }
 
 function adaptive(display: string, effort: string | null, { capabilities, length }: Plan): Thinking {

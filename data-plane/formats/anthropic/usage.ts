@@ -13,6 +13,11 @@ export function laterUsage(before: Json, usage: unknown): Json {
   return next;
 }
 
+/** Whether an event after the start says what came out so far: only then is a usage worth anything. */
+export function saysOutput(usage: unknown): boolean {
+  return countOf(objectOf(usage)["output_tokens"]) !== undefined;
+}
+
 interface Counts {
   input: number;
   output: number;
