@@ -69,7 +69,7 @@ const sse = (body: string | Buffer): Reply => ({ status: 200, headers: ["content
 
 /** The SDK's own properties are not of the message; and it never takes the split of cache writes from a delta. */
 function plain(message: any): any {
-  const { _request_id, parsed_output, ...rest } = JSON.parse(JSON.stringify(message));
+  const { _request_id, parsed_output: _parsed, ...rest } = JSON.parse(JSON.stringify(message));
   return { ...rest, usage: { ...rest.usage, cache_creation: null } };
 }
 

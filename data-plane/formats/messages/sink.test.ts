@@ -166,6 +166,18 @@ test("the signature of something else than what was streamed comes with its own 
   ]);
 });
 
+test("thoughts that are signed one by one are not told twice, whatever stands between them", () => {
+  const sink = messagesClient.sink(CONTEXT);
+  let out = sink.push(piece({ reasoning_content: "one" }));
+  out += sink.push(piece({ thinking_blocks: [{ type: "thinking", thinking: "one", signature: "s1" }] }));
+  out += sink.push(piece({ reasoning_content: "\n\n" })) + sink.push(piece({ reasoning_content: "\n\ntwo" }));
+  out += sink.push(piece({ thinking_blocks: [{ type: "thinking", thinking: "two", signature: "s2" }] }));
+  expect(accumulate(out + sink.end(null)).content).toEqual([
+    { type: "thinking", thinking: "one", signature: "s1" },
+    { type: "thinking", thinking: "two", signature: "s2" },
+  ]);
+});
+
 test("what waits is bounded", () => {
   const sink = messagesClient.sink(CONTEXT);
   sink.push(call(0, "{", "a", "b"));
