@@ -9,8 +9,12 @@ import {
   IMAGE_LOW_TOKENS,
   IMAGE_TOKENS,
   MESSAGE_TOKENS,
+  MESSAGES_IMAGE_TOKENS,
   PRIMING_TOKENS,
   readInput,
+  TOOL_CALL_TOKENS,
+  TOOL_TOKENS,
+  TOOLS_TOKENS,
 } from "./input.ts";
 import { PART_CHARS_MAX, partsOf, textsOf } from "./text.ts";
 import { extrapolate, INPUT_SAMPLE_BYTES_MAX, Sampler } from "./tokens.ts";
@@ -74,6 +78,85 @@ describe("the text of a request", () => {
     ).toEqual(["Be short.", "x"]);
   });
 
+  test("of Messages is read, and bytes and marks are not", () => {
+    const data = "A".repeat(1000);
+    const body = {
+      model: "claude",
+      max_tokens: 7,
+      metadata: { user_id: "u" },
+      system: [{ type: "text", text: "Be short.", cache_control: { type: "ephemeral", ttl: "1h" } }],
+      messages: [
+        { role: "user", content: "Hi" },
+        {
+          role: "assistant",
+          content: [
+            { type: "thinking", thinking: "Hm.", signature: data },
+            { type: "redacted_thinking", data },
+            { type: "tool_use", id: "toolu_1", name: "get", input: { id: 7, type: "x" } },
+          ],
+        },
+        {
+          role: "user",
+          content: [
+            {
+              type: "tool_result",
+              tool_use_id: "toolu_1",
+              content: [
+                { type: "text", text: "found" },
+                { type: "image", source: { type: "base64", media_type: "image/png", data } },
+              ],
+            },
+            { source: { data, media_type: "image/png", type: "base64" }, type: "image" },
+            { type: "image", source: { type: "url", url: "https://x.example" } },
+            { type: "document", source: { type: "base64", media_type: "application/pdf", data }, title: "T" },
+            { type: "document", source: { type: "text", media_type: "text/plain", data: "plain" } },
+            { type: "document", source: { type: "content", content: [{ type: "text", text: "inner" }] } },
+          ],
+        },
+      ],
+      tools: [{ name: "get", description: "Gets.", input_schema: { type: "object" }, cache_control: { ttl: "1h" } }],
+    };
+    expect(lines(body)).toEqual([
+      "Be short.",
+      "Hi",
+      "Hm.",
+      "get",
+      '{"id":7,"type":"x"}',
+      "found",
+      "T",
+      "plain",
+      "inner",
+      "get",
+      "Gets.",
+    ]);
+    const around = PRIMING_TOKENS + 4 * MESSAGE_TOKENS + TOOL_CALL_TOKENS + TOOLS_TOKENS + TOOL_TOKENS;
+    expect(read(body).tokens).toBe(around + 3 * MESSAGES_IMAGE_TOKENS + FILE_TOKENS);
+  });
+
+  test("of Responses is read, and encrypted reasoning is not", () => {
+    const body = {
+      model: "gpt",
+      previous_response_id: "resp_1",
+      instructions: "Be short.",
+      input: [
+        { role: "user", content: "Hi" },
+        { type: "reasoning", id: "rs_1", summary: [{ type: "summary_text", text: "Hm." }], encrypted_content: "A" },
+        { type: "function_call", call_id: "c", name: "get", arguments: '{"a":1}' },
+        { type: "function_call_output", call_id: "c", output: "found" },
+        { role: "user", content: [{ type: "input_image", image_url: "data:image/png;base64,AAAA" }] },
+        {
+          role: "user",
+          content: [{ type: "input_file", filename: "a.pdf", file_data: "data:application/pdf;base64,A" }],
+        },
+      ],
+      tools: [{ type: "function", name: "get", description: "Gets.", parameters: { type: "object" } }],
+    };
+    expect(lines(body)).toEqual(["Be short.", "Hi", "Hm.", "get", '{"a":1}', "found", "a.pdf", "get", "Gets."]);
+    const around = PRIMING_TOKENS + 6 * MESSAGE_TOKENS + TOOL_CALL_TOKENS + TOOLS_TOKENS + TOOL_TOKENS;
+    expect(read(body).tokens).toBe(around + IMAGE_TOKENS + FILE_TOKENS);
+    expect(lines({ instructions: "a", input: "b" })).toEqual(["a", "b"]);
+  });
+
   test("only the first of a long one is kept, but all of it is measured", () => {
     const sample = read({ messages: [{ role: "user", content: "x".repeat(300_000) }] });
     expect([sample.bytes.length, sample.textBytes]).toEqual([INPUT_SAMPLE_BYTES_MAX, 300_001]);
@@ -131,6 +214,7 @@ test("long texts are cut between words, and never within a character", () => {
 test.each([
   ["arrays", "messages", "[1,", "1", "]"],
   ["objects", "messages", '{"a":', '"b"', "}"],
+  ["sources", "messages", '{"source":{"content":', "[]", "}}"],
   ["schemas", "tools", '[{"properties":{"a":', '{"type":"string"}', "}}]"],
 ])("%s within each other are read once, however deep they stand", (_, place, opening, inner, closing) => {
   const reads = (depth: number): number => {

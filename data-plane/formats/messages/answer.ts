@@ -76,7 +76,8 @@ export function emptyMessage(context: HubContext): Json {
     stop_sequence: null,
     stop_details: null,
     container: null,
-    usage: messagesUsage(null),
+    // SDKs keep this split from the beginning of a stream, when nothing is known of it.
+    usage: { ...messagesUsage(null), cache_creation: null },
   };
 }
 

@@ -39,6 +39,8 @@ export class Blocks {
   /** In the order they came in. */
   private readonly waiting: Block[] = [];
   private waitingChars = 0;
+  /** A thinking block came whole. */
+  private anySealed = false;
   private readonly callBlocks = new Map<number, Block>();
   /** Index of the open block, or of the last one closed. */
   private index = -1;
@@ -51,9 +53,16 @@ export class Blocks {
   text(kind: TextKind, text: string): string {
     if (text === "") return "";
     let block = this.open?.kind === kind && !this.open.sealed ? this.open : null;
-    block ??= this.waiting.findLast((each) => each.kind === kind && !each.sealed) ?? this.add(kind, -1);
-    if (kind === "thinking") block.text += text;
-    return this.feed(block, text);
+    block ??= this.waiting.findLast((each) => each.kind === kind && !each.sealed) ?? null;
+    let piece = text;
+    if (block === null) {
+      // Sources put a break between thoughts, which blocks are apart already.
+      if (kind === "thinking" && this.anySealed) piece = text.replace(/^\n+/, "");
+      if (piece === "") return "";
+      block = this.add(kind, -1);
+    }
+    if (kind === "thinking") block.text += piece;
+    return this.feed(block, piece);
   }
 
   /** A whole thinking block: the signature of what was streamed before, or a block of its own. */
@@ -65,6 +74,7 @@ export class Blocks {
     block.text = thinking;
     block.signature = signature;
     block.sealed = true;
+    this.anySealed = true;
     return this.feed(block, rest);
   }
 

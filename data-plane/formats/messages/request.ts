@@ -152,7 +152,7 @@ function markLast(body: Json, messages: Json[]): void {
 }
 
 /**
- * The chat request. Its output limit is `max_completion_tokens`, see `limitedBy`. What no other format knows (betas,
+ * The chat request. Its output limit is `max_completion_tokens`, as OpenAI calls it now. What no other format knows (betas,
  * containers, service tiers and the like) is left out: clients send such things all the time.
  * @throws RefusedFieldError
  */
@@ -174,11 +174,4 @@ export function chatRequest(body: Json): Json {
     chat["user"] = user;
   }
   return chat;
-}
-
-/** The same chat request with its output limit in another field: servers differ about which one they take. */
-export function limitedBy(chat: Json, field: "max_tokens" | "max_completion_tokens"): Json {
-  const { max_tokens, max_completion_tokens, ...rest } = chat;
-  const max = max_completion_tokens ?? max_tokens;
-  return max === undefined ? rest : { ...rest, [field]: max };
 }
