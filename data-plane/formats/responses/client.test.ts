@@ -344,13 +344,11 @@ describe("the official SDK", () => {
       fc.string().map((content) => delta({ content })),
       fc.string().map((text) => delta({ reasoning_content: text })),
       fc.string().map((refusal) => delta({ refusal })),
-      fc
-        .tuple(fc.nat(3), fc.string())
-        .map(([index, args]) =>
-          delta({
-            tool_calls: [{ index, id: `call_${index}`, type: "function", function: { name: "f", arguments: args } }],
-          }),
-        ),
+      fc.tuple(fc.nat(3), fc.string()).map(([index, args]) =>
+        delta({
+          tool_calls: [{ index, id: `call_${index}`, type: "function", function: { name: "f", arguments: args } }],
+        }),
+      ),
     );
     await fc.assert(
       fc.asyncProperty(fc.array(piece, { maxLength: 12 }), async (deltas) => {
