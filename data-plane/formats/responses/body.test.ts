@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { idsOfRequest } from "./body.ts";
+import { dropSealed, idsOfRequest } from "./body.ts";
 import { sealBlocks } from "./reasoning.ts";
 
 const NONE = {
@@ -10,6 +10,7 @@ const NONE = {
   itemReferences: [],
   files: [],
   encrypted: false,
+  sealed: false,
   background: false,
   store: true,
 };
@@ -64,7 +65,10 @@ describe("ids in a request", () => {
     [{ tools: [{ type: "function", name: "f", parameters: { default: { file_id: "no" } } }] }, {}],
     [{ input: [{ type: "reasoning", id: "rs_1", summary: [], encrypted_content: "gAAA" }] }, { encrypted: true }],
     [{ input: [{ type: "reasoning", id: "rs_1", summary: [], encrypted_content: null }] }, {}],
-    [{ input: [{ type: "reasoning", id: "rs_1", summary: [], encrypted_content: sealBlocks([{}]) }] }, {}],
+    [
+      { input: [{ type: "reasoning", id: "rs_1", summary: [], encrypted_content: sealBlocks([{}]) }] },
+      { sealed: true },
+    ],
     ['{"input":[{"content":[{"file\\u005fid":"file-1"}],"role":"user"}]}', { files: ["file-1"] }],
     [
       '{"input":[{"type":"item\\u005freference","id":"a"}],"previous\\u005fresponse_id":"b"}',
@@ -94,6 +98,26 @@ describe("ids in a request", () => {
         expect(found.itemReferences).toContain(id);
       }),
       { numRuns: 50 },
+    );
+  });
+});
+
+describe("sealed reasoning", () => {
+  test("is left out, and nothing else", () => {
+    const sealed = { type: "reasoning", id: "rs_1", summary: [], encrypted_content: sealBlocks([{}]) };
+    const item = fc.oneof(fc.constant(sealed), fc.record({ role: fc.constant("user"), content: fc.string() }));
+    fc.assert(
+      fc.property(fc.array(item, { maxLength: 6 }), fc.string(), (input, text) => {
+        const body = Buffer.from(JSON.stringify({ a: text, input, b: [sealed] }, null, 1));
+        const kept = dropSealed(body);
+        expect(JSON.parse(kept.toString("utf8"))).toEqual({
+          a: text,
+          input: input.filter((each) => each !== sealed),
+          b: [sealed],
+        });
+        if (!input.includes(sealed)) expect(kept).toBe(body);
+      }),
+      { numRuns: 100 },
     );
   });
 });

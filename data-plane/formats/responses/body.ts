@@ -19,6 +19,8 @@ export interface ResponsesIds {
   readonly files: readonly string[];
   /** There is reasoning, or a compaction, that only the upstream that encrypted it can read. */
   readonly encrypted: boolean;
+  /** There is reasoning that was sealed here, which Responses upstreams refuse: see `dropSealed`. */
+  readonly sealed: boolean;
   readonly background: boolean;
   /** False: the client asked to keep nothing. It is kept by default. */
   readonly store: boolean;
@@ -31,6 +33,7 @@ interface Found {
   itemReferences: string[];
   files: string[];
   encrypted: boolean;
+  sealed: boolean;
   background: boolean;
   store: boolean;
 }
@@ -70,6 +73,7 @@ function walk(value: unknown, into: Found): void {
     if (NOT_OURS.has(key)) continue;
     if (key === "encrypted_content" && typeof each === "string" && each !== "") {
       if (openBlocks(each).length === 0) into.encrypted = true;
+      else into.sealed = true;
     } else if (ONE_ID.has(key) && typeof each === "string") {
       into.files.push(each);
     } else if (MANY_IDS.has(key) && Array.isArray(each)) {
@@ -148,6 +152,7 @@ export function idsOfRequest(body: Buffer): ResponsesIds | null {
     itemReferences: [],
     files: [],
     encrypted: false,
+    sealed: false,
     background: false,
     store: true,
   };
@@ -160,4 +165,43 @@ export function idsOfRequest(body: Buffer): ResponsesIds | null {
     throw error;
   }
   return found;
+}
+
+interface Range {
+  start: number;
+  end: number;
+  sealed: boolean;
+}
+
+function inputItems(body: Buffer): Range[] {
+  const items: Range[] = [];
+  scanObject(body, skipSpace(body, 0), 0, (member, keyEnd, value) => {
+    if (body[value] !== ARRAY || decodeString(body, member, keyEnd) !== "input") return;
+    scanArray(body, value, 1, (start, end) => {
+      const item = objectOf(parse(body.subarray(start, end)));
+      items.push({ start, end, sealed: openBlocks(item["encrypted_content"]).length > 0 });
+    });
+  });
+  return items;
+}
+
+/**
+ * A body, already found sound, without the input items that hold reasoning which was sealed here: they came from an upstream
+ * that only has chat, and one that has Responses cannot decrypt them. Every other byte stays.
+ */
+export function dropSealed(body: Buffer): Buffer {
+  const items = inputItems(body);
+  const parts: Buffer[] = [];
+  let from = 0;
+  let kept = false;
+  items.forEach((item, index) => {
+    if (!item.sealed) {
+      kept = true;
+      return;
+    }
+    // One comma goes with the item: the one before it, or, where nothing stands before, the one behind.
+    parts.push(body.subarray(from, kept ? items[index - 1]!.end : item.start));
+    from = kept ? item.end : (items[index + 1]?.start ?? item.end);
+  });
+  return parts.length === 0 ? body : Buffer.concat([...parts, body.subarray(from)]);
 }
