@@ -55,7 +55,7 @@ function parse(body: Buffer): unknown {
 }
 
 /** Error objects come as `{error:{…}}`, `{error:"…"}` or, from older servers, flat. */
-function errorOf(body: Buffer): Fields {
+export function errorOf(body: Buffer): Fields {
   const parsed = fieldsOf(parse(body));
   const error = parsed["error"];
   if (typeof error === "string") return { message: error };
@@ -85,7 +85,7 @@ function wordOf(value: unknown): string | null {
 }
 
 /** 403 without more says that our key may not use this model; what it may use at all is said with a code. */
-function healthOf(status: number, code: string, noQuota: boolean): FailureKind {
+export function healthOf(status: number, code: string, noQuota: boolean): FailureKind {
   if (code === MODEL_CODE) return "model";
   if (noQuota || ACCOUNT_CODES.has(code) || status === 401 || status === 402) return "account";
   if (status === 403 || status === 404) return "model";
@@ -101,7 +101,7 @@ const USAGE_KEY = Buffer.from('"usage"');
  * The last usage object in these bytes. Quotes inside strings are escaped, so the word in quotes is a key, or a value
  * that no colon follows. Undefined: none found, or it is not an object.
  */
-function lastUsage(bytes: Buffer): unknown {
+export function lastUsage(bytes: Buffer): unknown {
   const key = bytes.lastIndexOf(USAGE_KEY);
   if (key === -1) return undefined;
   const colon = skipSpace(bytes, key + USAGE_KEY.length);

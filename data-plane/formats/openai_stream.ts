@@ -28,7 +28,7 @@ const USAGE_NULL_END = Buffer.from(',"usage":null}');
 type Fields = Readonly<Record<string, unknown>>;
 
 /** Where a key stands, after its quote; -1: nowhere. */
-function indexOfKey(text: string, key: string, from: number): number {
+export function indexOfKey(text: string, key: string, from: number): number {
   for (let at = text.indexOf(key, from); at !== -1; at = text.indexOf(key, at + key.length)) {
     if (text.charCodeAt(at - 1) === QUOTE) return at;
   }
@@ -36,7 +36,7 @@ function indexOfKey(text: string, key: string, from: number): number {
 }
 
 /** The first byte of the value of the key at `at`, -1 if what stands there is no key. */
-function valueAfter(bytes: Buffer, at: number, key: string): number {
+export function valueAfter(bytes: Buffer, at: number, key: string): number {
   const colon = skipSpace(bytes, at + key.length);
   return bytes[colon] === COLON ? skipSpace(bytes, colon + 1) : -1;
 }

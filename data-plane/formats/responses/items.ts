@@ -187,9 +187,8 @@ function addItem(value: unknown, at: string, into: Messages): void {
 export function messagesOf(body: Json): readonly Json[] {
   const messages = new Messages();
   const { instructions, input } = body;
-  // OpenAI's own name for the role; adapters whose upstreams know only `system` rename it.
-  if (typeof instructions === "string" && instructions !== "")
-    messages.add({ role: "developer", content: instructions });
+  // Every upstream knows this role; `developer`, which says the same, not all of them.
+  if (typeof instructions === "string" && instructions !== "") messages.add({ role: "system", content: instructions });
   if (typeof input === "string") {
     messages.add({ role: "user", content: input });
   } else if (Array.isArray(input)) {
