@@ -7,7 +7,9 @@ import { allDialects, type Dialect, dialectOf, ProviderDialect } from "./dialect
 import { dialectRequest } from "./dialect_request.ts";
 import { applyDialect } from "./dialect_rules.ts";
 import type { HubTarget, Json } from "./hub.ts";
-import { openAiChatRequest } from "./openai_chat.ts";
+import { ProviderFormat, type RouteProvider } from "../route_types.ts";
+import { NO_ACCOUNT } from "../route_account.ts";
+import { openAiChatRequest, providerDialect } from "./openai_chat.ts";
 
 type Name = keyof typeof ProviderDialect;
 const of = (name: Name) => dialectOf(ProviderDialect[name], "");
@@ -53,6 +55,26 @@ describe("openAiChatRequest", () => {
     expect(sent(of("OPENAI"), chat, { model: "o3" })).not.toHaveProperty("temperature");
     expect(sent(of("OPENAI"), chat, { model: "my-deployment" })).toHaveProperty("temperature");
   });
+});
+
+test("a Provider's dialect follows what changes in place", () => {
+  const provider = {
+    format: ProviderFormat.OPENAI as number,
+    origin: "https://api.openai.com",
+    baseQuery: "",
+    account: NO_ACCOUNT,
+  } as RouteProvider;
+  const titles = [providerDialect(provider).title, providerDialect(provider).title];
+  provider.origin = "https://api.mistral.ai";
+  titles.push(providerDialect(provider).title);
+  provider.account = { ...NO_ACCOUNT, dialect: ProviderDialect.VLLM };
+  titles.push(providerDialect(provider).title);
+  provider.format = ProviderFormat.AZURE_OPENAI;
+  titles.push(providerDialect(provider).title);
+  provider.baseQuery = "?api-version=2024-06-01";
+  titles.push(providerDialect(provider).title);
+  const old = "Azure OpenAI before 2024-09-01-preview";
+  expect(titles).toEqual(["OpenAI", "OpenAI", "Mistral", "vLLM", "OpenAI", old]);
 });
 
 describe("fields", () => {
