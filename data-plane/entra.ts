@@ -10,7 +10,7 @@ import { AuthError, type EntraTokens } from "./upstream_auth.ts";
 
 /** A token is renewed so long before it ends. */
 export const RENEW_EARLY_MS = 5 * 60_000;
-/** So long before its end a token is not used any more: a call may take a while to arrive. */
+/** So long before its end, or less if it lives shortly, a token is not used any more: a call may take a while to arrive. */
 export const TOKEN_LEFT_MS_MIN = 30_000;
 /** A token that is younger is kept even if it was refused: a new one would not be another. */
 export const TOKEN_AGE_MS_MIN = 30_000;
@@ -187,7 +187,7 @@ export function entraTokens(options: EntraOptions): EntraTokens {
       const entry = entryOf(account, at);
       const time = now();
       const mayAsk = !entry.fetching && time >= entry.askAt;
-      if (time < entry.endsAt - TOKEN_LEFT_MS_MIN) {
+      if (time < entry.endsAt - unused(entry)) {
         if (mayAsk && time >= entry.endsAt - renewEarly(entry)) start(entry, account, at);
         return entry.token;
       }
@@ -205,7 +205,11 @@ export function entraTokens(options: EntraOptions): EntraTokens {
   };
 }
 
-/** A token that lives shortly is renewed in the last half of its life, or each call would ask for one. */
+/** A token that lives shortly is renewed in the last half of its life, and used up to its last quarter. */
 function renewEarly({ fetchedAt, endsAt }: Entry): number {
   return Math.min(RENEW_EARLY_MS, (endsAt - fetchedAt) / 2);
+}
+
+function unused({ fetchedAt, endsAt }: Entry): number {
+  return Math.min(TOKEN_LEFT_MS_MIN, (endsAt - fetchedAt) / 4);
 }

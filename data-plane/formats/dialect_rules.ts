@@ -116,22 +116,14 @@ export function hasTopLevelRules(dialect: Dialect, model: string): boolean {
   );
 }
 
-/** Words in quotes, one of which a body holds if its messages need a change. */
-export function messageWords(dialect: Dialect): readonly string[] {
-  let words = WORDS.get(dialect);
-  if (words === undefined) {
-    const plain = [...dialect.messageDrops];
-    if (!dialect.developerRole) plain.push("developer");
-    if (dialect.toolCallId === "nine" || dialect.reasoningBack === "tools") plain.push("tool_calls");
-    if (dialect.toolCallId === "nine") plain.push("tool_call_id");
-    if (dialect.reasoningBack === "tools") plain.push("reasoning_content");
-    words = plain.map((word) => `"${word}"`);
-    WORDS.set(dialect, words);
-  }
-  return words;
+/** Keys of messages that may need a change wherever they are; a message without them needs none, its role apart. */
+export function messageKeys(dialect: Dialect): readonly string[] {
+  const keys = [...dialect.messageDrops];
+  if (dialect.toolCallId === "nine" || dialect.reasoningBack === "tools") keys.push("tool_calls");
+  if (dialect.toolCallId === "nine") keys.push("tool_call_id");
+  if (dialect.reasoningBack === "tools") keys.push("reasoning_content");
+  return keys;
 }
-
-const WORDS = new WeakMap<Dialect, readonly string[]>();
 
 /** The object without these keys; the same one if it has none of them. */
 export function without(object: Json, keys: readonly string[]): Json {

@@ -1,10 +1,41 @@
 /** PURE. Calls chat completions at a server that speaks OpenAI's format, for clients that do not. */
 
-import type { Dialect } from "./dialects.ts";
+import { ProviderFormat, type RoutePm, type RouteProvider } from "../route_types.ts";
+import { azureDialect, azureVersion } from "./azure.ts";
+import { type Dialect, dialectOf } from "./dialects.ts";
 import { dialectRequest } from "./dialect_request.ts";
 import { without } from "./dialect_rules.ts";
 import type { HubCall, HubTarget, Json } from "./hub.ts";
 import { objectOf } from "./json.ts";
+
+/** What a dialect was found with: Providers are updated in place. */
+const known = new WeakMap<
+  RouteProvider,
+  { account: RouteProvider["account"]; origin: string; format: number; baseQuery: string; dialect: Dialect }
+>();
+
+/** The dialect of a Provider that speaks OpenAI's format, Azure included. Remembered, since every request asks. */
+export function providerDialect(provider: RouteProvider): Dialect {
+  const { account, origin, format, baseQuery } = provider;
+  const kept = known.get(provider);
+  if (
+    kept !== undefined &&
+    kept.account === account &&
+    kept.origin === origin &&
+    kept.format === format &&
+    kept.baseQuery === baseQuery
+  )
+    return kept.dialect;
+  const dialect =
+    format === ProviderFormat.AZURE_OPENAI ? azureDialect(azureVersion(provider)) : dialectOf(account.dialect, origin);
+  known.set(provider, { account, origin, format, baseQuery, dialect });
+  return dialect;
+}
+
+/** The name that tells what a Physical Model can: its family, or else its upstream name. */
+export function familyOf(pm: RoutePm): string {
+  return pm.family === "" ? pm.upstreamName : pm.family;
+}
 
 const STREAM_FIELDS = ["stream", "stream_options"];
 
