@@ -70,6 +70,9 @@ export class ConverseSource implements ChatSource {
 
   private stop(payload: Json): void {
     this.finished = true;
+    // Blocks whose end was not said end here.
+    for (const block of this.blocks.values()) this.endBlock(block);
+    this.blocks.clear();
     this.emit({}, finishReasonOf(payload["stopReason"], this.calls, this.json));
   }
 
