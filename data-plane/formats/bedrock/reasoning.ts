@@ -1,0 +1,189 @@
+/**
+ * PURE. Sampling, length and reasoning, which each family names in its own way: `inferenceConfig` and
+ * `additionalModelRequestFields` (reference/UPSTREAM-FORMATS.md C2, C3, D3).
+ */
+
+import { type Capabilities, effortOf } from "../anthropic/models.ts";
+import { type HubTarget, type Json, RefusedFieldError } from "../hub.ts";
+import { countOf, objectOf, textOf } from "../json.ts";
+import { lacksReasoning } from "./content.ts";
+import type { Family } from "./family.ts";
+import { isBlank } from "./parts.ts";
+
+/** Claude takes no smaller budget for thinking. */
+const BUDGET_TOKENS_MIN = 1024;
+/** Budgets for models that know no effort. */
+const BUDGET_TOKENS: Readonly<Record<string, number>> = {
+  low: 1024,
+  medium: 4096,
+  high: 16_384,
+  xhigh: 32_000,
+  max: 32_000,
+};
+/** What is left to say after thinking, where the client set no limit. */
+const ANSWER_TOKENS = 16_384;
+
+export interface Reasoning {
+  /** Members of `additionalModelRequestFields`. */
+  readonly fields: Json;
+  /** The model thinks because of them, which forbids some sampling. */
+  readonly active: boolean;
+  /** The thinking is limited to so many tokens, and the whole answer must be longer; 0: it is not. */
+  readonly budgetTokens: number;
+  /** Nova thinks as hard as it can: then neither length nor sampling may be set. */
+  readonly unlimited: boolean;
+}
+
+const NO_REASONING: Reasoning = { fields: {}, active: false, budgetTokens: 0, unlimited: false };
+
+/** The effort that the client asks for, "" if it asks for none in particular. */
+function wantedEffort(chat: Json): string {
+  return textOf(chat["reasoning_effort"]);
+}
+
+/** Whether the client wants the model to think. */
+export function wantsReasoning(chat: Json): boolean {
+  const { type } = objectOf(chat["thinking"]);
+  if (type !== undefined) return type !== "disabled";
+  const effort = wantedEffort(chat);
+  return effort !== "" && effort !== "none" && effort !== "minimal";
+}
+
+export function outputTokensOf(chat: Json, target: HubTarget, family: Family): number | null {
+  const wanted = countOf(chat["max_completion_tokens"]) ?? countOf(chat["max_tokens"]);
+  if (wanted === undefined) return null;
+  const most = target.maxOutputTokens || family.claude?.maxOutputTokens || wanted;
+  return Math.max(1, Math.min(wanted, most));
+}
+
+/**
+ * @param outputTokens the limit that is sent, null: none
+ * @param forced a tool has to be called
+ */
+export function reasoningOf(chat: Json, family: Family, outputTokens: number | null, forced: boolean): Reasoning {
+  const effort = wantedEffort(chat);
+  if (family.claude !== null) return claudeReasoning(chat, family, family.claude, outputTokens, forced);
+  if (effort === "") return NO_REASONING;
+  if (family.kind === "gpt_oss") return fieldsOf({ reasoning_effort: atMostHigh(effort) });
+  if (family.kind === "gpt") return fieldsOf({ reasoning: { effort: effort === "minimal" ? "low" : effort } });
+  return family.kind === "nova2" ? novaReasoning(effort, outputTokens) : NO_REASONING;
+}
+
+function fieldsOf(fields: Json): Reasoning {
+  return { ...NO_REASONING, fields };
+}
+
+function atMostHigh(effort: string): string {
+  if (effort === "none" || effort === "minimal") return "low";
+  return effort === "xhigh" || effort === "max" ? "high" : effort;
+}
+
+/** The highest effort refuses any limit of length. Whoever sets one means it: then it is the next lower one. */
+function novaReasoning(effort: string, outputTokens: number | null): Reasoning {
+  if (effort === "none" || effort === "minimal") return fieldsOf({ reasoningConfig: { type: "disabled" } });
+  const high = atMostHigh(effort) === "high";
+  const maxReasoningEffort = high && outputTokens !== null ? "medium" : atMostHigh(effort);
+  const fields = { reasoningConfig: { type: "enabled", maxReasoningEffort } };
+  return { ...NO_REASONING, fields, active: true, unlimited: maxReasoningEffort === "high" };
+}
+
+function claudeReasoning(
+  chat: Json,
+  family: Family,
+  claude: Capabilities,
+  outputTokens: number | null,
+  forced: boolean,
+): Reasoning {
+  const effort = wantedEffort(chat);
+  const known = effort === "" || effort === "none" ? null : effortOf(effort === "minimal" ? "low" : effort, claude);
+  const outputConfig = known === null ? {} : { output_config: { effort: known } };
+  if (!claude.thinking) return NO_REASONING;
+  if (forced && family.forcesOnlyUnthinking) {
+    // Those that think unless told not to are told; the others must not be told anything.
+    return claude.adaptive ? fieldsOf({ thinking: { type: "disabled" }, ...outputConfig }) : NO_REASONING;
+  }
+  const { type, budget_tokens } = objectOf(chat["thinking"]);
+  const off = type === "disabled" || (type === undefined && (effort === "none" || effort === "minimal"));
+  if (off) return unthinking(claude, outputConfig);
+  if (type === "between_tools" && claude.betweenTools) return active({ thinking: { type }, ...outputConfig });
+  if (type === undefined && effort === "") return NO_REASONING;
+  if (claude.adaptive && (type !== "enabled" || claude.rejectsBudget))
+    return active({ thinking: { type: "adaptive", display: "summarized" }, ...outputConfig });
+  const wanted = countOf(budget_tokens) ?? BUDGET_TOKENS[effort] ?? BUDGET_TOKENS["medium"]!;
+  return budgeted(chat, claude, wanted, outputTokens, outputConfig);
+}
+
+function active(fields: Json): Reasoning {
+  return { ...NO_REASONING, fields, active: true };
+}
+
+/** As little as the model allows. */
+function unthinking(claude: Capabilities, outputConfig: Json): Reasoning {
+  if (!claude.adaptive) return NO_REASONING;
+  if (!claude.rejectsDisabled) return fieldsOf({ thinking: { type: "disabled" }, ...outputConfig });
+  if (claude.betweenTools) return active({ thinking: { type: "between_tools" }, ...outputConfig });
+  return fieldsOf({ output_config: { effort: "low" } });
+}
+
+/** The limit of the whole answer stands as the client set it, since it is what the client pays for: the budget gives way. */
+function budgeted(
+  chat: Json,
+  claude: Capabilities,
+  wanted: number,
+  outputTokens: number | null,
+  outputConfig: Json,
+): Reasoning {
+  const most = (outputTokens ?? claude.maxOutputTokens) - 1;
+  const budgetTokens = Math.min(Math.max(wanted, BUDGET_TOKENS_MIN), most);
+  // These models want to see what they thought before they called a tool.
+  if (budgetTokens < BUDGET_TOKENS_MIN || lacksReasoning(chat)) return NO_REASONING;
+  const fields = { thinking: { type: "enabled", budget_tokens: budgetTokens }, ...outputConfig };
+  return { fields, active: true, budgetTokens, unlimited: false };
+}
+
+/** @throws RefusedFieldError */
+export function inferenceConfigOf(
+  chat: Json,
+  family: Family,
+  outputTokens: number | null,
+  reasoning: Reasoning,
+): Record<string, unknown> {
+  const config: Record<string, unknown> = {};
+  if (outputTokens !== null) config["maxTokens"] = outputTokens;
+  else if (reasoning.budgetTokens > 0) {
+    const most = family.claude?.maxOutputTokens ?? Number.MAX_SAFE_INTEGER;
+    config["maxTokens"] = Math.min(reasoning.budgetTokens + ANSWER_TOKENS, most);
+  }
+  Object.assign(config, samplingOf(chat, family, reasoning));
+  const stop = stopOf(chat["stop"]);
+  if (stop.length === 0) return config;
+  if (!family.sampling)
+    throw new RefusedFieldError("unsupported_parameter", "stop", "This model takes no stop sequences.");
+  config["stopSequences"] = stop;
+  return config;
+}
+
+function stopOf(stop: unknown): string[] {
+  const all: readonly unknown[] = Array.isArray(stop) ? (stop as unknown[]) : [stop];
+  return all.filter((each): each is string => typeof each === "string" && !isBlank(each));
+}
+
+function samplingOf(chat: Json, family: Family, { active: thinks, unlimited }: Reasoning): Json {
+  const { temperature, top_p } = chat;
+  const { claude } = family;
+  if (!family.sampling || unlimited || claude?.rejectsSampling) return {};
+  const sampling: Record<string, unknown> = {};
+  const claudeThinks = claude !== null && thinks;
+  if (typeof temperature === "number" && !claudeThinks) sampling["temperature"] = Math.min(temperature, 1);
+  if (typeof top_p !== "number" || (claudeThinks && top_p < 0.95)) return sampling;
+  if (!(claude?.temperatureXorTopP && "temperature" in sampling)) sampling["topP"] = top_p;
+  return sampling;
+}
+
+/** `top_k` where a family has it. */
+export function topKOf(chat: Json, family: Family, { active: thinks, unlimited }: Reasoning): Json {
+  const topK = countOf(chat["top_k"]);
+  if (topK === undefined || unlimited) return {};
+  if (family.claude !== null) return family.claude.rejectsSampling || thinks ? {} : { top_k: topK };
+  return family.kind === "nova" || family.kind === "nova2" ? { inferenceConfig: { topK } } : {};
+}
