@@ -1,4 +1,4 @@
-import { createHash, randomBytes } from "node:crypto";
+import { createHash, createHmac, randomBytes } from "node:crypto";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { base32, newId, newSecret, pooledRandom, secretPrefix } from "./ids.ts";
@@ -42,6 +42,17 @@ describe("envelopes", () => {
     expect(createSecrets(KEY).keyId).toStrictEqual(createSecrets(KEY).keyId);
     expect(createSecrets(KEY).keyId).not.toStrictEqual(createSecrets(new Uint8Array(32).fill(2)).keyId);
     expect(createSecrets(KEY).keyId).toHaveLength(8);
+  });
+
+  test("what is derived is the same for good, and another for each key, purpose and owner", () => {
+    const derived = createSecrets(KEY).derive("pins", "ve_a");
+    // Ids that were signed with it must lead back for as long as they live.
+    expect(Buffer.from(derived).toString("hex")).toBe(
+      createHmac("sha256", KEY).update("pins\0ve_a").digest().toString("hex"),
+    );
+    expect(createSecrets(KEY).derive("pins", "ve_b")).not.toStrictEqual(derived);
+    expect(createSecrets(KEY).derive("pin", "sve_a")).not.toStrictEqual(derived);
+    expect(createSecrets(new Uint8Array(32).fill(2)).derive("pins", "ve_a")).not.toStrictEqual(derived);
   });
 
   test("a key of another length is refused", () => {

@@ -251,6 +251,10 @@ describe("deltas", () => {
       price: { id: "p2" },
       rates: { request: 10n ** 12n, input: 0n },
     });
+    delta(table, [
+      pm({ price: { id: "p3", kind: { case: "simple", value: { creditPerUnit: "1", unit: 2, perUnits: 1n } } } }),
+    ]);
+    expect(choiceOf(table)).toMatchObject({ id: "pm_0", rates: { request: 0n, input: 0n, image: 10n ** 12n } });
     delta(table, [], ["pm_0"]);
     expect(choiceOf(table)?.id).toBe("pm_1");
     delta(table, [pm({})]);

@@ -51,6 +51,10 @@ describe.each(openTestDatabases())("ConfigFeedService on $name", ({ open }) => {
       expect(
         JSON.stringify(resources, (_, value: unknown) => (typeof value === "bigint" ? String(value) : value)),
       ).not.toContain("sk-very-secret");
+      for (const { kind } of resources!) {
+        const { pinSecret } = kind!.value as { pinSecret?: Uint8Array };
+        expect(pinSecret ?? []).toHaveLength(0);
+      }
       token = nextPageToken!;
     } while (token !== "");
     const kinds = ["prov_a", "prov_k", "pm_a", "ve_1", "ve_2", "ve_3", "key_ve_1", "key_ve_2", "key_ve_3"];

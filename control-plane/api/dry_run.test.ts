@@ -20,6 +20,8 @@ import { failureOf, startTestControlPlane, type TestControlPlane } from "../test
 import { logicalModelService } from "./logical_model_service.ts";
 import { type Catalogue, type Clients, clientsOf, makeCatalogue } from "./test_fixture.ts";
 
+const FORMAT_OF_A_NEWER_RELEASE = 99;
+
 describe.each(openTestDatabases())("DryRun on $name", ({ open }) => {
   let db: Database;
   let cp: TestControlPlane;
@@ -173,7 +175,7 @@ describe.each(openTestDatabases())("DryRun on $name", ({ open }) => {
     await api.providers.updateProvider({ id: providerId, disabled: true });
     expect(await run()).toEqual([["PROVIDER_DISABLED"]]);
     await api.providers.updateProvider({ id: providerId, disabled: false });
-    await db.query("update provider set format = $2 where id = $1", [providerId, ProviderFormat.ANTHROPIC]);
+    await db.query("update provider set format = $2 where id = $1", [providerId, FORMAT_OF_A_NEWER_RELEASE]);
     await db.query("update physical_model set price_id = null where id = $1", [pmId]);
     expect(await run()).toEqual([["NO_PRICE", "FORMAT_NOT_ROUTABLE"]]);
     expect((await api.models.dryRun({ veId, model: "gpt" })).errorCode).toBe("no_available_target");

@@ -118,7 +118,7 @@ describe.each(openTestDatabases())("LogicalModelService on $name", ({ open }) =>
     expect(failure).toMatchObject({ reason, info: { metadata: { field } } });
   });
 
-  test("refuses a model without a price, and one whose Provider's format is not routable", async () => {
+  test("refuses a model without a price, and takes one of whatever format that has any", async () => {
     const { physicalModel: free } = await api.providers.createPhysicalModel({
       providerId: one.providerId,
       upstreamName: "unpriced",
@@ -150,6 +150,8 @@ describe.each(openTestDatabases())("LogicalModelService on $name", ({ open }) =>
       targets: [{ physicalModelId: one.pmId, weight: 1 }],
     });
     const targets = { targets: [{ physicalModelId: claude!.id, weight: 1 }] };
+    await api.models.updateLogicalModel({ id: logicalModel!.id, targets });
+    await db.query("update provider set format = 99 where id = $1", [provider!.id]);
     const format = await failureOf(api.models.updateLogicalModel({ id: logicalModel!.id, targets }));
     expect(format).toMatchObject({
       reason: "format_not_routable",

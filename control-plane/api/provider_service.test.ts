@@ -217,14 +217,16 @@ describe.each(openTestDatabases())("ProviderService on $name", ({ open }) => {
       }),
     );
     expect(half).toMatchObject({ reason: "invalid_field", info: { metadata: { field: "detailed_price.meters" } } });
-    const imagesOnly = { creditPerUnit: "1", unit: UnitKind.IMAGES };
-    expect(
-      (
-        await failureOf(
-          api.providers.updatePhysicalModel({ id: pmId, price: { case: "simplePrice", value: imagesOnly } }),
-        )
-      ).reason,
-    ).toBe("no_price");
+    const bySize = [{ meter: Meter.IMAGES, creditPerUnit: "1", size: "1024x1024" }];
+    const noOther = await failureOf(
+      api.providers.updatePhysicalModel({ id: pmId, price: { case: "detailedPrice", value: { meters: bySize } } }),
+    );
+    expect(noOther).toMatchObject({ reason: "invalid_field", info: { metadata: { field: "detailed_price.meters" } } });
+    const ofTokens = [...meters.slice(0, 1), { meter: Meter.OUTPUT_TOKENS, creditPerUnit: "1", quality: "high" }];
+    const misplaced = await failureOf(
+      api.providers.updatePhysicalModel({ id: pmId, price: { case: "detailedPrice", value: { meters: ofTokens } } }),
+    );
+    expect(misplaced.info.metadata["field"]).toBe("detailed_price.meters[1].quality");
   });
 
   test("a Physical Model is named after its upstream name, and listed by Provider", async () => {

@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { create, fromJsonString } from "@bufbuild/protobuf";
 import { AttemptKind, AttemptResult, Outcome, RequestRecordSchema } from "../../proto/gen/tokenbill/v1/usage_pb.ts";
+import { Meter, UnitSource } from "../../proto/gen/tokenbill/v1/meter_pb.ts";
 import { ExportFormat } from "../../proto/gen/tokenbill/v1/usage_service_pb.ts";
 import { exportHeader, exportLine, Pieces } from "./usage_export.ts";
 
@@ -11,6 +12,10 @@ describe("hedged requests", () => {
     credits: "0.002",
     outcome: Outcome.HEDGE_LOST,
     hedgeOf: "usg_a",
+    units: [
+      { meter: Meter.IMAGES, quantity: 2n, source: UnitSource.REPORTED, size: "1024x1024", quality: "high" },
+      { meter: Meter.IMAGES, quantity: 1n, source: UnitSource.REPORTED, size: "1024x1536" },
+    ],
     attempts: [
       { physicalModelId: "pm_a", result: AttemptResult.STATUS, httpStatus: 503, kind: AttemptKind.FIRST },
       {
@@ -33,6 +38,8 @@ describe("hedged requests", () => {
     const cell = (name: string) => cells[names.indexOf(name)];
     expect(cell("outcome")).toBe("HEDGE_LOST");
     expect(cell("hedge_of")).toBe("usg_a");
+    expect(cell("images")).toBe("3");
+    expect(cell("image_sizes")).toBe("1024x1024:high:2;1024x1536::1");
     expect(cell("attempts")).toBe("pm_a:STATUS:503:FIRST;pm_b:HEDGE_LOST:200:HEDGE:0.002;pm_c:SERVED:200");
   });
 

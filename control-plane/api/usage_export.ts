@@ -57,6 +57,7 @@ const COLUMNS: readonly Column[] = [
   { name: "transfer_id", value: (record) => csvText(record.transferId) },
   { name: "node_id", value: (record) => csvText(record.nodeId) },
   { name: "hedge_of", value: (record) => csvText(record.hedgeOf) },
+  { name: "image_sizes", value: imageSizes },
 ];
 
 /** RFC 3339 in UTC with microseconds. */
@@ -68,8 +69,14 @@ function arriveTime({ arriveTime: time }: RequestRecord): string {
 
 /** Empty when nothing was said about the meter; a reported zero is 0. */
 function quantity(record: RequestRecord, meter: Meter): string {
-  const unit = record.units.find((candidate) => candidate.meter === meter);
-  return unit === undefined ? "" : String(unit.quantity);
+  const units = record.units.filter((unit) => unit.meter === meter);
+  return units.length === 0 ? "" : String(units.reduce((sum, unit) => sum + unit.quantity, 0n));
+}
+
+/** `1024x1024:high:2;1024x1536::1`: size, quality and number of images, where either of the two is known. */
+function imageSizes(record: RequestRecord): string {
+  const sized = record.units.filter(({ size, quality }) => size !== "" || quality !== "");
+  return csvText(sized.map((unit) => `${unit.size}:${unit.quality}:${unit.quantity}`).join(";"));
 }
 
 /**

@@ -300,6 +300,50 @@ describe("the migrations of this release", () => {
     expect(names.map((name) => Number(name.slice(0, 4)))).toStrictEqual(names.map((_, index) => index + 1));
   });
 
+  test.each(openTestDatabases())("0007 keeps what was there, on $name", async ({ openEmpty }) => {
+    const db = await openEmpty();
+    try {
+      const all = readMigrations();
+      await migrate(
+        db,
+        all.filter(({ name }) => name < "0007"),
+      );
+      const at = "2026-01-01T00:00:00Z";
+      await db.query(`insert into merchant (id, name, created_at, updated_at) values ('m', 'm', '${at}', '${at}')`);
+      await db.query(
+        `insert into provider (id, merchant_id, name, format, base_url, on_disconnect, headers, region, api_version, revision,
+           created_at, updated_at) values ('p', 'm', 'p', 1, 'http://u', 1, '{}', '', '', 1, '${at}', '${at}')`,
+      );
+      await db.query(
+        `insert into physical_model (id, merchant_id, provider_id, name, upstream_name, max_output_tokens, revision, created_at,
+           updated_at) values ('x', 'm', 'p', 'x', 'x', 0, 1, '${at}', '${at}')`,
+      );
+      await db.query(
+        `insert into virtual_endpoint (id, merchant_id, name, template, budget_mode, exhausted_status, low_balance,
+           offline_grace, labels, revision, created_at, updated_at)
+         select 'v' || n, 'm', 'v', false, 1, 429, 0, 0, '{}', 1, '${at}', '${at}' from generate_series(1, 2) n`,
+      );
+      const units = Array.from({ length: 11 }, (_, index) => `units_${index + 1}`);
+      await db.query(
+        `insert into usage_daily (merchant_id, ve_id, day, logical_model, physical_model_id, access_key_id, requests,
+           estimated_requests, credits, ${units.join(", ")})
+         values ('m', 'v1', '2026-01-01', 'l', 'x', 'k', 1, 0, 5, ${units.map(() => 3).join(", ")})`,
+      );
+      expect(await migrate(db, all)).toContain("0007_formats");
+      expect(
+        await db.query("select units_11::int as a, units_12::int as b, units_15::int as c from usage_daily"),
+      ).toStrictEqual([{ a: 3, b: 0, c: 0 }]);
+      expect(await db.query("select dialect, bedrock_api, family, apis from provider, physical_model")).toStrictEqual([
+        { dialect: 0, bedrock_api: 0, family: "", apis: [] },
+      ]);
+      await db.query("update virtual_endpoint set passthrough_provider_id = 'p' where id = 'v1'");
+      await expect(db.query("update virtual_endpoint set passthrough_provider_id = 'p'")).rejects.toThrow(/unique/);
+      await expect(db.query("delete from provider")).rejects.toThrow(/foreign key/);
+    } finally {
+      await db.close();
+    }
+  });
+
   test("one that would run out of order is refused", () => {
     const applied = [{ name: "0002_second", checksum: "" }];
     expect(() => pendingMigrations([FIRST, SECOND], applied)).toThrow(DatabaseStartError);

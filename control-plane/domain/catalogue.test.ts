@@ -27,7 +27,7 @@ describe("the domain's words equal the schema's", () => {
     expect(Object.entries(ProviderFormat)).toStrictEqual(
       Object.entries(WireFormat).filter(([name]) => name !== "UNSPECIFIED"),
     );
-    expect([0, 1, 2, 3, 4].filter(isRoutableFormat)).toStrictEqual([1]);
+    expect([0, 1, 2, 3, 4, 5].filter(isRoutableFormat)).toStrictEqual([1, 2, 3, 4]);
   });
 });
 
@@ -43,6 +43,7 @@ describe("targets", () => {
       { id: "pictures", format: 1, price: images },
       { id: "unpriced", format: 1, price: null },
       { id: "claude", format: 3, price: tokens },
+      { id: "newer", format: 5, price: tokens },
     ].map((model) => [model.id, model]),
   );
 
@@ -59,9 +60,10 @@ describe("targets", () => {
   test.each([
     ["free", null],
     ["each", null],
-    ["pictures", "no_price"],
+    ["pictures", null],
     ["unpriced", "no_price"],
-    ["claude", "format_not_routable"],
+    ["claude", null],
+    ["newer", "format_not_routable"],
     ["nobody", "not_found"],
   ])("checkRoutable %s", (id, code) => {
     const expected = code === null ? null : { code, field: "t[1].physical_model_id" };

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { parseCredits } from "../../core/credits.ts";
 import { Meter, UnitKind, UnitSource } from "../../core/meters.ts";
-import { compileSimplePrice } from "../../core/pricing.ts";
+import { compileDetailedPrice, compileSimplePrice } from "../../core/pricing.ts";
 import { type Known, lastUses, placeReport, rollUp, sortRecords, spendByVe, type Usage } from "./report.ts";
 
 const price = compileSimplePrice("price_a", { unit: UnitKind.TOKENS, creditPerUnit: "0.5", perUnits: 1000n });
@@ -47,6 +47,25 @@ describe("sortRecords", () => {
     expect([quarantined, mismatches]).toEqual([[], []]);
   });
 
+  it("takes images of several sizes in one request, each at its price", () => {
+    const images = compileDetailedPrice("price_i", [
+      { meter: Meter.IMAGES, creditPerUnit: "1", perUnits: 1n },
+      { meter: Meter.IMAGES, creditPerUnit: "4", perUnits: 1n, size: "1024x1536" },
+    ]);
+    const units = ["1024x1024", "1024x1536"].map((size) => ({
+      meter: Meter.IMAGES,
+      quantity: 2,
+      source: UnitSource.REPORTED,
+      size,
+    }));
+    const prices = new Map([["price_i", { merchantId: "mer_a", price: images }]]);
+    const record = { body, usage: usage(1n, { priceId: "price_i", units, nodeCredits: "10" }) };
+    const { priced, mismatches } = sortRecords(1n, [record], { ...known, prices });
+    expect(priced.map(({ credits }) => credits)).toEqual([parseCredits("10")]);
+    expect(mismatches).toEqual([]);
+    expect(rollUp(priced)[0]!.units[Meter.IMAGES]).toBe(4n);
+  });
+
   it.each([
     ["0.0050", false],
     ["0.005000000001", true],
@@ -62,10 +81,22 @@ describe("sortRecords", () => {
     ["bad_id", { id: "" }],
     ["bad_id", { id: "x".repeat(65) }],
     ["bad_id", { physicalModelId: "pm a" }],
-    ["bad_units", { units: [{ meter: 12 as Meter, quantity: 1, source: UnitSource.REPORTED }] }],
+    ["bad_units", { units: [{ meter: 16 as Meter, quantity: 1, source: UnitSource.REPORTED }] }],
     [
       "bad_units",
       { units: [1, 1].map((quantity) => ({ meter: Meter.IMAGES, quantity, source: UnitSource.REPORTED })) },
+    ],
+    [
+      "bad_units",
+      {
+        units: [1, 1].map((quantity) => ({
+          meter: Meter.IMAGES,
+          quantity,
+          source: UnitSource.REPORTED,
+          size: "1024x1024",
+          quality: "high",
+        })),
+      },
     ],
     ["bad_units", { units: [{ meter: Meter.IMAGES, quantity: 0.5, source: UnitSource.REPORTED }] }],
     ["bad_time", { arriveUs: 0 }],

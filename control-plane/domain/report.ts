@@ -106,11 +106,14 @@ function isId(text: string): boolean {
 }
 
 function areUnits(units: readonly UnitQuantity[]): boolean {
-  const seen = new Set<number>();
-  for (const { meter, quantity } of units) {
+  const seen = new Set<number | string>();
+  for (const { meter, quantity, size, quality } of units) {
     if (!Number.isSafeInteger(quantity) || quantity < 0 || quantity > QUANTITY_MAX) return false;
-    if (!(meter >= 1 && meter < METER_SLOTS) || seen.has(meter)) return false;
-    seen.add(meter);
+    if (!(meter >= 1 && meter < METER_SLOTS)) return false;
+    // Images of several sizes may come from one request.
+    const key = size === undefined && quality === undefined ? meter : `${meter}\n${size ?? ""}\n${quality ?? ""}`;
+    if (seen.has(key)) return false;
+    seen.add(key);
   }
   return true;
 }

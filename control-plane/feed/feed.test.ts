@@ -97,7 +97,9 @@ describe.each(openTestDatabases())("the feed on $name", ({ name, open }) => {
       lowBalanceCredits: "0",
       exhaustedStatus: 429,
       disabled: false,
+      passthroughProviderId: "",
     });
+    expect(Object.keys(get("ve_a").pinSecret)).toHaveLength(32);
     expect(Object.keys(get("key_ve_a").digest)).toHaveLength(32);
     expect(get("lm_a")).toMatchObject({
       veId: "ve_a",

@@ -22,7 +22,10 @@ const int64 = fc.oneof(
   fc.constantFrom(0n, 127n, 128n, 2n ** 49n - 1n, 2n ** 49n, 2n ** 53n - 1n, 2n ** 53n, 2n ** 63n - 1n, -1n),
 );
 const uint64 = int64.map((value) => (value < 0n ? 2n ** 64n - 1n : value));
-const unit = fc.record({ meter: int32, quantity: int64, source: int32 });
+const unit = fc.record(
+  { meter: int32, quantity: int64, source: int32, size: text, quality: text },
+  { requiredKeys: ["meter", "quantity", "source"] },
+);
 const attempt = fc.record({
   physicalModelId: text,
   tier: int32,

@@ -80,6 +80,8 @@ function readUnit(): UnitQuantity {
   let meter = 0;
   let quantity = 0;
   let source = 0;
+  let size = "";
+  let quality = "";
   reader.at = start;
   reader.end = end;
   while (reader.at < end && !reader.odd) {
@@ -93,12 +95,20 @@ function readUnit(): UnitQuantity {
       case (3 << 3) | VARINT:
         source = reader.int32();
         break;
+      case (4 << 3) | BYTES:
+        size = reader.text();
+        break;
+      case (5 << 3) | BYTES:
+        quality = reader.text();
+        break;
       default:
         reader.odd = true;
     }
   }
   reader.end = stop;
-  return { meter: meter as Meter, quantity, source: source as UnitSource };
+  const unit = { meter: meter as Meter, quantity, source: source as UnitSource };
+  if (size === "" && quality === "") return unit;
+  return { ...unit, ...(size === "" ? {} : { size }), ...(quality === "" ? {} : { quality }) };
 }
 
 /** Only that it is in order: the request log reads it from the bytes. */

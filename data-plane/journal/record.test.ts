@@ -25,9 +25,11 @@ const safe = fc.oneof(fc.maxSafeNat(), fc.constantFrom(0, 127, 128, 2 ** 31 - 1,
 const credits = fc.bigInt({ min: 0n, max: 10n ** 36n });
 const units = fc.array(
   fc.record({
-    meter: fc.integer({ min: 1, max: 11 }),
+    meter: fc.integer({ min: 1, max: 15 }),
     quantity: safe,
     source: fc.integer({ min: 1, max: 3 }),
+    size: fc.oneof(text, long),
+    quality: text,
   }) as fc.Arbitrary<UnitQuantity>,
   { maxLength: 11 },
 );
@@ -83,7 +85,13 @@ function plain(record: UsageRecord) {
     stream: record.stream,
     physicalModelId: record.physicalModelId,
     priceId: record.priceId,
-    units: record.units.map(({ meter, quantity, source }) => ({ meter, quantity: Number(quantity), source })),
+    units: record.units.map(({ meter, quantity, source, size, quality }) => ({
+      meter,
+      quantity: Number(quantity),
+      source,
+      size,
+      quality,
+    })),
     credits: record.credits,
     outcome: record.outcome,
     httpStatus: record.httpStatus,

@@ -22,10 +22,19 @@ function stringBytesMax(text: string): number {
   return text.length * 3 + 6;
 }
 
+function unitsBytesMax(units: readonly UnitQuantity[]): number {
+  let bytes = units.length * UNIT_BYTES_MAX;
+  for (const { size, quality } of units) {
+    if (size !== undefined) bytes += stringBytesMax(size);
+    if (quality !== undefined) bytes += stringBytesMax(quality);
+  }
+  return bytes;
+}
+
 /** No encoding of this settlement is longer. */
 export function settlementBytesMax(settlement: Settlement): number {
   const s = settlement;
-  let bytes = FIXED_BYTES_MAX + s.units.length * UNIT_BYTES_MAX;
+  let bytes = FIXED_BYTES_MAX + unitsBytesMax(s.units);
   bytes +=
     stringBytesMax(s.id) + stringBytesMax(s.veId) + stringBytesMax(s.accessKeyId) + stringBytesMax(s.logicalModelId);
   bytes += stringBytesMax(s.logicalModel) + stringBytesMax(s.physicalModelId) + stringBytesMax(s.priceId);
@@ -48,7 +57,7 @@ export function progressBytesMax(progress: Progress): number {
   const { id, physicalModelId, priceId, units } = progress;
   return (
     FIXED_BYTES_MAX +
-    units.length * UNIT_BYTES_MAX +
+    unitsBytesMax(units) +
     stringBytesMax(id) +
     stringBytesMax(physicalModelId) +
     stringBytesMax(priceId)
@@ -139,6 +148,8 @@ function writeUnits(units: readonly UnitQuantity[]): void {
     writer.number(1, unit.meter);
     writer.number(2, unit.quantity);
     writer.number(3, unit.source);
+    if (unit.size !== undefined) writer.string(4, unit.size);
+    if (unit.quality !== undefined) writer.string(5, unit.quality);
     writer.close(start);
   }
 }
