@@ -25,8 +25,10 @@ export class SpoolReading implements BodyReading {
   private nextSplice = 0;
   private paused = false;
   private over = false;
-  /** The disk is asked, or a chunk is being handed over. */
-  private busy = false;
+  /** The disk is asked. */
+  private asking = false;
+  /** A chunk is being handed over. */
+  private handing = false;
 
   constructor(spool: Readable, splices: readonly SpoolSplice[], sink: BodySourceSink, onOver: () => void) {
     this.spool = spool;
@@ -53,9 +55,9 @@ export class SpoolReading implements BodyReading {
 
   /** Hands on what is there. */
   pump(): void {
-    while (!this.busy && !this.over) {
+    while (!this.handing && !this.over) {
       if (this.spool.failure !== null) return this.fail(this.spool.failure);
-      if (this.paused || !this.step()) return;
+      if (this.asking || this.paused || !this.step()) return;
     }
   }
 
@@ -84,23 +86,29 @@ export class SpoolReading implements BodyReading {
       this.hand(here);
       return true;
     }
-    this.busy = true;
+    this.asking = true;
     this.spool.readFile(at, Math.min(limit, at + BLOCK_BYTES), (error, bytes) => {
-      this.busy = false;
-      if (this.over) return;
-      if (error !== null) return this.fail(error);
-      this.at += bytes.length;
-      this.hand(bytes);
-      this.pump();
+      // After what sockets have to say in this turn: an upstream that refuses closes its connection right after its
+      // answer, and writing to that one first would lose the answer.
+      setImmediate(() => this.fileRead(error, bytes));
     });
     return false;
   }
 
+  private fileRead(error: Error | null, bytes: Uint8Array): void {
+    this.asking = false;
+    if (this.over) return;
+    if (error !== null) return this.fail(error);
+    this.at += bytes.length;
+    this.hand(bytes);
+    this.pump();
+  }
+
   /** The receiver may pause, resume or close meanwhile. */
   private hand(bytes: Uint8Array): void {
-    this.busy = true;
+    this.handing = true;
     this.sink.onChunk(bytes);
-    this.busy = false;
+    this.handing = false;
   }
 
   private fail(error: Error): void {
