@@ -5,7 +5,14 @@
 
 import type { Admitted } from "./admitted.ts";
 import type { UnitQuantity } from "../core/meters.ts";
-import { type AnswerReading, type Bridge, FrameKind, type FrameSplitter, type StreamReader } from "./formats/format.ts";
+import {
+  type AnswerReading,
+  type Bridge,
+  FrameKind,
+  type FrameSplitter,
+  type LongReading,
+  type StreamReader,
+} from "./formats/format.ts";
 import { estimateTokens } from "./meter.ts";
 import { OUTPUT_SAMPLE_BYTES_MAX, type TextSource } from "./tokenizer/tokens.ts";
 import type { RoutePm } from "./route_types.ts";
@@ -113,6 +120,8 @@ class JsonRelay implements Relay {
   private bytes = 0;
   private stopped = false;
   private whole: Delivered | null = null;
+  /** Of an answer that is too long to keep. */
+  private long: LongReading | null = null;
 
   constructor(host: RelayHost, bridge: Bridge, request: Admitted, pm: RoutePm, head: AnswerHead) {
     this.host = host;
@@ -126,6 +135,7 @@ class JsonRelay implements Relay {
     if (this.stopped) return;
     this.chunks.push(chunk);
     this.bytes += chunk.length;
+    this.long?.push(chunk);
     if (this.committed) this.passOn();
     else if (this.bytes > ANSWER_BUFFER_BYTES_MAX) this.overflow();
   }
@@ -176,6 +186,8 @@ class JsonRelay implements Relay {
       this.stop();
       return this.host.badAnswer("not_an_answer");
     }
+    this.long = this.bridge.longReading?.(this.request) ?? null;
+    for (const chunk of this.chunks) this.long?.push(chunk);
     this.committed = true;
     this.host.commit(this.head.contentType, null);
     this.passOn();
@@ -191,8 +203,8 @@ class JsonRelay implements Relay {
 
   private longAnswer(tail: Buffer): Delivered {
     return {
-      usage: this.bridge.readTail(tail),
-      counted: NO_UNITS,
+      usage: this.long === null ? this.bridge.readTail(tail) : this.long.usage,
+      counted: this.long?.counted ?? NO_UNITS,
       outputTokens: estimateTokens(this.bytes, 0),
       pieces: 0,
       hasContent: true,

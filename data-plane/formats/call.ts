@@ -1,13 +1,12 @@
 /** PURE. What calls to upstreams have in common: their address, their headers, and the target as adapters see it. */
 
 import type { ScannedBody } from "../body.ts";
-import { type RoutePm, type RouteProvider } from "../route_types.ts";
+import { BedrockApi, ProviderFormat, type RoutePm, type RouteProvider } from "../route_types.ts";
 import type { OutboundRequest } from "../transport.ts";
 import { azurePath } from "./azure.ts";
 import type { Asked } from "./format.ts";
 import type { HubCall, HubContext, HubTarget, Json } from "./hub.ts";
 import { parseObject } from "./json.ts";
-import { ProviderFormat } from "../route_types.ts";
 
 export function targetOf(pm: RoutePm, stream: boolean): HubTarget {
   const { upstreamName: model, family, maxOutputTokens, provider } = pm;
@@ -41,12 +40,20 @@ function joined(base: string, path: string): string {
   return path.startsWith("/v1/") && VERSION_END.test(base) ? base + path.slice(3) : base + path;
 }
 
+/** Where an API of Bedrock begins, unless the base URL says that itself (reference/UPSTREAM-FORMATS.md D1). */
+function bedrockPrefix({ format, basePath, origin, account }: RouteProvider): string {
+  if (format !== ProviderFormat.AWS_BEDROCK || basePath !== "") return "";
+  if (account.bedrockApi === BedrockApi.ANTHROPIC) return "/anthropic";
+  if (account.bedrockApi !== BedrockApi.OPENAI) return "";
+  return origin.includes("//bedrock-mantle") ? "/v1" : "/openai/v1";
+}
+
 /** The path and query of a call. `path` is what stands behind the base URL. */
 export function pathOf(pm: RoutePm, path: string): string {
   const { provider } = pm;
   if (provider.format === ProviderFormat.AZURE_OPENAI) return azurePath(provider, pm, path);
   const { basePath, baseQuery } = provider;
-  const whole = joined(basePath, path);
+  const whole = joined(basePath + bedrockPrefix(provider), path);
   return baseQuery === "" || !whole.includes("?") ? whole + baseQuery : `${whole}&${baseQuery.slice(1)}`;
 }
 
@@ -60,7 +67,8 @@ export function openAiKey({ format, apiKey }: RouteProvider): readonly string[] 
 
 export function outbound(pm: RoutePm, call: HubCall, accept: string): OutboundRequest {
   const { provider } = pm;
-  const own = ["content-type", "application/json", "accept", accept, ...CALL_HEADERS];
+  const own = ["content-type", "application/json", ...CALL_HEADERS];
+  if (!call.headers.includes("accept")) own.push("accept", accept);
   return {
     origin: provider.origin,
     path: pathOf(pm, call.path),

@@ -39,6 +39,10 @@ export interface Asked {
   readonly stream: boolean;
   /** The most output tokens of an answer, null: as the client wishes. */
   readonly clampTo: number | null;
+  /** Of the VE: see `pins.ts`. */
+  readonly pinSecret: string;
+  /** The response that it continues, as the upstream knows it; null: none. */
+  readonly previousId: string | null;
 }
 
 /** What a whole answer says. */
@@ -106,6 +110,13 @@ export interface FrameSplitter {
 
 export type AnswerHeaders = Readonly<Record<string, string | string[] | undefined>>;
 
+/** Reads an answer that is too long to keep. Every chunk is pushed, in their order. */
+export interface LongReading {
+  push(chunk: Buffer): void;
+  readonly usage: unknown;
+  readonly counted: readonly UnitQuantity[];
+}
+
 /** How an endpoint is served by an upstream of some format. PURE. */
 export interface Bridge {
   /** The client does not see the upstream's own bytes, so that answers must be kept whole and streams are made anew. */
@@ -117,6 +128,8 @@ export interface Bridge {
   readAnswer(body: Buffer, asked: Asked, pm: RoutePm, headers: AnswerHeaders): AnswerReading;
   /** The usage object in the last bytes of an answer that was too long to keep. */
   readTail(tail: Buffer): unknown;
+  /** For answers that must be read to their end however long they are; absent: `readTail` is enough. */
+  longReading?(asked: Asked): LongReading;
   streamReader(asked: Asked, pm: RoutePm): StreamReader;
   splitter(): FrameSplitter;
 }

@@ -1,17 +1,27 @@
 /** Which bridge serves an endpoint at a target: the one place that knows all formats. */
 
 import { Endpoint } from "../endpoints.ts";
-import { ProviderFormat, type RoutePm, type RouteProvider } from "../route_types.ts";
+import { BedrockApi, ModelApi, ProviderFormat, type RoutePm, type RouteProvider } from "../route_types.ts";
+import { anthropicBridge } from "./anthropic/bridge.ts";
 import { anthropicChat } from "./anthropic/upstream.ts";
 import { azureDialect, azureError, azureVersion } from "./azure.ts";
+import { converseChat } from "./bedrock/converse.ts";
+import { bedrockError } from "./bedrock/errors.ts";
+import { bedrockEmbeddings, bedrockImages } from "./bedrock/invoke.ts";
+import { eventStreamSplitter } from "./bedrock/splitter.ts";
 import { chatAnswer, chatSource } from "./chat_source.ts";
-import { type Dialect, dialectOf, translatedDialect } from "./dialects.ts";
-import type { Bridge, EndpointSpec } from "./format.ts";
-import type { ChatUpstream } from "./hub.ts";
+import { type Dialect, dialectOf, OPENAI_DIALECT, translatedDialect } from "./dialects.ts";
+import type { AnswerHeaders, Bridge, EndpointSpec, FrameSplitter } from "./format.ts";
+import type { ChatUpstream, UpstreamError } from "./hub.ts";
+import { imagesBridge } from "./images_bridge.ts";
+import { parseObject } from "./json.ts";
+import { jsonBridge } from "./json_bridge.ts";
 import { messagesClient } from "./messages/client.ts";
 import { openAiBridge, openAiError } from "./openai.ts";
 import { openAiChatRequest } from "./openai_chat.ts";
+import { responsesBridge } from "./responses/bridge.ts";
 import { responsesClient } from "./responses/client.ts";
+import { responsesChat } from "./responses/upstream.ts";
 import { translated } from "./translated.ts";
 
 /** By number of endpoint; absent: it cannot be served. */
@@ -28,25 +38,62 @@ function openAiChat(dialect: Dialect, error: Bridge["error"]): ChatUpstream {
   };
 }
 
+/** A server that speaks chat completions, responses, or both. */
 function openAiBridges(dialect: Dialect, apis: readonly number[], error: Bridge["error"]): Bridges {
   const native = openAiBridge(dialect, error);
-  const chat = openAiChat(dialect, error);
+  const images = imagesBridge(dialect, error);
+  const hasChat = apis.includes(ModelApi.CHAT_COMPLETIONS);
+  const hasResponses = apis.includes(ModelApi.RESPONSES);
+  const upstream: ChatUpstream = hasChat ? openAiChat(dialect, error) : { ...responsesChat, error };
   return {
-    [Endpoint.CHAT_COMPLETIONS]: native,
+    [Endpoint.CHAT_COMPLETIONS]: hasChat ? native : translated({ client: null, upstream }),
     [Endpoint.COMPLETIONS]: native,
     [Endpoint.EMBEDDINGS]: native,
     [Endpoint.MODERATIONS]: native,
-    [Endpoint.RESPONSES]: translated({ client: responsesClient, upstream: chat }),
-    [Endpoint.MESSAGES]: translated({ client: messagesClient, upstream: chat }),
+    [Endpoint.IMAGES_GENERATIONS]: images,
+    [Endpoint.RESPONSES]: hasResponses
+      ? responsesBridge(dialect, error)
+      : translated({ client: responsesClient, upstream }),
+    [Endpoint.MESSAGES]: translated({ client: messagesClient, upstream }),
   };
 }
 
-function anthropicBridges(): Bridges {
+/** An upstream that has one API for chat of its own. */
+function chatBridges(upstream: ChatUpstream, splitter?: () => FrameSplitter): Bridges {
+  const parts = splitter === undefined ? { upstream } : { upstream, splitter };
   return {
-    [Endpoint.CHAT_COMPLETIONS]: translated({ client: null, upstream: anthropicChat }),
-    [Endpoint.RESPONSES]: translated({ client: responsesClient, upstream: anthropicChat }),
-    [Endpoint.MESSAGES]: translated({ client: messagesClient, upstream: anthropicChat }),
+    [Endpoint.CHAT_COMPLETIONS]: translated({ client: null, ...parts }),
+    [Endpoint.RESPONSES]: translated({ client: responsesClient, ...parts }),
+    [Endpoint.MESSAGES]: translated({ client: messagesClient, ...parts }),
   };
+}
+
+const ANTHROPIC: Bridges = { ...chatBridges(anthropicChat), [Endpoint.MESSAGES]: anthropicBridge };
+
+const CONVERSE: Bridges = {
+  ...chatBridges(converseChat, eventStreamSplitter),
+  [Endpoint.EMBEDDINGS]: jsonBridge(bedrockEmbeddings, false),
+  [Endpoint.IMAGES_GENERATIONS]: jsonBridge(bedrockImages, true),
+};
+
+function bedrockBridges(api: number, apis: readonly number[]): Bridges {
+  if (api === BedrockApi.ANTHROPIC) return ANTHROPIC;
+  if (api !== BedrockApi.OPENAI) return CONVERSE;
+  // Its paths have these two alone.
+  const { CHAT_COMPLETIONS, RESPONSES, MESSAGES } = Endpoint;
+  const all = openAiBridges(OPENAI_DIALECT, apis, bedrockOpenAiError);
+  return {
+    [CHAT_COMPLETIONS]: all[CHAT_COMPLETIONS]!,
+    [RESPONSES]: all[RESPONSES]!,
+    [MESSAGES]: all[MESSAGES]!,
+  };
+}
+
+/** Errors of these paths come in OpenAI's envelope, or, from what stands before them, as AWS writes them. */
+function bedrockOpenAiError(status: number, headers: AnswerHeaders, body: Buffer): UpstreamError {
+  return parseObject(body)?.["error"] === undefined
+    ? bedrockError(status, headers, body)
+    : openAiError(status, headers, body);
 }
 
 function make(provider: RouteProvider, dialect: Dialect, apis: readonly number[]): Bridges {
@@ -56,7 +103,9 @@ function make(provider: RouteProvider, dialect: Dialect, apis: readonly number[]
     case ProviderFormat.AZURE_OPENAI:
       return openAiBridges(dialect, apis, azureError);
     case ProviderFormat.ANTHROPIC:
-      return anthropicBridges();
+      return ANTHROPIC;
+    case ProviderFormat.AWS_BEDROCK:
+      return bedrockBridges(provider.account.bedrockApi, apis);
     default:
       return {};
   }
@@ -64,6 +113,7 @@ function make(provider: RouteProvider, dialect: Dialect, apis: readonly number[]
 
 function dialectFor(provider: RouteProvider): Dialect {
   if (provider.format === ProviderFormat.AZURE_OPENAI) return azureDialect(azureVersion(provider));
+  if (provider.format === ProviderFormat.AWS_BEDROCK) return OPENAI_DIALECT;
   return dialectOf(provider.account.dialect, provider.origin);
 }
 

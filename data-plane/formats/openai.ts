@@ -55,7 +55,7 @@ function parse(body: Buffer): unknown {
 }
 
 /** Error objects come as `{error:{…}}`, `{error:"…"}` or, from older servers, flat. */
-export function errorOf(body: Buffer): Fields {
+function errorOf(body: Buffer): Fields {
   const parsed = fieldsOf(parse(body));
   const error = parsed["error"];
   if (typeof error === "string") return { message: error };

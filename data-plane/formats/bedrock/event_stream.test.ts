@@ -3,7 +3,7 @@ import { EventStreamCodec } from "@smithy/eventstream-codec";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { SseEvent } from "../../sse.ts";
-import { encodeEventFrame, EventStreamSplitter, FrameError, parseEventFrame } from "./event_stream.ts";
+import { encodeEventFrame, EventStreamSplitter, EventFrameError, parseEventFrame } from "./event_stream.ts";
 
 /** reference/UPSTREAM-FORMATS.md D7. */
 const MESSAGE_START = Buffer.from(
@@ -37,11 +37,11 @@ function cut(bytes: Buffer, ...at: number[]): Buffer[] {
   return edges.slice(1).map((edge, index) => bytes.subarray(edges[index], edge));
 }
 
-function failure(run: () => unknown): FrameError {
+function failure(run: () => unknown): EventFrameError {
   try {
     run();
   } catch (error) {
-    if (error instanceof FrameError) return error;
+    if (error instanceof EventFrameError) return error;
     throw error;
   }
   throw new Error("it did not fail");
@@ -194,7 +194,7 @@ describe("what is broken", () => {
             expect(splitter.remainder().length).toBeLessThan(bytesMax);
           }
         } catch (error) {
-          if (!(error instanceof FrameError)) throw error;
+          if (!(error instanceof EventFrameError)) throw error;
         }
       }),
       { numRuns: 300 },

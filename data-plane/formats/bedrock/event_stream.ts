@@ -20,16 +20,16 @@ const CRC_BYTES = 4;
 const FRAME_BYTES_MIN = PRELUDE_BYTES + CRC_BYTES;
 
 /** The stream cannot be read any further. */
-export class FrameError extends Error {
-  readonly code: "event_frame_too_large" | "event_frame_corrupt";
-  constructor(code: FrameError["code"], message: string) {
-    super(message);
+export class EventFrameError extends FrameError {
+  override readonly code: "event_frame_too_large" | "event_frame_corrupt";
+  constructor(code: EventFrameError["code"], message: string) {
+    super(code, message);
     this.code = code;
   }
 }
 
-function corrupt(what: string): FrameError {
-  return new FrameError("event_frame_corrupt", `an event stream frame is corrupt: ${what}`);
+function corrupt(what: string): EventFrameError {
+  return new EventFrameError("event_frame_corrupt", `an event stream frame is corrupt: ${what}`);
 }
 
 const EMPTY = Buffer.alloc(0);
@@ -44,20 +44,20 @@ export class EventStreamSplitter {
   private heldBytes = 0;
   /** The length of the frame that is held, 0: not known yet. */
   private frameBytes = 0;
-  private failure: FrameError | null = null;
+  private failure: EventFrameError | null = null;
   private readonly frameBytesMax: number;
 
   constructor(frameBytesMax: number = EVENT_FRAME_BYTES_MAX) {
     this.frameBytesMax = frameBytesMax;
   }
 
-  /** @throws FrameError */
+  /** @throws EventFrameError */
   push(chunk: Buffer, onFrame: OnFrame): void {
     if (this.failure !== null) throw this.failure;
     try {
       this.split(chunk, onFrame);
     } catch (error) {
-      if (error instanceof FrameError) {
+      if (error instanceof EventFrameError) {
         this.failure = error;
         this.held = EMPTY;
         this.heldBytes = 0;
@@ -118,13 +118,13 @@ export class EventStreamSplitter {
   }
 }
 
-/** The length of the frame that begins at `at`. @throws FrameError */
+/** The length of the frame that begins at `at`. @throws EventFrameError */
 function readPrelude(buffer: Buffer, at: number, frameBytesMax: number): number {
   if (crc32(buffer.subarray(at, at + 8)) !== buffer.readUInt32BE(at + 8)) throw corrupt("checksum of its prelude");
   const frameBytes = buffer.readUInt32BE(at);
   const headersBytes = buffer.readUInt32BE(at + 4);
   if (frameBytes > frameBytesMax || headersBytes > EVENT_HEADERS_BYTES_MAX)
-    throw new FrameError("event_frame_too_large", "an event stream frame is too large");
+    throw new EventFrameError("event_frame_too_large", "an event stream frame is too large");
   if (frameBytes < FRAME_BYTES_MIN + headersBytes) throw corrupt("its lengths do not fit");
   return frameBytes;
 }
@@ -155,7 +155,7 @@ const KIND_OF_HEADER: ReadonlyMap<string, keyof Kind> = new Map<string, keyof Ki
   [":error-message", "errorMessage"],
 ]);
 
-/** @throws FrameError */
+/** @throws EventFrameError */
 function readHeaders(buffer: Buffer, start: number, end: number): Kind {
   const kind: Kind = { messageType: "", eventType: "", exceptionType: "", errorCode: "", errorMessage: "" };
   let at = start;
@@ -184,7 +184,7 @@ function readHeaders(buffer: Buffer, start: number, end: number): Kind {
  * Reads a frame that the splitter gave into `out`. `out.event` is the type of an event, `exception:<type>` or
  * `error:<code>`; "" for messages of kinds that are not known, which then have no data. `out.data` is the payload; errors
  * have none, so their words are made into one of the shape that exceptions have.
- * @throws FrameError
+ * @throws EventFrameError
  */
 export function parseEventFrame(buffer: Buffer, start: number, end: number, out: SseEvent): void {
   const headersEnd = start + PRELUDE_BYTES + buffer.readUInt32BE(start + 4);

@@ -4,8 +4,7 @@
  */
 
 import type { ChatUpstream } from "../hub.ts";
-import { textOf } from "../json.ts";
-import { classify, errorOf } from "../openai.ts";
+import { openAiError } from "../openai.ts";
 import { chatAnswer } from "./upstream_answer.ts";
 import { responsesRequest } from "./upstream_request.ts";
 import { ResponsesSource } from "./upstream_source.ts";
@@ -14,15 +13,5 @@ export const responsesChat: ChatUpstream = {
   request: (chat, target) => ({ path: "/responses", headers: [], body: responsesRequest(chat, target) }),
   answer: (body) => chatAnswer(body),
   source: () => new ResponsesSource(),
-  error(status, _headers, body) {
-    const error = errorOf(body);
-    const word = (name: string): string | null => textOf(error[name]) || null;
-    return {
-      message: textOf(error["message"]),
-      type: word("type"),
-      param: word("param"),
-      code: word("code"),
-      ...classify(status, body),
-    };
-  },
+  error: openAiError,
 };
