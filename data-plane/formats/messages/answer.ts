@@ -2,6 +2,7 @@
 
 import type { HubContext, Json } from "../hub.ts";
 import { countOf, listOf, objectOf, textOf } from "../json.ts";
+import { longNames } from "./names.ts";
 
 /** Arguments of a call that are no JSON object stand here, as the text that they came as. */
 export const RAW_INPUT_KEY = "_raw";
@@ -108,11 +109,11 @@ function contentText(content: unknown): string {
     .join("");
 }
 
-function toolUse(call: unknown, index: number, context: HubContext): Json {
+function toolUse(call: unknown, index: number, context: HubContext, names: ReadonlyMap<string, string>): Json {
   const { id, function: called } = objectOf(call);
-  const { name, arguments: text } = objectOf(called);
-  const input = inputOf(textOf(text));
-  return { type: "tool_use", id: textOf(id) || toolUseId(context, index), name: textOf(name), input };
+  const name = textOf(objectOf(called)["name"]);
+  const input = inputOf(textOf(objectOf(called)["arguments"]));
+  return { type: "tool_use", id: textOf(id) || toolUseId(context, index), name: names.get(name) ?? name, input };
 }
 
 /** A `chat.completion` as a message. Only its first choice counts: Messages has no others. */
@@ -125,7 +126,8 @@ export function messagesAnswer(chat: Json, context: HubContext): Json {
   if (text !== "") content.push(textBlock(text));
   if (refusal !== "") content.push(textBlock(refusal));
   const calls = listOf(message["tool_calls"]);
-  for (const [index, call] of calls.entries()) content.push(toolUse(call, index, context));
+  const names = longNames(context.request);
+  for (const [index, call] of calls.entries()) content.push(toolUse(call, index, context, names));
   const reason = choice["finish_reason"];
   return {
     ...emptyMessage(context),

@@ -4,7 +4,9 @@
  */
 
 import type { HubContext } from "../hub.ts";
+import { toolUseId } from "./answer.ts";
 import { JsonEnd } from "./json_end.ts";
+import { longNames } from "./names.ts";
 import { frame } from "./frames.ts";
 
 /** What waits is kept up to so many characters; beyond, the open block is closed as it is and what is late for it is lost. */
@@ -35,6 +37,7 @@ export class Blocks {
   /** Calls of tools so far. */
   calls = 0;
   private readonly context: HubContext;
+  private readonly names: ReadonlyMap<string, string>;
   private open: Block | null = null;
   /** In the order they came in. */
   private readonly waiting: Block[] = [];
@@ -47,6 +50,7 @@ export class Blocks {
 
   constructor(context: HubContext) {
     this.context = context;
+    this.names = longNames(context.request);
   }
 
   /** Text of a kind; the frames that can be sent now. */
@@ -157,8 +161,8 @@ export class Blocks {
     if (block.redacted !== null) return { type: "redacted_thinking", data: block.redacted };
     if (block.kind === "thinking") return { type: "thinking", thinking: "", signature: "" };
     if (block.kind !== "tool") return { type: "text", text: "", citations: null };
-    const id = block.id === "" ? `toolu_${this.context.id}_${block.call}` : block.id;
-    return { type: "tool_use", id, name: block.name, input: {} };
+    const id = block.id === "" ? toolUseId(this.context, block.call) : block.id;
+    return { type: "tool_use", id, name: this.names.get(block.name) ?? block.name, input: {} };
   }
 
   private deltaOf(block: Block, text: string): string {

@@ -2,6 +2,7 @@
 
 import { type Json, RefusedFieldError } from "../hub.ts";
 import { listOf, objectOf, textOf } from "../json.ts";
+import { shortName } from "./names.ts";
 
 /** Blocks of earlier answers that only Anthropic's own servers can read. Without them the conversation still makes sense. */
 const SERVER_BLOCK = /^(?:server_tool_use|mcp_tool_use|mcp_tool_result|fallback|container_upload|\w+_tool_result)$/;
@@ -164,7 +165,7 @@ function assistantBlock(block: Json, at: string, into: AssistantParts): void {
       into.calls.push({
         id: textOf(block["id"]),
         type: "function",
-        function: { name: textOf(block["name"]), arguments: JSON.stringify(block["input"] ?? {}) },
+        function: { name: shortName(textOf(block["name"])), arguments: JSON.stringify(block["input"] ?? {}) },
       });
       into.cache = cacheControl(block);
       break;

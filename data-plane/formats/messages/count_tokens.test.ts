@@ -68,7 +68,13 @@ describe("the answer", () => {
   });
 });
 
-test("bodies need no limit, but must be sound", () => {
+test("bodies need messages, and nothing else", () => {
   checkCountTokens(BODY);
-  expect(() => checkCountTokens({ model: "m" })).toThrow(expect.objectContaining({ param: "messages" }));
+  checkCountTokens({ messages: [], tools: [{ type: "web_search_20250305" }] });
+  for (const [messages, code] of [
+    [undefined, "missing_required_parameter"],
+    [null, "missing_required_parameter"],
+    ["Hi", "invalid_type"],
+  ])
+    expect(() => checkCountTokens({ messages })).toThrow(expect.objectContaining({ param: "messages", code }));
 });

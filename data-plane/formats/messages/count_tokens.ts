@@ -5,8 +5,7 @@
 
 import { readInput } from "../../tokenizer/input.ts";
 import type { CountJob, TextSample, TokenCounts } from "../../tokenizer/tokens.ts";
-import type { Json } from "../hub.ts";
-import { chatRequest } from "./request.ts";
+import { type Json, RefusedFieldError } from "../hub.ts";
 
 /** Claude up to 4.6 (sonnet, haiku 4.5), and the newer ones with their newer tokenizer. */
 export const CLAUDE_FACTOR = 1.25;
@@ -34,9 +33,15 @@ export function tokenFactor(model: string, family: string): number {
   return OPEN.test(name) ? OPEN_FACTOR : 1;
 }
 
-/** A body that could not be sent cannot be counted either. `max_tokens` need not be there. @throws RefusedFieldError */
-export function checkCountTokens(body: Json): void {
-  chatRequest({ ...body, max_tokens: 1 });
+/**
+ * Whether there is something to count. Nothing else matters: tools that only Anthropic runs are text as well, and
+ * `max_tokens` need not be there.
+ * @throws RefusedFieldError
+ */
+export function checkCountTokens({ messages }: Json): void {
+  if (messages === undefined || messages === null)
+    throw new RefusedFieldError("missing_required_parameter", "messages", "messages: this field is required.");
+  if (!Array.isArray(messages)) throw new RefusedFieldError("invalid_type", "messages", "messages: expected a list.");
 }
 
 /** What `TokenCounter.count` needs. @param bytes the client's body, sound JSON */

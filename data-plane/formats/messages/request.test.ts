@@ -3,10 +3,12 @@
 import { createHash } from "node:crypto";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { lastUserText as inBytes, scanBody } from "../../body.ts";
 import { type Json, RefusedFieldError } from "../hub.ts";
 import { messagesClient } from "./client.ts";
 import { lastUserText } from "./last_text.ts";
 import { isWarmUp, maxTokensOf } from "./request.ts";
+import { accumulate } from "./testing_accumulate.ts";
 import { checkVersion, STRICT_VERSION } from "./version.ts";
 
 const BASE = { model: "m", max_tokens: 10, messages: [{ role: "user", content: "Hi" }] };
@@ -94,6 +96,39 @@ describe("tools", () => {
   });
 });
 
+describe("names of tools that are too long for chat", () => {
+  const LONG = [`mcp__${"server".repeat(10)}__read`, `mcp__${"server".repeat(10)}__write`];
+  const request = {
+    ...BASE,
+    tools: LONG.map((name) => ({ name })),
+    tool_choice: { type: "tool", name: LONG[1] },
+    messages: [
+      BASE.messages[0],
+      { role: "assistant", content: [{ type: "tool_use", id: "t", name: LONG[0], input: {} }] },
+    ],
+  };
+  const made: any = messagesClient.request(request);
+  const names: string[] = made.tools.map((tool: any) => tool.function.name);
+  const context = { id: "1", createdS: 1, model: "lm", request };
+  const calls = names.map((name, index) => ({ index, id: `c${index}`, function: { name, arguments: "{}" } }));
+
+  test("are cut, and still differ", () => {
+    expect(names.map((name) => name.length)).toEqual([64, 64]);
+    expect(new Set(names).size).toBe(2);
+    expect(made.tool_choice.function.name).toBe(names[1]);
+    expect(made.messages[1].tool_calls[0].function.name).toBe(names[0]);
+  });
+
+  test("are whole again in answers and streams", () => {
+    const choice = { index: 0, message: { tool_calls: calls }, finish_reason: "tool_calls" };
+    const whole: any = messagesClient.answer({ choices: [choice] }, context);
+    expect(whole.content.map(({ name }: any) => name)).toEqual(LONG);
+    const sink = messagesClient.sink(context);
+    const out = sink.push({ index: 0, delta: { tool_calls: calls }, finishReason: "tool_calls" }) + sink.end(null);
+    expect(accumulate(out).content).toEqual(whole.content);
+  });
+});
+
 test.each<[Json, string | undefined]>([
   [{}, undefined],
   [{ thinking: { type: "adaptive" } }, "high"],
@@ -173,6 +208,20 @@ describe("what the user said last", () => {
     expect(lastUserText({ messages: [{ role: "user", content: "first" }, { role: "user", content }, ...after] })).toBe(
       said,
     );
+  });
+
+  test("is found in the bytes of Messages too, but for Claude Code's notes", () => {
+    const said = (content: unknown): string | null => {
+      const messages = [
+        { role: "user", content },
+        { role: "system", content: "/other" },
+      ];
+      return inBytes(scanBody(Buffer.from(JSON.stringify({ ...BASE, messages }))), "/tokenbill");
+    };
+    expect(said([text("/tokenbill")])).toBe("/tokenbill");
+    expect(said([RESULT])).toBeNull();
+    expect(said([RESULT, text("/tokenbill")])).toBeNull();
+    expect(said([NOTE, text("/tokenbill")])).not.toBe("/tokenbill");
   });
 
   test("is nothing without a user", () => {

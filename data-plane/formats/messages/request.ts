@@ -4,6 +4,7 @@ import { createHash } from "node:crypto";
 import { type Json, RefusedFieldError } from "../hub.ts";
 import { countOf, listOf, objectOf, textOf } from "../json.ts";
 import { chatMessages } from "./content.ts";
+import { shortName } from "./names.ts";
 
 /** The most that chat takes. */
 export const STOP_SEQUENCES_MAX = 4;
@@ -53,7 +54,7 @@ function tool(value: unknown, index: number): Json[] {
     const at = `tools[${index}].name`;
     throw new RefusedFieldError("missing_required_parameter", at, `${at}: this field is required.`);
   }
-  const described: Record<string, unknown> = { name };
+  const described: Record<string, unknown> = { name: shortName(name) };
   if (typeof given["description"] === "string") described["description"] = given["description"];
   described["parameters"] = given["input_schema"] ?? { type: "object", properties: {} };
   if (typeof given["strict"] === "boolean") described["strict"] = given["strict"];
@@ -71,7 +72,7 @@ function toolChoice(choice: Json): unknown {
     case "none":
       return "none";
     case "tool":
-      return { type: "function", function: { name: textOf(choice["name"]) } };
+      return { type: "function", function: { name: shortName(textOf(choice["name"])) } };
     default:
       throw new RefusedFieldError(
         "invalid_value",
