@@ -3,7 +3,6 @@
 import type { Reservation } from "./budget/budget.ts";
 import type { RequestSize } from "./budget/estimate.ts";
 import type { Asked, Bridge } from "./formats/format.ts";
-import { FORWARDED_HEADERS } from "./formats/openai.ts";
 import type { RateHold } from "./rates/rates.ts";
 import type { ExpectedTokens } from "./rates/expected_tokens.ts";
 import type { RouteGroup, RouteKey, RouteLm, RoutePm } from "./route_types.ts";
@@ -43,12 +42,10 @@ export function identityOf({ id, key, lm, body, endpoint }: Admitted) {
 /** The call to make at a target, without its credentials. @throws RefusedFieldError */
 export function outboundOf(request: Admitted, bridge: Bridge, pm: RoutePm, exchange: Exchange): OutboundRequest {
   if (bridge.translated) return bridge.request(pm, request, NO_HEADERS);
-  const forwarded: string[] = [];
-  for (const name of FORWARDED_HEADERS) {
-    const value = exchange.header(name);
-    if (value !== "") forwarded.push(name, value);
-  }
-  return bridge.request(pm, request, forwarded);
+  // The only header of clients that goes upstream. Everything else stays here, SDK telemetry included.
+  const name = request.endpoint.shape === "messages" ? "anthropic-beta" : "openai-beta";
+  const value = exchange.header(name);
+  return bridge.request(pm, request, value === "" ? NO_HEADERS : [name, value]);
 }
 
 const NO_HEADERS: readonly string[] = [];

@@ -2,6 +2,7 @@
 
 import { UnitKind } from "../core/meters.ts";
 import type { ClientShape, EndpointSpec } from "./formats/format.ts";
+import type { StoredAction } from "./stored_calls.ts";
 
 /** Numbers of `tokenbill.v1.Endpoint`. */
 export const Endpoint = {
@@ -117,7 +118,13 @@ export type Route =
   | { readonly kind: "call"; readonly methods: readonly string[]; readonly endpoint: EndpointSpec }
   /** `model` "" is the list. */
   | { readonly kind: "models"; readonly methods: readonly string[]; readonly model: string }
-  | { readonly kind: "count_tokens"; readonly methods: readonly string[] };
+  | { readonly kind: "count_tokens"; readonly methods: readonly string[] }
+  | {
+      readonly kind: "stored";
+      readonly methods: readonly string[];
+      readonly id: string;
+      readonly action: StoredAction;
+    };
 
 const POST: readonly string[] = ["POST"];
 const GET: readonly string[] = ["GET"];
@@ -139,11 +146,23 @@ const ROUTES: ReadonlyMap<string, Route> = new Map<string, Route>([
 ]);
 
 const MODEL_PREFIX = "/v1/models/";
+const STORED = /^\/v1\/responses\/([A-Za-z0-9_-]{1,512})(\/cancel|\/input_items)?$/;
+const GET_DELETE: readonly string[] = ["GET", "DELETE"];
+
+function storedRoute(path: string): Route | null {
+  const match = STORED.exec(path);
+  if (match === null) return null;
+  const action = (match[2] ?? "") as StoredAction;
+  const methods = action === "" ? GET_DELETE : action === "/cancel" ? POST : GET;
+  return { kind: "stored", methods, id: match[1]!, action };
+}
 
 /** What stands at a path; null if nothing does. Model names may hold slashes, encoded or not. */
 export function routeOf(path: string): Route | null {
   const route = ROUTES.get(path);
   if (route !== undefined) return route;
+  const stored = storedRoute(path);
+  if (stored !== null) return stored;
   if (!path.startsWith(MODEL_PREFIX) || path.length === MODEL_PREFIX.length) return null;
   try {
     return { kind: "models", methods: GET, model: decodeURIComponent(path.slice(MODEL_PREFIX.length)) };

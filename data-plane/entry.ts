@@ -53,9 +53,11 @@ import {
   StickySource,
 } from "./route_types.ts";
 import { Serving } from "./serving.ts";
+import { type Place, placeOf } from "./stored_responses.ts";
 import { type Media, mediaOf } from "./tokenizer/media.ts";
 import type { BodyFailure, BodySink, Exchange, ExchangeSink } from "./transport.ts";
 
+const NOWHERE: Place = { group: { key: "", tiers: [], pms: [], refs: 0 }, previousId: null };
 const NO_HOLDS: readonly RateHold[] = [];
 /** More of a sticky key is not looked at. */
 const STICKY_KEY_CHARS_MAX = 512;
@@ -97,6 +99,7 @@ export class Entry implements BodySink, ExchangeSink, Live {
   /** What is held of the rate limits of the key and the VE, until the request is admitted. */
   private rates: readonly RateHold[] = NO_HOLDS;
   private tokens: ExpectedTokens = { all: 0, input: 0 };
+  private place: Place = NOWHERE;
 
   constructor(
     core: Core,
@@ -172,13 +175,19 @@ export class Entry implements BodySink, ExchangeSink, Live {
     if (lm === undefined) return this.refuse(modelNotFound(body.model));
     if (body.noOutput) return this.answer(warmUpAnswer(this.id, body));
     if (!journal.accepting) return this.refuse(JOURNAL_UNAVAILABLE);
+    this.place = { group: lm.spec.group, previousId: null };
+    if (this.endpoint.shape === "responses") {
+      const place = placeOf(table, this.key.ve, lm, body.bytes);
+      if ("status" in place) return this.refuse(place);
+      this.place = place;
+    }
     this.admit(body, lm);
   }
 
   private admit(body: ScannedBody, lm: RouteLm): void {
     const { budget } = this.core.deps;
     const { ve } = this.key;
-    const { pms } = lm.spec.group;
+    const { pms } = this.place.group;
     const { endpoint } = this;
     const targets = ableOf(endpoint, pms);
     if (targets.length === 0) return this.refuse(this.noTarget(body.model, pms));
@@ -254,7 +263,7 @@ export class Entry implements BodySink, ExchangeSink, Live {
     try {
       const clampTo = this.clampOf(size, targets, wish, reservation);
       if (clampTo !== null) headers.push("x-tokenbill-clamped-max-tokens", String(clampTo));
-      const { tokens, rates } = this;
+      const { tokens, rates, place } = this;
       const sticky = stickyKey(lm.spec.routing.sticky, body, this.exchange);
       const admitted: Admitted = {
         id,
@@ -262,7 +271,9 @@ export class Entry implements BodySink, ExchangeSink, Live {
         key,
         endpoint,
         lm,
-        group: lm.spec.group,
+        group: place.group,
+        previousId: place.previousId,
+        pinSecret: key.ve.pinSecret,
         body,
         stream,
         headers,

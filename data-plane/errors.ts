@@ -251,6 +251,11 @@ export function limitUnavailable(model: string): ErrorAnswer {
   );
 }
 
+export function storedNotFound(id: string): ErrorAnswer {
+  const message = `Response with id '${id.slice(0, 128)}' not found.`;
+  return answer(404, { message, type: INVALID, param: null, code: "response_not_found" }, NO_RETRY);
+}
+
 /** What the one upstream that could answer said makes no sense. */
 export function badAnswer(): ErrorAnswer {
   return answer(502, { message: "The upstream gave no usable answer.", type: "server_error", code: "bad_answer" });

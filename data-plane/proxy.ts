@@ -13,6 +13,8 @@ import { routeOf } from "./endpoints.ts";
 import { Entry } from "./entry.ts";
 import { type ErrorAnswer, INTERNAL, INVALID_KEY, modelNotFound, unknownPath, wrongMethod } from "./errors.ts";
 import type { ClientShape } from "./formats/format.ts";
+import { PlainCall } from "./plain_call.ts";
+import { storedPlan } from "./stored_calls.ts";
 import { listModels, showModel } from "./models.ts";
 import { allowedOrigin, commonHeaders, isPreflight, replyError, replyJson, replyPreflight } from "./reply.ts";
 import type { RouteKey } from "./route_types.ts";
@@ -61,6 +63,10 @@ function handle(core: Core, exchange: Exchange): void {
     if (key === null) return refused(INVALID_KEY);
     if (route.kind === "models") return replyModels(core, exchange, headers, key, route.model, shape, id);
     if (route.kind === "count_tokens") return new CountTokens(core, exchange, headers, id, key).begin();
+    if (route.kind === "stored") {
+      const plan = storedPlan(core, key, exchange.method, route.id, route.action, exchange.target);
+      return "status" in plan ? refused(plan) : new PlainCall(core, exchange, headers, plan).begin();
+    }
     new Entry(core, exchange, headers, id, arriveMs, key, route.endpoint).begin();
   } catch (error) {
     deps.log.error({ err: error, id }, "request failed");

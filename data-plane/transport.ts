@@ -102,7 +102,7 @@ export interface OutboundRequest {
   /** Scheme, host and port, such as `https://api.openai.com`. */
   readonly origin: string;
   readonly path: string;
-  readonly method: "POST" | "GET";
+  readonly method: "POST" | "GET" | "DELETE";
   /** Flat: name, value, … Without host and content-length. */
   readonly headers: readonly string[];
   /** A source is closed when the call is over, however that came. */

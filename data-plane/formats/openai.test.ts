@@ -29,6 +29,8 @@ const asked = (endpoint: EndpointSpec, fields: Record<string, unknown> = {}, str
   body: body({ ...fields, ...(stream ? { stream } : {}) }),
   stream,
   clampTo: null,
+  pinSecret: "",
+  previousId: null,
 });
 const anyPm = pmOf("https://x.example/v1");
 const openai = openAiBridge(dialectOf(0, "https://x.example"), openAiError);

@@ -19,9 +19,6 @@ import { dialectChanges } from "./dialect_changes.ts";
 import { OpenAiStream } from "./openai_stream.ts";
 import { measureValue, type TextMeasure } from "./openai_text.ts";
 
-/** The only request headers of clients that go upstream. Everything else stays here, SDK telemetry included. */
-export const FORWARDED_HEADERS = ["openai-beta"] as const;
-
 /** Statuses that say the client's request is at fault: no other target would answer differently. */
 const CLIENT_FAULTS = new Set([400, 413, 422, 451]);
 /** Code of an error about the model, whatever the status. */

@@ -5,7 +5,7 @@
  */
 
 import { crc32 } from "node:zlib";
-import type { OnFrame, SseEvent } from "../../sse.ts";
+import { FrameError, type OnFrame, type SseEvent } from "../../sse.ts";
 
 /** A longer frame is an error. Whole images in one frame stay below. */
 export const EVENT_FRAME_BYTES_MAX = 16 * 1024 * 1024;

@@ -1,0 +1,98 @@
+/**
+ * What Responses clients refer to by id. Only the upstream that made a thing knows it, so a request that names one goes there
+ * and nowhere else; and only the VE that it was made for can name it (`pins.ts`).
+ */
+
+import { badRequest, type ErrorAnswer } from "./errors.ts";
+import { idsOfRequest, type ResponsesIds } from "./formats/responses/body.ts";
+import { type Pin, unpinId } from "./pins.ts";
+import type { RouteTable } from "./route_table.ts";
+import type { RouteGroup, RouteLm, RoutePm, RouteVe } from "./route_types.ts";
+
+/** Where a request may go, and the upstream's id of the response that it continues. */
+export interface Place {
+  readonly group: RouteGroup;
+  readonly previousId: string | null;
+}
+
+/** Targets that are no Logical Model's, in one tier; the first of them is drawn. */
+function groupOf(pms: readonly RoutePm[]): RouteGroup {
+  const cumulative = pms.map((_, i) => i + 1);
+  return { key: "", tiers: [{ tier: 0, pms, cumulative }], pms, refs: 0 };
+}
+
+/** Every Physical Model that the VE's Logical Models lead to. */
+export function* pmsOf(table: RouteTable, ve: RouteVe): Generator<RoutePm> {
+  const seen = new Set<string>();
+  for (const { spec } of table.logicalModels(ve)) {
+    for (const pm of spec.group.pms) {
+      if (seen.has(pm.id)) continue;
+      seen.add(pm.id);
+      yield pm;
+    }
+  }
+}
+
+/** The stored response that a client's id stands for, and who has it; null: this VE has none of that id. */
+export function findStored(table: RouteTable, ve: RouteVe, id: string): { pin: Pin; pm: RoutePm } | null {
+  const pms = new Map([...pmsOf(table, ve)].map((pm) => [pm.id, pm]));
+  const pin = unpinId(ve.pinSecret, id, pms.keys());
+  const pm = pin === null ? undefined : pms.get(pin.pmId);
+  return pin === null || pm === undefined ? null : { pin, pm };
+}
+
+function unsupported(param: string, message: string): ErrorAnswer {
+  return badRequest(message, param, "unsupported_parameter");
+}
+
+/** What no request may name here, whatever its target. */
+function refused(ids: ResponsesIds): ErrorAnswer | null {
+  if (ids.background)
+    return unsupported("background", "`background` is not supported: its answer would come after it is billed.");
+  if (ids.conversation !== null)
+    return unsupported("conversation", "`conversation` is not supported. Use `previous_response_id` instead.");
+  if (ids.itemReferences.length > 0)
+    return unsupported("input", "Items cannot be named by their ids. Send them whole, or use `previous_response_id`.");
+  return null;
+}
+
+/** Of a VE's own Provider for files: only its targets know them. */
+function knowing(ve: RouteVe, lm: RouteLm): readonly RoutePm[] {
+  return lm.spec.group.pms.filter(({ provider }) => provider.id === ve.passthroughProviderId);
+}
+
+/** Where a Responses request may go. Without ids that is wherever its Logical Model leads. */
+export function placeOf(table: RouteTable, ve: RouteVe, lm: RouteLm, body: Buffer): Place | ErrorAnswer {
+  const ids = idsOfRequest(body);
+  const { group } = lm.spec;
+  if (ids === null) return { group, previousId: null };
+  const wrong = refused(ids);
+  if (wrong !== null) return wrong;
+  const { previousResponseId: previous } = ids;
+  if (previous !== null) return continued(table, ve, lm, previous);
+  if (ids.files.length > 0) {
+    const pms = ve.passthroughProviderId === "" ? [] : knowing(ve, lm);
+    if (pms.length === 0)
+      return badRequest("The model cannot read stored files of this endpoint.", "input", "file_not_found");
+    return { group: groupOf(pms), previousId: null };
+  }
+  // Templates are made by the merchant at one Provider.
+  if (ids.prompt !== null && new Set(group.pms.map(({ provider }) => provider.id)).size > 1)
+    return unsupported("prompt", "`prompt` is not supported for a model with several Providers.");
+  return { group, previousId: null };
+}
+
+/** The same account at the upstream has it, whichever of its models is asked. */
+function continued(table: RouteTable, ve: RouteVe, lm: RouteLm, previous: string): Place | ErrorAnswer {
+  const stored = findStored(table, ve, previous);
+  if (stored === null) {
+    const message = `Previous response with id '${previous.slice(0, 128)}' not found.`;
+    return badRequest(message, "previous_response_id", "previous_response_not_found");
+  }
+  const pms = lm.spec.group.pms.filter(({ provider }) => provider === stored.pm.provider);
+  if (pms.length === 0) {
+    const message = "The model cannot continue a response that another Provider made.";
+    return badRequest(message, "previous_response_id", "previous_response_not_found");
+  }
+  return { group: groupOf(pms), previousId: stored.pin.upstreamId };
+}
