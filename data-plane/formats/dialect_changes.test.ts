@@ -85,6 +85,7 @@ const FIELDS: readonly (readonly [Name, string, Json, Json])[] = [
     { seed: 1, user: "u", stream_options: { include_usage: true }, store: true, n: 2 },
     { random_seed: 1, n: 2 },
   ],
+  ["MISTRAL", MODEL, { random_seed: 2, seed: 1 }, { random_seed: 2 }],
   [
     "MISTRAL",
     MODEL,
@@ -159,6 +160,13 @@ describe("dialectChanges", () => {
       xAI: ["developer", "name", "reasoning_content", "refusal", false],
       Together: ["system", ...everything],
     });
+  });
+
+  test("what must go from parts alone is found", () => {
+    const part = { type: "text", text: "hi" };
+    const marked = [{ role: "user", content: [part, { ...part, cache_control: { type: "ephemeral" } }] }];
+    const { messages } = JSON.parse(changed(of("OPENAI"), JSON.stringify({ model: "m", messages: marked })));
+    expect(messages).toEqual([{ role: "user", content: [part, part] }]);
   });
 
   test("DeepSeek wants reasoning with tool calls, and only there", () => {
@@ -299,5 +307,25 @@ test("bytes and parsed JSON are changed alike", () => {
       expect(applyDialect(dialect, wanted, name)).toEqual(wanted);
     }),
     { numRuns: 400 },
+  );
+});
+
+test("fields that came twice do not confuse it", () => {
+  const limit = fc.tuple(
+    fc.constantFrom("max_tokens", "max_completion_tokens"),
+    fc.constantFrom<unknown>(1, 700, null),
+  );
+  const other = fc.tuple(fc.constantFrom("user", "tools", "seed", "store", "x"), fc.constantFrom<unknown>("a", []));
+  const name = fc.constant<[string, unknown]>(["model", "m"]);
+  const members = fc
+    .tuple(fc.array(fc.oneof(limit, other, name), { maxLength: 7 }), fc.nat(7))
+    .map(([list, at]) => list.toSpliced(at, 0, ["model", "m"]));
+  fc.assert(
+    fc.property(fc.constantFrom(...allDialects()), members, fc.constantFrom("o3", "m"), (dialect, list, model) => {
+      const text = `{${list.map(([key, each]) => `${JSON.stringify(key)} : ${JSON.stringify(each)}`).join(" , ")}}`;
+      const wanted = applyDialect(dialect, { ...(JSON.parse(text) as Json), model: "up" }, model);
+      expect(JSON.parse(changed(dialect, text, model))).toEqual(wanted);
+    }),
+    { numRuns: 300 },
   );
 });

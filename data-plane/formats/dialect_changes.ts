@@ -86,9 +86,7 @@ function topLevelSplices(dialect: Dialect, body: ScannedBody, model: string, spl
   const members = membersOf(body);
   const edits = topLevelEdits(dialect, model, (key) => valueOf(bytes, members, key));
   if (edits.size === 0) return;
-  const cut = ({ start }: Member) => body.cuts.some((each) => each.start === start);
-  // What is cut out anyway goes along, since two cuts side by side would share a comma.
-  const goes = (member: Member) => edits.get(member.key)?.kind === "drop" || cut(member);
+  const goes = (member: Member) => edits.get(member.key)?.kind === "drop";
   for (let i = 0; i < members.length; i++) {
     const member = members[i]!;
     if (!goes(member)) {

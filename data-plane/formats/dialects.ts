@@ -61,7 +61,7 @@ export interface Dialect {
   readonly topK: boolean;
   /** The rules for OpenAI's reasoning models apply to models named like them. */
   readonly reasoningModels: boolean;
-  /** Where usage differs from OpenAI's; who reads it looks for these fields whatever the dialect, except for `outside`. */
+  /** How usage differs from OpenAI's. Told to people: `meter.ts` sees it in the usage itself, whatever the dialect. */
   readonly usage:
     | "openai"
     /** `prompt_cache_hit_tokens` and `prompt_cache_miss_tokens` in place of details. */
