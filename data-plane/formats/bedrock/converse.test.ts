@@ -1,0 +1,333 @@
+import { readdirSync, readFileSync } from "node:fs";
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import type { SseEvent } from "../../sse.ts";
+import { type HubTarget, type Json, RefusedFieldError, SourceState } from "../hub.ts";
+import { converseChat } from "./converse.ts";
+import { bedrockError, errorTypeOf, isCredentialError } from "./errors.ts";
+import { EventStreamSplitter, parseEventFrame } from "./event_stream.ts";
+import { familyOf } from "./family.ts";
+import { OPEN_BLOCKS_MAX, THINKING_CHARS_MAX } from "./source.ts";
+import { type Event, foldDeltas, Folded, frameOf, sseEventOf } from "./testing.ts";
+
+const FIXTURES = new URL("../../../test/fixtures/bedrock/", import.meta.url);
+
+function fixtures<T>(kind: string): [string, T][] {
+  const folder = new URL(`${kind}/`, FIXTURES);
+  return readdirSync(folder).map((file) => [
+    file.replace(".json", ""),
+    JSON.parse(readFileSync(new URL(file, folder), "utf8")) as T,
+  ]);
+}
+
+const TARGET: HubTarget = {
+  model: "amazon.nova-pro-v1:0",
+  family: "",
+  maxOutputTokens: 0,
+  apiVersion: "",
+  stream: false,
+};
+
+interface RequestPair {
+  readonly target: Pick<HubTarget, "model" | "family" | "stream">;
+  readonly chat: Json;
+  readonly path: string;
+  readonly body: Json;
+}
+interface StreamPair {
+  readonly events: readonly Event[];
+  readonly chat: Json;
+}
+
+const STREAMS = fixtures<StreamPair>("streams");
+
+function refusal(chat: Json, target: Partial<HubTarget> = {}): RefusedFieldError {
+  try {
+    converseChat.request(chat, { ...TARGET, ...target });
+  } catch (error) {
+    if (error instanceof RefusedFieldError) return error;
+    throw error;
+  }
+  throw new Error("it was not refused");
+}
+
+describe("requests", () => {
+  test.each(fixtures<RequestPair>("requests"))("%s", (_, { target, chat, path, body }) => {
+    const before = JSON.stringify(chat);
+    const call = converseChat.request(chat, { ...TARGET, ...target });
+    expect(call.path).toBe(path);
+    expect(call.body).toEqual(body);
+    expect(call.headers).toEqual(["accept", target.stream ? "application/vnd.amazon.eventstream" : "application/json"]);
+    expect(JSON.stringify(chat)).toBe(before);
+  });
+
+  test("are limited by what the target gives at most", () => {
+    const { body } = converseChat.request({ messages: [], max_tokens: 500 }, { ...TARGET, maxOutputTokens: 100 });
+    expect(body["inferenceConfig"]).toEqual({ maxTokens: 100 });
+  });
+
+  const user = (part: Json) => ({ messages: [{ role: "user", content: [part] }] });
+  const call = (args: string) => ({
+    messages: [{ role: "assistant", tool_calls: [{ id: "a", function: { name: "f", arguments: args } }] }],
+  });
+  const base = { messages: [] };
+  test.each<[string, Json, string, string | null, Partial<HubTarget>?]>([
+    ["no messages", {}, "invalid_type", "messages"],
+    ["an unknown role", { messages: [{ role: "robot" }] }, "invalid_value", "messages[0].role"],
+    ["several choices", { ...base, n: 2 }, "unsupported_value", "n"],
+    ["audio", { ...base, audio: { voice: "x" } }, "unsupported_parameter", "audio"],
+    ["a modality", { ...base, modalities: ["text", "audio"] }, "unsupported_value", "modalities"],
+    ["web search", { ...base, web_search_options: {} }, "unsupported_parameter", "web_search_options"],
+    ["audio input", user({ type: "input_audio" }), "unsupported_value", "messages[0].content[0].type"],
+    ["an unknown part", user({ type: "smell" }), "unsupported_value", "messages[0].content[0].type"],
+    [
+      "an image's address",
+      user({ type: "image_url", image_url: { url: "https://x.example/a.png" } }),
+      "unsupported_value",
+      "messages[0].content[0].image_url.url",
+    ],
+    [
+      "a format of images",
+      user({ type: "image_url", image_url: { url: "data:image/tiff;base64,AA==" } }),
+      "unsupported_value",
+      "messages[0].content[0].image_url.url",
+    ],
+    [
+      "an image that is not in base64",
+      user({ type: "image_url", image_url: "data:image/png,x" }),
+      "unsupported_value",
+      "messages[0].content[0].image_url",
+    ],
+    [
+      "a file's id",
+      user({ type: "file", file: { file_id: "f" } }),
+      "unsupported_value",
+      "messages[0].content[0].file.file_id",
+    ],
+    ["no file", user({ type: "file", file: {} }), "invalid_value", "messages[0].content[0].file.file_data"],
+    [
+      "a kind of files",
+      user({ type: "file", file: { filename: "a.zip", file_data: "data:application/zip;base64,AA==" } }),
+      "unsupported_value",
+      "messages[0].content[0].file",
+    ],
+    ["arguments that are no JSON", call("{"), "invalid_value", "messages[0].tool_calls[0].function.arguments"],
+    ["arguments that are no object", call("[1]"), "invalid_value", "messages[0].tool_calls[0].function.arguments"],
+    ["custom tools", { ...base, tools: [{ type: "custom" }] }, "unsupported_value", "tools[0].type"],
+    [
+      "names of tools",
+      { ...base, tools: [{ type: "function", function: { name: "a b" } }] },
+      "invalid_value",
+      "tools[0].function.name",
+    ],
+    [
+      "a tool that is not there",
+      { ...base, tools: [{ function: { name: "a" } }], tool_choice: { type: "function", function: { name: "b" } } },
+      "invalid_value",
+      "tool_choice",
+    ],
+    [
+      "stop sequences where there are none",
+      { ...base, stop: ["x"] },
+      "unsupported_parameter",
+      "stop",
+      { model: "us.openai.gpt-5.6-sol" },
+    ],
+  ])("with %s are refused", (_, chat, code, param, target) => {
+    expect(refusal(chat, target)).toMatchObject({ code, param });
+  });
+});
+
+describe("families", () => {
+  test.each([
+    ["us.anthropic.claude-sonnet-4-5-20250929-v1:0", "", "claude"],
+    ["arn:aws:bedrock:us-east-1:1:application-inference-profile/x", "claude-opus-4-6", "claude"],
+    ["arn:aws:bedrock:us-east-1:1:application-inference-profile/x", "", "other"],
+    ["amazon.nova-lite-v1:0", "", "nova"],
+    ["global.amazon.nova-2-lite-v1:0", "", "nova2"],
+    ["openai.gpt-oss-20b-1:0", "", "gpt_oss"],
+    ["us.openai.gpt-5.6-sol", "", "gpt"],
+    ["us.deepseek.r1-v1:0", "", "deepseek"],
+    ["mistral.ministral-3-8b", "", "mistral"],
+    ["meta.llama3-1-70b-instruct-v1:0", "", "other"],
+  ])("%s %s", (model, family, kind) => {
+    expect(familyOf({ model, family }).kind).toBe(kind);
+  });
+
+  test("newer Claude takes no native JSON and no strict tools on Bedrock", () => {
+    const native = (model: string) => familyOf({ model, family: "" }).nativeJson;
+    expect(native("anthropic.claude-haiku-4-5-20251001-v1:0")).toBe(true);
+    expect(native("anthropic.claude-opus-4-7")).toBe(false);
+    expect(native("anthropic.claude-sonnet-4-20250514-v1:0")).toBe(false);
+  });
+});
+
+describe("answers", () => {
+  test.each(fixtures<{ body: Json; chat: Json }>("answers"))("%s", (_, { body, chat }) => {
+    expect(converseChat.answer(body, TARGET)).toEqual(chat);
+  });
+
+  test.each([{}, { message: "no" }, { output: {} }, { output: { message: { content: "x" } } }])("not %j", (body) => {
+    expect(converseChat.answer(body, TARGET)).toBeNull();
+  });
+});
+
+function readFrames(bytes: Buffer, edges: readonly number[]): Json {
+  const splitter = new EventStreamSplitter();
+  const source = converseChat.source(TARGET);
+  const event: SseEvent = { event: "", data: null };
+  const folded = new Folded();
+  let state: SourceState = SourceState.OPEN;
+  let from = 0;
+  for (const edge of [...edges, bytes.length]) {
+    // A copy that is wiped afterwards: nothing may be kept of the socket's bytes.
+    const chunk = Buffer.from(bytes.subarray(from, edge));
+    splitter.push(chunk, (buffer, start, end) => {
+      parseEventFrame(buffer, start, end, event);
+      state = source.read(event);
+      for (const { delta, finishReason } of source.deltas) folded.add(delta, finishReason);
+    });
+    chunk.fill(0);
+    from = edge;
+  }
+  return { ...folded, state, usage: source.usage };
+}
+
+describe("streams", () => {
+  test.each(STREAMS)("%s", (_, { events, chat }) => {
+    const source = converseChat.source(TARGET);
+    expect(foldDeltas(source, events)).toEqual(chat);
+    expect(source.finished).toBe(true);
+  });
+
+  test("cut anywhere say the same", () => {
+    const whole = STREAMS.map(([, { events, chat }]) => ({ bytes: Buffer.concat(events.map(frameOf)), chat }));
+    fc.assert(
+      fc.property(fc.constantFrom(...whole), fc.array(fc.nat(5000), { maxLength: 6 }), ({ bytes, chat }, cuts) => {
+        const edges = cuts.map((cut) => cut % bytes.length).toSorted((a, b) => a - b);
+        expect(readFrames(bytes, edges)).toEqual(chat);
+      }),
+      { numRuns: 150 },
+    );
+  });
+
+  test("that end early are not finished, and empty ones say nothing", () => {
+    const { events } = STREAMS.find(([name]) => name === "tools")![1];
+    const source = converseChat.source(TARGET);
+    expect(foldDeltas(source, events.slice(0, -2))).toMatchObject({ state: SourceState.OPEN, usage: null });
+    expect(source.finished).toBe(false);
+    expect(foldDeltas(converseChat.source(TARGET), [])).toMatchObject({ state: SourceState.OPEN, content: "" });
+  });
+
+  test("without usage at their end are finished nevertheless", () => {
+    const { events } = STREAMS.find(([name]) => name === "text")![1];
+    const source = converseChat.source(TARGET);
+    foldDeltas(source, events.slice(0, -1));
+    expect([source.finished, source.usage]).toEqual([true, null]);
+  });
+
+  const delta = (index: unknown, delta: Json): Event => ["contentBlockDelta", { contentBlockIndex: index, delta }];
+  test.each<[string, Event]>([
+    ["no object", ["messageStart", 1]],
+    ["no index", delta("0", { text: "a" })],
+    ["input of a call that did not begin", delta(0, { toolUse: { input: "{}" } })],
+  ])("with %s are broken", (_, event) => {
+    expect(converseChat.source(TARGET).read(sseEventOf(event))).toBe(SourceState.BROKEN);
+  });
+
+  test("that cannot be parsed are broken", () => {
+    expect(converseChat.source(TARGET).read({ event: "metadata", data: Buffer.from("{") })).toBe(SourceState.BROKEN);
+    expect(converseChat.source(TARGET).read({ event: "metadata", data: null })).toBe(SourceState.BROKEN);
+  });
+
+  test("keep no more than they must", () => {
+    const source = converseChat.source(TARGET);
+    const states = Array.from({ length: OPEN_BLOCKS_MAX + 1 }, (_, i) => source.read(sseEventOf(delta(i, {}))));
+    expect(states.at(-2)).toBe(SourceState.OPEN);
+    expect(states.at(-1)).toBe(SourceState.BROKEN);
+    const thinking = "x".repeat(THINKING_CHARS_MAX / 2 + 1);
+    const piece = delta(0, { reasoningContent: { text: thinking } });
+    const end: Event = ["contentBlockStop", { contentBlockIndex: 0 }];
+    const signature = delta(0, { reasoningContent: { signature: "s" } });
+    const long = foldDeltas(converseChat.source(TARGET), [piece, piece, signature, end]);
+    expect(long.thinking_blocks).toEqual([]);
+    expect(long.reasoning_content).toHaveLength(2 * thinking.length);
+    expect(foldDeltas(converseChat.source(TARGET), [piece, signature, end]).thinking_blocks).toHaveLength(1);
+  });
+
+  test.each([
+    ["exception:throttlingException", 429, "rate_limit"],
+    ["exception:modelStreamErrorException", 502, "failure"],
+    ["exception:internalServerException", 502, "failure"],
+    ["exception:serviceUnavailableException", 503, "failure"],
+    ["exception:validationException", 400, "ignore"],
+    ["exception:newException", 502, "failure"],
+    ["error:InternalError", 502, "failure"],
+  ])("may end with %s", (type, status, health) => {
+    const source = converseChat.source(TARGET);
+    expect(source.read(sseEventOf([type, { message: "words" }]))).toBe(SourceState.ERROR);
+    expect(source.error).toMatchObject({ message: "words", status, health });
+  });
+});
+
+/** reference/UPSTREAM-FORMATS.md D8. */
+describe("errors", () => {
+  test.each<[number, string, string, number, string, string | null, boolean]>([
+    [403, "AccessDeniedException", "You don't have access to the model", 502, "model", null, false],
+    [403, "AccessDeniedException", "User is not authorized", 502, "account", null, false],
+    [400, "ValidationException", "Malformed input", 400, "ignore", null, true],
+    [
+      400,
+      "ValidationException",
+      "Input is too long for requested model.",
+      400,
+      "ignore",
+      "context_length_exceeded",
+      true,
+    ],
+    [400, "ValidationException", "prompt is too long: 1 > 0", 400, "ignore", "context_length_exceeded", true],
+    [400, "ValidationException", "with on-demand throughput isn't supported", 502, "model", null, false],
+    [400, "ValidationException", "The provided model identifier is invalid.", 502, "model", null, false],
+    [400, "ValidationException", "Operation not allowed", 502, "account", null, false],
+    [404, "ResourceNotFoundException", "no", 502, "model", null, false],
+    [429, "ThrottlingException", "slow", 429, "rate_limit", "rate_limit_exceeded", false],
+    [400, "ServiceQuotaExceededException", "q", 429, "rate_limit", "rate_limit_exceeded", false],
+    [429, "ModelNotReadyException", "wait", 503, "failure", null, false],
+    [408, "ModelTimeoutException", "late", 504, "failure", null, false],
+    [424, "ModelErrorException", "bad", 502, "failure", null, false],
+    [424, "ModelStreamErrorException", "bad", 502, "failure", null, false],
+    [500, "InternalServerException", "oops", 502, "failure", null, false],
+    [503, "ServiceUnavailableException", "busy", 503, "failure", null, false],
+    [400, "ConflictException", "twice", 400, "ignore", null, true],
+    [403, "UnrecognizedClientException", "token", 502, "account", null, false],
+    [403, "InvalidSignatureException", "sig", 502, "account", null, false],
+    [403, "ExpiredTokenException", "old", 502, "account", null, false],
+    [400, "", "bad", 400, "ignore", null, true],
+    [401, "", "no", 502, "account", null, false],
+    [403, "", "no", 502, "account", null, false],
+    [404, "", "no", 502, "model", null, false],
+    [413, "", "big", 413, "ignore", null, true],
+    [429, "", "slow", 429, "rate_limit", "rate_limit_exceeded", false],
+    [500, "toString", "x", 502, "failure", null, false],
+    [503, "", "x", 503, "failure", null, false],
+    [504, "", "x", 504, "failure", null, false],
+  ])("%i %s: %s", (status, type, message, told, health, code, clientFault) => {
+    const headers = type === "" ? {} : { "x-amzn-errortype": `${type}:http://internal.amazon.com/coral/` };
+    const error = bedrockError(status, headers, Buffer.from(JSON.stringify({ message })));
+    expect(error).toMatchObject({ message, param: null, health, code, clientFault, status: told });
+  });
+
+  test("say their name in the body, and their words with a capital letter", () => {
+    const body = Buffer.from('{"__type":"com.amazon.coral#ThrottlingException","Message":"slow"}');
+    expect(errorTypeOf({}, body)).toBe("ThrottlingException");
+    expect(bedrockError(400, {}, body)).toMatchObject({ message: "slow", health: "rate_limit" });
+  });
+
+  test("may say nothing", () => {
+    expect(bedrockError(502, {}, Buffer.from("<html>"))).toMatchObject({ health: "failure", clientFault: false });
+  });
+
+  test("of credentials", () => {
+    expect(["ExpiredTokenException", "AccessDeniedException"].map(isCredentialError)).toEqual([true, false]);
+  });
+});
