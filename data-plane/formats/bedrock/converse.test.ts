@@ -323,11 +323,115 @@ describe("errors", () => {
     expect(bedrockError(400, {}, body)).toMatchObject({ message: "slow", health: "rate_limit" });
   });
 
+  test("do not tell of the account", () => {
+    const message = "User: arn:aws:iam::123456789012:user/x is not authorized on arn:aws-us-gov:bedrock:r::m/a.";
+    const body = Buffer.from(JSON.stringify({ message }));
+    expect(bedrockError(403, {}, body).message).toBe("User: *** is not authorized on ***");
+  });
+
   test("may say nothing", () => {
     expect(bedrockError(502, {}, Buffer.from("<html>"))).toMatchObject({ health: "failure", clientFault: false });
   });
 
   test("of credentials", () => {
     expect(["ExpiredTokenException", "AccessDeniedException"].map(isCredentialError)).toEqual([true, false]);
+  });
+});
+
+describe("whatever comes", () => {
+  const names = [
+    ...[
+      "messages",
+      "role",
+      "content",
+      "type",
+      "text",
+      "image_url",
+      "url",
+      "file",
+      "file_data",
+      "tool_calls",
+      "function",
+    ],
+    ...[
+      "arguments",
+      "name",
+      "tools",
+      "tool_choice",
+      "response_format",
+      "json_schema",
+      "schema",
+      "thinking",
+      "metadata",
+    ],
+    ...["output", "message", "toolUse", "reasoningContent", "contentBlockIndex", "delta", "start", "usage", "stop"],
+    ...["thinking_blocks", "citationsContent", "cacheDetails", "reasoning_effort", "allowed_tools", "cache_control"],
+  ];
+  const words = [
+    "user",
+    "assistant",
+    "tool",
+    "system",
+    "text",
+    "function",
+    "required",
+    "json_schema",
+    "high",
+    "enabled",
+  ];
+  const { json } = fc.letrec<{ json: unknown }>((tie) => ({
+    json: fc.oneof(
+      { maxDepth: 5 },
+      fc.constantFrom<unknown>(...words, null, true, 0, 1, -1, 0.5, "", "{}", "data:image/png;base64,AA=="),
+      fc.array(tie("json"), { maxLength: 3 }),
+      fc.dictionary(fc.constantFrom(...names), tie("json"), { maxKeys: 5 }),
+    ),
+  }));
+  const object = fc.dictionary(fc.constantFrom(...names), json, { maxKeys: 6 });
+  const models = [
+    "anthropic.claude-sonnet-4-5",
+    "anthropic.claude-opus-5-5",
+    "amazon.nova-2-lite",
+    "mistral.mistral-large",
+  ];
+
+  test("requests are made or refused", () => {
+    const chat = fc
+      .record({ messages: fc.array(object, { maxLength: 4 }) })
+      .chain((base) => object.map((rest) => ({ ...rest, ...base })));
+    fc.assert(
+      fc.property(chat, fc.constantFrom(...models), (body, model) => {
+        try {
+          const { messages } = converseChat.request(body, { ...TARGET, model }).body as { messages: Json[] };
+          // Turns alternate, begin with the user and are never empty.
+          messages.forEach(({ role, content }, index) => {
+            expect(role).toBe(index % 2 === 0 ? "user" : "assistant");
+            expect((content as unknown[]).length).toBeGreaterThan(0);
+          });
+        } catch (error) {
+          if (!(error instanceof RefusedFieldError)) throw error;
+        }
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  test("answers and events are read or not", () => {
+    const types = [
+      "messageStart",
+      "contentBlockStart",
+      "contentBlockDelta",
+      "contentBlockStop",
+      "messageStop",
+      "metadata",
+    ];
+    const events = fc.array(fc.tuple(fc.constantFrom(...types), fc.oneof(object, json)), { maxLength: 8 });
+    fc.assert(
+      fc.property(object, events, (body, each) => {
+        converseChat.answer(body, TARGET);
+        foldDeltas(converseChat.source(TARGET), each);
+      }),
+      { numRuns: 300 },
+    );
   });
 });
