@@ -74,7 +74,7 @@ function addBlock(message: Message, block: Json): void {
   for (const part of listOf(objectOf(block["citationsContent"])["content"]))
     message.content += textOf(objectOf(part)["text"]);
   if (typeof block["reasoningContent"] === "object") addReasoning(message, objectOf(block["reasoningContent"]));
-  if (typeof block["toolUse"] !== "object") return;
+  if (typeof block["toolUse"] !== "object" || block["toolUse"] === null) return;
   const { name, toolUseId, input } = objectOf(block["toolUse"]);
   const text = JSON.stringify(input ?? {});
   if (name === JSON_TOOL) message.json ??= text;

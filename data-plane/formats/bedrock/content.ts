@@ -5,13 +5,12 @@
 
 import { createHash } from "node:crypto";
 import { type Json, RefusedFieldError } from "../hub.ts";
-import { listOf, objectOf, textOf } from "../json.ts";
+import { listOf, objectOf, parseObject, textOf } from "../json.ts";
 import type { Family } from "./family.ts";
 import { blockOf, cachePoint, isBlank } from "./parts.ts";
 
 /** Stands where Converse demands a text and the client has none. */
 const FILLER = ".";
-const CONTINUE = "Continue.";
 const NO_OUTPUT = "(no output)";
 
 interface Turn {
@@ -46,16 +45,10 @@ function toolId(id: string, family: Family): string {
   return family.kind === "mistral" ? digest.slice(0, 9) : `call_${digest.slice(0, 32)}`;
 }
 
-function inputOf(text: unknown, param: string): Json {
-  if (text === undefined || text === null || text === "") return {};
-  let input: unknown;
-  try {
-    input = typeof text === "string" ? JSON.parse(text) : undefined;
-  } catch {
-    input = undefined;
-  }
-  if (typeof input === "object" && input !== null && !Array.isArray(input)) return input as Json;
-  throw new RefusedFieldError("invalid_value", param, "The arguments of a call must be a JSON object.");
+/** Models make mistakes, which clients send back: what is no object is shown as it came. */
+function inputOf(text: unknown): Json {
+  if (typeof text !== "string" || text === "") return {};
+  return parseObject(Buffer.from(text)) ?? { _raw: text };
 }
 
 class ConversationBuilder {
@@ -66,6 +59,8 @@ class ConversationBuilder {
   private readonly historyAsText: boolean;
   /** The id made for the last `function_call`, which has none. */
   private functionId = "";
+  /** Where the message stands that was added last, if it is the assistant's; else "". */
+  private assistantAt = "";
 
   constructor(family: Family, historyAsText: boolean) {
     this.family = family;
@@ -74,6 +69,7 @@ class ConversationBuilder {
 
   add(message: Json, param: string): void {
     const { role } = message;
+    this.assistantAt = role === "assistant" ? param : "";
     if (role === "system" || role === "developer") this.system.push(...this.content(message, param));
     else if (role === "user") this.turn("user").blocks.push(...this.content(message, param));
     else if (role === "assistant") this.addAssistant(message, param);
@@ -125,11 +121,11 @@ class ConversationBuilder {
       const at = `${param}.tool_calls[${index}]`;
       if (call["type"] === "custom")
         throw new RefusedFieldError("unsupported_value", `${at}.type`, "This model has no custom tools.");
-      blocks.push(this.call(objectOf(call["function"]), textOf(call["id"]), `${at}.function.arguments`));
+      blocks.push(this.call(objectOf(call["function"]), textOf(call["id"])));
     });
     if (typeof message["function_call"] === "object" && message["function_call"] !== null) {
       this.functionId = `function_${param.replaceAll(/\D/g, "")}`;
-      blocks.push(this.call(objectOf(message["function_call"]), this.functionId, `${param}.function_call.arguments`));
+      blocks.push(this.call(objectOf(message["function_call"]), this.functionId));
     }
     this.mark(blocks, message);
     if (blocks.length > 0) this.turn("assistant").blocks.push(...blocks);
@@ -149,9 +145,9 @@ class ConversationBuilder {
     return blocks;
   }
 
-  private call(called: Json, id: string, param: string): Json {
+  private call(called: Json, id: string): Json {
     const name = textOf(called["name"]);
-    const input = inputOf(called["arguments"], param);
+    const input = inputOf(called["arguments"]);
     if (this.historyAsText) return { text: `[Called the tool ${name} with ${JSON.stringify(input)}]` };
     return { toolUse: { toolUseId: toolId(id, this.family), name, input } };
   }
@@ -181,21 +177,33 @@ class ConversationBuilder {
   }
 
   finish(): Conversation {
-    const { turns, family } = this;
+    const { turns } = this;
     // Turns that had nothing but blank text.
     const kept = mergeTurns(turns.filter(({ results, blocks }) => results.length + blocks.length > 0));
     if (kept[0]?.role !== "user") kept.unshift({ role: "user", results: [], blocks: [{ text: FILLER }] });
     const last = kept.at(-1)!;
     if (last.role === "assistant") {
-      trimEnd(last);
-      if (family.claude !== null && !family.claude.prefill)
-        kept.push({ role: "user", results: [], blocks: [{ text: CONTINUE }] });
+      // What the user said last was blank, or the assistant's words are to be gone on with.
+      if (this.assistantAt === "") kept.push({ role: "user", results: [], blocks: [{ text: FILLER }] });
+      else this.prefill(last);
     }
     const messages = kept.map(({ role, results, blocks }) => {
       const needsText = blocks.some((block) => "document" in block) && !blocks.some((block) => "text" in block);
       return { role, content: [...results, ...blocks, ...(needsText ? [{ text: FILLER }] : [])] };
     });
     return { system: this.system, messages };
+  }
+
+  /** An answer that is to be gone on with may not end with white space. */
+  private prefill({ blocks }: Turn): void {
+    const { claude } = this.family;
+    if (claude !== null && !claude.prefill) {
+      const what = "This model does not go on with a message of the assistant.";
+      throw new RefusedFieldError("unsupported_value", this.assistantAt, what);
+    }
+    const at = blocks.findLastIndex((block) => !("cachePoint" in block));
+    const text = blocks[at]?.["text"];
+    if (typeof text === "string") blocks[at] = { text: text.trimEnd() };
   }
 }
 
@@ -213,18 +221,16 @@ function mergeTurns(turns: readonly Turn[]): Turn[] {
   return merged;
 }
 
-/** An answer that is to be continued may not end with white space. */
-function trimEnd({ blocks }: Turn): void {
-  const at = blocks.findLastIndex((block) => !("cachePoint" in block));
-  const text = blocks[at]?.["text"];
-  if (typeof text === "string") blocks[at] = { text: text.trimEnd() };
-}
-
-/** True if the client replays calls of tools, whose results come last, without the reasoning that led to them. */
-export function lacksReasoning(chat: Json): boolean {
+/** The conversation forbids a budget for thinking: a call of a tool that was not thought about, or an answer to go on with. */
+export function forbidsBudget(chat: Json): boolean {
   const messages = listOf(chat["messages"]).map(objectOf);
   const assistant = messages.findLast(({ role }) => role === "assistant");
-  const { role } = messages.at(-1) ?? {};
-  if (assistant === undefined || (role !== "tool" && role !== "function")) return false;
-  return listOf(assistant["thinking_blocks"]).length === 0;
+  if (assistant === undefined) return false;
+  if (assistant === messages.at(-1)) return true;
+  const calls = listOf(assistant["tool_calls"]).length > 0 || typeof assistant["function_call"] === "object";
+  const thought = listOf(assistant["thinking_blocks"]).some((each) => {
+    const { signature, data } = objectOf(each);
+    return textOf(signature) !== "" || textOf(data) !== "";
+  });
+  return calls && !thought;
 }

@@ -28,6 +28,14 @@ function refuse(chat: Json): void {
     throw new RefusedFieldError("unsupported_parameter", "audio", "This model gives no audio.");
   if (listOf(modalities).some((each) => each !== "text"))
     throw new RefusedFieldError("unsupported_value", "modalities", "This model answers in text only.");
+  for (const param of ["functions", "function_call"]) {
+    if (chat[param] !== undefined && chat[param] !== null)
+      throw new RefusedFieldError(
+        "unsupported_parameter",
+        param,
+        `Use \`tools\` and \`tool_choice\` instead of \`${param}\`.`,
+      );
+  }
   if (typeof web_search_options === "object" && web_search_options !== null)
     throw new RefusedFieldError("unsupported_parameter", "web_search_options", "This model cannot search the web.");
 }

@@ -109,8 +109,11 @@ function verdictOf(type: string, status: number, message: string): Verdict {
 
 const NO_MESSAGE = "The upstream refused the request.";
 
+/** They hold the number of the account. */
+const ARNS = /\barn:aws[\w-]*:[^\s"'<>)\],]+/g;
+
 function messageOf(body: Json | null): string {
-  return textOf(body?.["message"]) || textOf(body?.["Message"]) || NO_MESSAGE;
+  return (textOf(body?.["message"]) || textOf(body?.["Message"]) || NO_MESSAGE).replace(ARNS, "***");
 }
 
 /** What is not 2xx. */

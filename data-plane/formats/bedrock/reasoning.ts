@@ -6,7 +6,7 @@
 import { type Capabilities, effortOf } from "../anthropic/models.ts";
 import { type HubTarget, type Json, RefusedFieldError } from "../hub.ts";
 import { countOf, objectOf, textOf } from "../json.ts";
-import { lacksReasoning } from "./content.ts";
+import { forbidsBudget } from "./content.ts";
 import type { Family } from "./family.ts";
 import { isBlank } from "./parts.ts";
 
@@ -17,9 +17,11 @@ const BUDGET_TOKENS: Readonly<Record<string, number>> = {
   low: 1024,
   medium: 4096,
   high: 16_384,
-  xhigh: 32_000,
+  xhigh: 24_576,
   max: 32_000,
 };
+/** At most this part of a limit that the client set is thought: the rest is for the answer. */
+const BUDGET_PART = 0.8;
 /** What is left to say after thinking, where the client set no limit. */
 const ANSWER_TOKENS = 16_384;
 
@@ -133,10 +135,9 @@ function budgeted(
   outputTokens: number | null,
   outputConfig: Json,
 ): Reasoning {
-  const most = (outputTokens ?? claude.maxOutputTokens) - 1;
+  const most = Math.floor(BUDGET_PART * (outputTokens ?? claude.maxOutputTokens));
   const budgetTokens = Math.min(Math.max(wanted, BUDGET_TOKENS_MIN), most);
-  // These models want to see what they thought before they called a tool.
-  if (budgetTokens < BUDGET_TOKENS_MIN || lacksReasoning(chat)) return NO_REASONING;
+  if (budgetTokens < BUDGET_TOKENS_MIN || forbidsBudget(chat)) return NO_REASONING;
   const fields = { thinking: { type: "enabled", budget_tokens: budgetTokens }, ...outputConfig };
   return { fields, active: true, budgetTokens, unlimited: false };
 }

@@ -120,7 +120,7 @@ export class ConverseSource implements ChatSource {
     const { text, toolUse, reasoningContent } = delta;
     if (typeof text === "string" && text !== "") this.emit({ content: text });
     if (typeof reasoningContent === "object") this.readReasoning(block, objectOf(reasoningContent));
-    if (typeof toolUse !== "object") return SourceState.OPEN;
+    if (typeof toolUse !== "object" || toolUse === null) return SourceState.OPEN;
     // Nobody said which tool this is.
     if (block.kind === "text") return SourceState.BROKEN;
     this.addInput(block, textOf(objectOf(toolUse)["input"]));

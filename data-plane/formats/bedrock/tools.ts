@@ -3,6 +3,7 @@
  * (reference/UPSTREAM-FORMATS.md C3, D3, E1).
  */
 
+import { closedSchema } from "../anthropic/schema.ts";
 import { type Json, RefusedFieldError } from "../hub.ts";
 import { listOf, objectOf, textOf } from "../json.ts";
 import type { Family } from "./family.ts";
@@ -49,17 +50,17 @@ function toolSpec(tool: Json, param: string, family: Family): Json[] {
   const schema = objectOf(parameters);
   const spec: Record<string, unknown> = { name };
   if (typeof description === "string" && !isBlank(description)) spec["description"] = description;
-  spec["inputSchema"] = { json: schema["type"] === "object" ? schema : { properties: {}, ...schema, type: "object" } };
-  if (strict === true && family.strictTools) spec["strict"] = true;
+  const whole = schema["type"] === "object" ? schema : { properties: {}, ...schema, type: "object" };
+  const strictly = strict === true && family.strictTools;
+  spec["inputSchema"] = { json: strictly ? closedSchema(whole) : whole };
+  if (strictly) spec["strict"] = true;
   const point = cachePoint(tool, family, "tool");
   return point === null ? [{ toolSpec: spec }] : [{ toolSpec: spec }, point];
 }
 
-/** `functions` and `function_call` are what tools were called before. */
 function wishOf(chat: Json): Wish {
-  const functions = listOf(chat["functions"]).map((each) => ({ type: "function", function: each }));
-  const tools = [...listOf(chat["tools"]).map(objectOf), ...functions];
-  const wanted = chat["tool_choice"] ?? chat["function_call"];
+  const tools = listOf(chat["tools"]).map(objectOf);
+  const wanted = chat["tool_choice"];
   if (wanted === "none") return { tools, choice: { type: "none" } };
   if (wanted === "required") return { tools, choice: { type: "any" } };
   if (wanted === undefined || wanted === null || typeof wanted === "string") return { tools, choice: { type: "auto" } };
@@ -93,8 +94,8 @@ function jsonWishOf(chat: Json): JsonWish | null {
   return { schema: found, name: textOf(name), description: textOf(description) };
 }
 
-function nativeJson({ schema, name, description }: JsonWish): Json {
-  const jsonSchema: Record<string, unknown> = { schema: JSON.stringify(schema) };
+function nativeJson(schema: Json, { name, description }: JsonWish): Json {
+  const jsonSchema: Record<string, unknown> = { schema: JSON.stringify(closedSchema(schema)) };
   if (name !== "") jsonSchema["name"] = name;
   if (!isBlank(description)) jsonSchema["description"] = description;
   return { textFormat: { type: "json_schema", structure: { jsonSchema } } };
@@ -115,7 +116,8 @@ export function planTools(chat: Json, family: Family, thinks: boolean): ToolPlan
   let choice: Choice = offered.length === 0 ? { type: "auto" } : wanted;
   let specs = offered.map((tool, index) => toolSpec(tool, `tools[${index}]`, family));
   let instruction: string | null = json !== null && json.schema === null ? ANY_JSON : null;
-  const outputConfig = json !== null && json.schema !== null && family.nativeJson ? nativeJson(json) : null;
+  const outputConfig =
+    json !== null && json.schema !== null && family.nativeJson ? nativeJson(json.schema, json) : null;
   // Whoever demands a call of a tool gets one, and no structured answer with it.
   if (json !== null && json.schema !== null && !family.nativeJson && choice.type === "auto") {
     const only = specs.length === 0;
