@@ -349,8 +349,11 @@ export class Attempt implements OutboundSink, RelayHost, Timed, AttemptFacts {
   private statusFailed(refusal: StatusBody): void {
     const { bridge, pm, core } = this;
     const head = this.head!;
-    const error = bridge!.error(head.status, head.headers, refusal.bytes());
-    if (error.health === "account") core.deps.auth?.refused(pm.provider, head.status);
+    const body = refusal.bytes();
+    const error = bridge!.error(head.status, head.headers, body);
+    // Before an answer that refuses credentials nothing was done: the same call with better ones is safe.
+    if (error.health === "account" && core.deps.auth?.refused(pm.provider, head.status, head.headers, body) === true)
+      return this.fail(AttemptResult.STATUS, "ignore", "credentials_renewed", "safe");
     if (error.clientFault) return this.host.refused(this, error);
     const retryAfterMs = head.retryAfterMs(core.deps.now());
     const detail = detailOf(refusalCode(error, pm.provider));

@@ -200,7 +200,9 @@ export function entraTokens(options: EntraOptions): EntraTokens {
     },
     invalidate(account, origin) {
       const entry = entryOf(account, cloud(origin));
-      if (now() - entry.fetchedAt >= TOKEN_AGE_MS_MIN) entry.endsAt = 0;
+      if (entry.endsAt === 0 || now() - entry.fetchedAt < TOKEN_AGE_MS_MIN) return false;
+      entry.endsAt = 0;
+      return true;
     },
   };
 }

@@ -1,5 +1,7 @@
 /** Puts one data-plane node together and takes it apart again in order. */
 
+import { assembleAuth } from "./accounts.ts";
+import { fanOut } from "./fan_out.ts";
 import { join } from "node:path";
 import type { Logger } from "pino";
 import { Wallets } from "./budget/wallets.ts";
@@ -117,7 +119,8 @@ function assemble({ settings, nodeId, nodeToken, worker, keepsTable, log }: Node
     budget: wallets,
     journal,
     rates: rates.limiter,
-    upstream,
+    upstream: fanOut(upstream),
+    auth: assembleAuth(settings, now),
     health,
     now: requestNow,
     wallNow: Date.now,

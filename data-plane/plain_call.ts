@@ -164,7 +164,7 @@ export class PlainCall implements OutboundSink, ExchangeSink, Timed, Live {
     const { plan } = this;
     const head = this.head!;
     const error = plan.error(head.status, head.headers, body);
-    if (error.health === "account") this.core.deps.auth?.refused(plan.provider, head.status);
+    if (error.health === "account") this.core.deps.auth?.refused(plan.provider, head.status, head.headers, body);
     if (OURS.has(head.status) || error.health === "account" || head.status >= 500)
       return this.fail(noTarget(plan.subject));
     this.fail(refusalOf(head.status, error, plan.provider));

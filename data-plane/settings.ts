@@ -22,6 +22,8 @@ export interface Settings {
   readonly veDomain: string;
   /** Whether upstreams may live at private and loopback addresses. */
   readonly allowPrivateUpstreams: boolean;
+  /** AWS_NODE_IDENTITY: Providers of AWS may use the identity of the container or instance that this node runs in. */
+  readonly awsNodeIdentity: boolean;
   /** Empty: CORS is off; `["*"]`: any origin. */
   readonly corsOrigins: readonly string[];
   /** How long live requests may go on after SIGTERM. */
@@ -124,6 +126,13 @@ function readAllowPrivate(env: Env, address: Address, problems: string[]): boole
   return text === "true";
 }
 
+function readFlag(env: Env, name: string, problems: string[]): boolean {
+  const text = read(env, name);
+  if (text !== undefined && text !== "true" && text !== "false")
+    problems.push(`${name}: "${text}" is not true or false`);
+  return text === "true";
+}
+
 function readCorsOrigins(env: Env, problems: string[]): readonly string[] {
   const origins = (read(env, "CORS_ORIGINS") ?? "").split(",").map((part) => part.trim());
   const given = origins.filter((origin) => origin !== "");
@@ -164,6 +173,7 @@ export function parseSettings(env: Env): Settings {
     nodeId: readNodeId(env, problems),
     veDomain: readVeDomain(env, problems),
     allowPrivateUpstreams: readAllowPrivate(env, address, problems),
+    awsNodeIdentity: readFlag(env, "AWS_NODE_IDENTITY", problems),
     corsOrigins: readCorsOrigins(env, problems),
     drainMs: readNumber(env, "DRAIN_MS", DRAIN_MS_DEFAULT, 0, DRAIN_MS_MAX, problems),
     logLevel: readLogLevel(env, problems),

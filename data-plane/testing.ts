@@ -6,6 +6,7 @@ import pino from "pino";
 import { WatchConfigResponseSchema } from "../proto/gen/tokenbill/node/v1/config_feed_service_pb.ts";
 import { type Resource, ResourceSchema } from "../proto/gen/tokenbill/node/v1/config_pb.ts";
 import type { PipelineSettings } from "./deps.ts";
+import { fanOut } from "./fan_out.ts";
 import { newId } from "./ids.ts";
 import { AttemptKind } from "./outcome.ts";
 import type { Rates } from "./rates/rates.ts";
@@ -17,6 +18,7 @@ import { FakeBudget, FakeJournal, FakeMetrics } from "./testing_fakes.ts";
 import { startTestUpstream, type TestUpstream } from "./testing_upstream.ts";
 import type { Exchange, Pipeline, Upstream } from "./transport.ts";
 import { createUpstream } from "./upstream.ts";
+import { upstreamAuth } from "./upstream_auth.ts";
 
 export const VE = "ve_aaaaaaaaaaaaaaaaaaaaaaaaaa";
 export const KEY = "tbk_test_secret_of_the_first_key";
@@ -188,7 +190,8 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
     table,
     budget,
     journal,
-    upstream: outbound,
+    upstream: fanOut(outbound),
+    auth: upstreamAuth(null, null),
     now: options.now ?? (() => performance.timeOrigin + performance.now()),
     ...(options.wallNow === undefined ? {} : { wallNow: options.wallNow }),
     random: options.random ?? Math.random,

@@ -64,6 +64,8 @@ test.each([
   expect(upstreamAuth(null, null).authorize(provider(format, key), REQUEST, never)).toBe(REQUEST);
 });
 
+const NO_BODY = Buffer.alloc(0);
+
 test("a token that must be fetched comes later", () => {
   const tokens = new Tokens();
   tokens.answer = null;
@@ -98,22 +100,22 @@ test("without what is needed it is an error", () => {
 test("AWS is signed by the signer, which hears of refusals", () => {
   const signed = { ...REQUEST, path: "/signed" };
   const refused: number[] = [];
-  const signer: AwsSigner = { sign: () => signed, refused: (_, status) => void refused.push(status) };
+  const signer: AwsSigner = { sign: () => signed, refused: (_, status) => refused.push(status) > 0 };
   const auth = upstreamAuth(null, signer);
   const aws = provider(AWS_BEDROCK, "", { aws: AWS });
   expect(auth.authorize(aws, REQUEST, never)).toBe(signed);
-  for (const status of [400, 401, 403, 500]) auth.refused(aws, status);
-  auth.refused(provider(AWS_BEDROCK, "key", { aws: AWS }), 403);
+  for (const status of [400, 401, 403, 500]) auth.refused(aws, status, {}, NO_BODY);
+  auth.refused(provider(AWS_BEDROCK, "key", { aws: AWS }), 403, {}, NO_BODY);
   expect(refused).toEqual([401, 403]);
 });
 
 test("a 401 makes a token stale, a 403 or an API key's does not", () => {
   const tokens = new Tokens();
   const auth = upstreamAuth(tokens, null);
-  auth.refused(provider(AZURE_OPENAI, "", { entra: ENTRA }), 403);
-  auth.refused(provider(AZURE_OPENAI, "key", { entra: ENTRA }), 401);
-  auth.refused(provider(OPENAI, "key"), 401);
+  auth.refused(provider(AZURE_OPENAI, "", { entra: ENTRA }), 403, {}, NO_BODY);
+  auth.refused(provider(AZURE_OPENAI, "key", { entra: ENTRA }), 401, {}, NO_BODY);
+  auth.refused(provider(OPENAI, "key"), 401, {}, NO_BODY);
   expect(tokens.invalidated).toBe(0);
-  auth.refused(provider(AZURE_OPENAI, "", { entra: ENTRA }), 401);
+  auth.refused(provider(AZURE_OPENAI, "", { entra: ENTRA }), 401, {}, NO_BODY);
   expect(tokens.invalidated).toBe(1);
 });

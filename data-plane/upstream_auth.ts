@@ -4,6 +4,7 @@
  */
 
 import { ProviderFormat, type EntraAccount, type RouteProvider } from "./route_types.ts";
+import type { AnswerHeaders } from "./formats/format.ts";
 import type { OutboundRequest } from "./transport.ts";
 
 /**
@@ -39,22 +40,25 @@ export interface UpstreamAuth {
    * later, never before this returns, also if nobody waits any more.
    */
   authorize(provider: RouteProvider, request: OutboundRequest, done: AuthDone): OutboundRequest | AuthError | null;
-  /** The upstream answered with this status: after a 401 (AWS: 403) no cached token is used that may be at fault. */
-  refused(provider: RouteProvider, status: number): void;
+  /**
+   * The upstream refused what was authorized: no cached token is used any more that may be at fault. True: what was wrong is
+   * likely to be mended, so that the same call can be made once more.
+   */
+  refused(provider: RouteProvider, status: number, headers: AnswerHeaders, body: Buffer): boolean;
 }
 
 /** Signs calls to AWS, and gets the credentials for it. The same contract as `UpstreamAuth`. */
 export interface AwsSigner {
   sign(provider: RouteProvider, request: OutboundRequest, done: AuthDone): OutboundRequest | AuthError | null;
-  refused(provider: RouteProvider, status: number): void;
+  refused: UpstreamAuth["refused"];
 }
 
 /** Where tokens of Entra ID come from. */
 export interface EntraTokens {
   /** `origin` is the Provider's: it tells the cloud. Null: `done` is called once, later. */
   token(account: EntraAccount, origin: string, done: (result: string | AuthError) => void): string | AuthError | null;
-  /** The upstream refused the token. */
-  invalidate(account: EntraAccount, origin: string): void;
+  /** The upstream refused the token. True: the next one is another. */
+  invalidate(account: EntraAccount, origin: string): boolean;
 }
 
 /** Headers that carry credentials: what a call has of them already is left out, so that no two can contradict. */
@@ -93,13 +97,14 @@ export function upstreamAuth(tokens: EntraTokens | null, signer: AwsSigner | nul
           return request;
       }
     },
-    refused(provider, status) {
-      if (provider.apiKey !== "") return;
+    refused(provider, status, headers, body) {
+      if (provider.apiKey !== "") return false;
       const { aws, entra } = provider.account;
       if (provider.format === ProviderFormat.AZURE_OPENAI && status === 401 && entra !== null)
-        tokens?.invalidate(entra, provider.origin);
+        return tokens?.invalidate(entra, provider.origin) ?? false;
       if (provider.format === ProviderFormat.AWS_BEDROCK && (status === 401 || status === 403) && aws !== null)
-        signer?.refused(provider, status);
+        return signer?.refused(provider, status, headers, body) ?? false;
+      return false;
     },
   };
 }

@@ -67,9 +67,11 @@ class Slot {
     return current.credentials;
   }
 
-  invalidate(): void {
-    if (this.nowMs() - this.fetchedMs < INVALIDATE_AGE_MS_MIN) return;
+  /** True: new ones will be asked for. */
+  invalidate(): boolean {
+    if (this.current === null || this.nowMs() - this.fetchedMs < INVALIDATE_AGE_MS_MIN) return false;
     this.current = null;
+    return true;
   }
 
   private refresh(load: () => Promise<ExpiringCredentials>): Promise<Credentials> {
@@ -133,10 +135,11 @@ export class AwsCredentials {
     });
   }
 
-  /** The upstream refused them: ask for new ones. Static ones stay as they are. */
-  invalidate(account: AwsAccount): void {
-    this.roles.get(account)?.invalidate();
-    if (account.nodeIdentity && account.accessKeyId === "") this.node.invalidate();
+  /** The upstream refused them. True: new ones will be asked for; static ones stay as they are. */
+  invalidate(account: AwsAccount): boolean {
+    const role = this.roles.get(account)?.invalidate() ?? false;
+    const node = account.nodeIdentity && account.accessKeyId === "" && this.node.invalidate();
+    return role || node;
   }
 
   private source(account: AwsAccount, region: string): Credentials | Promise<Credentials> {

@@ -4,13 +4,13 @@ import { Endpoint } from "../endpoints.ts";
 import { BedrockApi, ModelApi, ProviderFormat, type RoutePm, type RouteProvider } from "../route_types.ts";
 import { anthropicBridge } from "./anthropic/bridge.ts";
 import { anthropicChat } from "./anthropic/upstream.ts";
-import { azureDialect, azureError, azureVersion } from "./azure.ts";
+import { azureError } from "./azure.ts";
 import { converseChat } from "./bedrock/converse.ts";
 import { bedrockError } from "./bedrock/errors.ts";
 import { bedrockEmbeddings, bedrockImages } from "./bedrock/invoke.ts";
 import { eventStreamSplitter } from "./bedrock/splitter.ts";
 import { chatAnswer, chatSource } from "./chat_source.ts";
-import { type Dialect, dialectOf, OPENAI_DIALECT, translatedDialect } from "./dialects.ts";
+import { type Dialect, OPENAI_DIALECT, translatedDialect } from "./dialects.ts";
 import type { AnswerHeaders, Bridge, EndpointSpec, FrameSplitter } from "./format.ts";
 import type { ChatUpstream, UpstreamError } from "./hub.ts";
 import { imagesBridge } from "./images_bridge.ts";
@@ -18,7 +18,7 @@ import { parseObject } from "./json.ts";
 import { jsonBridge } from "./json_bridge.ts";
 import { messagesClient } from "./messages/client.ts";
 import { openAiBridge, openAiError } from "./openai.ts";
-import { openAiChatRequest } from "./openai_chat.ts";
+import { openAiChatRequest, providerDialect } from "./openai_chat.ts";
 import { responsesBridge } from "./responses/bridge.ts";
 import { responsesClient } from "./responses/client.ts";
 import { responsesChat } from "./responses/upstream.ts";
@@ -111,18 +111,12 @@ function make(provider: RouteProvider, dialect: Dialect, apis: readonly number[]
   }
 }
 
-function dialectFor(provider: RouteProvider): Dialect {
-  if (provider.format === ProviderFormat.AZURE_OPENAI) return azureDialect(azureVersion(provider));
-  if (provider.format === ProviderFormat.AWS_BEDROCK) return OPENAI_DIALECT;
-  return dialectOf(provider.account.dialect, provider.origin);
-}
-
 /** Few: one for each format, dialect and set of APIs in use. */
 const made = new Map<string, Bridges>();
 
 /** The bridges to a Provider's models. `apis`: of a model that says so itself; else empty. */
 export function bridgesOf(provider: RouteProvider, apis: readonly number[]): Bridges {
-  const dialect = dialectFor(provider);
+  const dialect = provider.format === ProviderFormat.AWS_BEDROCK ? OPENAI_DIALECT : providerDialect(provider);
   const spoken = apis.length === 0 ? dialect.apis : apis;
   const key = [provider.format, provider.account.bedrockApi, dialect.title, ...spoken].join(" ");
   let bridges = made.get(key);

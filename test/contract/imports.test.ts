@@ -63,6 +63,7 @@ const IO =
   /^(node:(net|http|http2|https|tls|dns|fs|child_process|cluster|worker_threads|dgram)(\/.*)?|undici|postgres|@electric-sql\/.*|@connectrpc\/connect-node)$/;
 const DATA_PLANE_IO = [
   "data-plane/upstream.ts",
+  "data-plane/accounts.ts",
   "data-plane/server.ts",
   "data-plane/closing.ts",
   "data-plane/journal/",
