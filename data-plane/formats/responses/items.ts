@@ -188,14 +188,19 @@ export function messagesOf(body: Json): readonly Json[] {
   const messages = new Messages();
   const { instructions, input } = body;
   // Every upstream knows this role; `developer`, which says the same, not all of them.
-  if (typeof instructions === "string" && instructions !== "") messages.add({ role: "system", content: instructions });
+  if (instructions !== undefined && instructions !== null && instructions !== "")
+    messages.add({ role: "system", content: need(instructions, "instructions") });
   if (typeof input === "string") {
     messages.add({ role: "user", content: input });
   } else if (Array.isArray(input)) {
     listOf(input).forEach((item, index) => addItem(item, `input[${index}]`, messages));
     messages.flush();
   } else {
-    need(input, "input");
+    throw new RefusedFieldError(
+      input === undefined || input === null ? "missing_required_parameter" : "invalid_type",
+      "input",
+      "`input` must be a string or a list of items.",
+    );
   }
   return messages.list;
 }
