@@ -12,7 +12,8 @@ export function refuseStored(param: string, what: string): never {
   throw new RefusedFieldError(
     "unsupported_parameter",
     param,
-    `This model is served by an upstream that stores nothing: ${what} cannot be used. Send the content itself.`,
+    // SDKs refer to what they believe to be stored unless they are told that it is not.
+    `This model is served by an upstream that stores nothing: ${what} cannot be used. Send the content itself, with \`store\` set to false.`,
   );
 }
 
