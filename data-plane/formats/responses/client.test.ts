@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import type { ChatDelta, Json } from "../hub.ts";
 import { listOf, textOf } from "../json.ts";
 import { responsesClient } from "./client.ts";
-import { ANSWERS, context, delta, letters, REQUESTS, streamOf } from "./testing.ts";
+import { ANSWERS, context, delta, letters, REQUESTS, streamOf, textFixture } from "./testing.ts";
 
 describe("requests", () => {
   test.each(REQUESTS)("$name", ({ responses, chat }) => {
@@ -140,6 +140,12 @@ describe("streams", () => {
     const whole = responsesClient.answer(chat, context());
     expect(events.at(-1)).toMatchObject({ type: `response.${textOf(whole["status"])}` });
     expect(events.at(-1)!.response).toEqual(whole);
+  });
+
+  test("the whole stream of reasoning, text and parallel calls", () => {
+    const request = { input: "x", tools: [{ type: "function", name: "f", parameters: {}, strict: true }] };
+    const whole = (text: string): string[] => (text === "" ? [] : [text]);
+    expect(streamOf(ANSWERS[1]!.chat, request, whole)).toBe(textFixture("client_tools.sse"));
   });
 
   test("events of text", () => {

@@ -5,9 +5,12 @@ import type { ChatDelta, HubContext, Json } from "../hub.ts";
 import { listOf, objectOf, textOf } from "../json.ts";
 import { responsesClient } from "./client.ts";
 
-export function fixture<T>(name: string): T {
-  const url = new URL(`../../../test/fixtures/responses/${name}`, import.meta.url);
-  return JSON.parse(readFileSync(url, "utf8")) as T;
+export function textFixture(name: string): string {
+  return readFileSync(new URL(`../../../test/fixtures/responses/${name}`, import.meta.url), "utf8");
+}
+
+function fixture<T>(name: string): T {
+  return JSON.parse(textFixture(name)) as T;
 }
 
 export const REQUESTS = fixture<{ name: string; responses: Json; chat: Json }[]>("client_requests.json");
