@@ -6,6 +6,7 @@
  */
 
 import { createHmac, timingSafeEqual } from "node:crypto";
+import { base32 } from "./ids.ts";
 import { decodeString, JsonScanError, scanObject, skipSpace } from "./json_scan.ts";
 
 /** Of the tag: 100 bits. */
@@ -15,7 +16,6 @@ export const PIN_ID_CHARS_MAX = 512;
 /** Physical Models that an id is tried with. */
 export const PIN_PMS_MAX = 4096;
 
-const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";
 const SEPARATOR = "_";
 
 /** The stored response an id stands for. */
@@ -27,19 +27,7 @@ export interface Pin {
 
 function tagOf(secret: Buffer, upstreamId: string, pmId: string): string {
   const digest = createHmac("sha256", secret).update(upstreamId).update("\n").update(pmId).digest();
-  let tag = "";
-  let bits = 0;
-  let held = 0;
-  for (let at = 0; tag.length < PIN_TAG_CHARS; at++) {
-    held = (held << 8) | digest[at]!;
-    bits += 8;
-    while (bits >= 5 && tag.length < PIN_TAG_CHARS) {
-      bits -= 5;
-      tag += BASE32[(held >> bits) & 31]!;
-    }
-    held &= (1 << bits) - 1;
-  }
-  return tag;
+  return base32(digest).slice(0, PIN_TAG_CHARS);
 }
 
 /**

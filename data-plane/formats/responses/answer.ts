@@ -21,7 +21,6 @@ const ECHOED: readonly (readonly [name: string, otherwise: unknown])[] = [
   ["service_tier", "default"],
   ["temperature", 1],
   ["tool_choice", "auto"],
-  ["tools", []],
   ["top_logprobs", 0],
   ["top_p", 1],
   ["truncation", "disabled"],
@@ -44,6 +43,12 @@ export function endingOf(finishReason: unknown): Ending {
   return finishReason === "content_filter" ? FILTERED : COMPLETED;
 }
 
+/** Types of SDKs demand every field of a function. */
+function toolEcho(value: unknown): unknown {
+  const tool = objectOf(value);
+  return tool["type"] === "function" ? { description: null, parameters: null, strict: false, ...tool } : value;
+}
+
 /** The whole object. @param usage in the hub's shape */
 export function responseOf(context: HubContext, ending: Ending, output: readonly Json[], usage: Json | null): Json {
   const { request } = context;
@@ -64,6 +69,7 @@ export function responseOf(context: HubContext, ending: Ending, output: readonly
     reasoning: { effort: reasoning["effort"] ?? null, summary: reasoning["summary"] ?? null },
     // Nothing is kept, whatever was asked for: the id cannot be used later.
     store: false,
+    tools: listOf(request["tools"]).map(toolEcho),
     text: { format: text["format"] ?? { type: "text" }, verbosity: text["verbosity"] ?? "medium" },
     ...Object.fromEntries(ECHOED.map(([name, otherwise]) => [name, request[name] ?? otherwise])),
     usage: responsesUsage(usage),

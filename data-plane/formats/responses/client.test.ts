@@ -1,25 +1,8 @@
-import { readFileSync } from "node:fs";
-import { createServer, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
-import fc from "fast-check";
-import OpenAI from "openai";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { ChatDelta, HubContext, Json } from "../hub.ts";
-import { listOf, objectOf, textOf } from "../json.ts";
+import { describe, expect, test } from "vitest";
+import type { ChatDelta, Json } from "../hub.ts";
+import { listOf, textOf } from "../json.ts";
 import { responsesClient } from "./client.ts";
-
-function fixture<T>(name: string): T {
-  const url = new URL(`../../../test/fixtures/responses/${name}`, import.meta.url);
-  return JSON.parse(readFileSync(url, "utf8")) as T;
-}
-
-const REQUESTS = fixture<{ name: string; responses: Json; chat: Json }[]>("client_requests.json");
-const ANSWERS =
-  fixture<{ name: string; chat: Json; status: string; incomplete_details: Json | null; output: Json[]; usage: Json }[]>(
-    "client_answers.json",
-  );
-
-const context = (request: Json = {}): HubContext => ({ id: "r1", createdS: 1_700_000_000, model: "lm", request });
+import { ANSWERS, context, delta, letters, REQUESTS, streamOf, textFixture } from "./testing.ts";
 
 describe("requests", () => {
   test.each(REQUESTS)("$name", ({ responses, chat }) => {
@@ -40,6 +23,7 @@ describe("requests", () => {
     [{ text: { format: { type: "grammar" } } }, "text.format.type"],
     [{ input: undefined }, "input"],
     [{ input: 7 }, "input"],
+    [{ instructions: ["x"] }, "instructions"],
     [{ input: ["x"] }, "input[0].type"],
     [
       {
@@ -104,6 +88,7 @@ describe("whole answers", () => {
     const { input: _, ...echoed } = request;
     expect(responsesClient.answer(ANSWERS[0]!.chat, context(all))).toMatchObject({
       ...echoed,
+      tools: [{ type: "function", name: "f", description: null, parameters: null, strict: false }],
       store: false,
       previous_response_id: null,
       reasoning: { effort: "low", summary: null },
@@ -146,53 +131,6 @@ function eventsOf(text: string): Event[] {
     });
 }
 
-const delta = (fields: Json, finishReason: string | null = null, logprobs?: unknown): ChatDelta => ({
-  index: 0,
-  delta: fields,
-  finishReason,
-  logprobs,
-});
-
-/** The deltas of a chat completion, its strings cut into pieces and its calls of tools in turns. */
-function deltasOf(chat: Json, cut: (text: string) => string[]): ChatDelta[] {
-  const choice = objectOf(listOf(chat["choices"])[0]);
-  const message = objectOf(choice["message"]);
-  const deltas = [delta({ role: "assistant", content: "" })];
-  for (const text of cut(textOf(message["reasoning_content"]))) deltas.push(delta({ reasoning_content: text }));
-  const blocks = listOf(message["thinking_blocks"]);
-  if (blocks.length > 0) deltas.push(delta({ thinking_blocks: blocks }));
-  const logprobs = choice["logprobs"];
-  const texts = cut(textOf(message["content"]));
-  texts.forEach((content, at) => deltas.push(delta({ content }, null, at === 0 ? logprobs : undefined)));
-  if (message["annotations"]) deltas.push(delta({ annotations: message["annotations"] }));
-  for (const refusal of cut(textOf(message["refusal"]))) deltas.push(delta({ refusal }));
-  const calls = listOf(message["tool_calls"]).map(objectOf);
-  const rests: ChatDelta[][] = calls.map((call, index) => {
-    const type = textOf(call["type"]);
-    const { name, arguments: args, input } = objectOf(call[type]);
-    const key = type === "custom" ? "input" : "arguments";
-    const part = (text: string, more: Json = {}): ChatDelta =>
-      delta({ tool_calls: [{ index, ...more, [type]: { ...(more["id"] ? { name } : {}), [key]: text } }] });
-    return [part("", { id: call["id"], type }), ...cut(textOf(args ?? input)).map((text) => part(text))];
-  });
-  // All calls begin, then their arguments come in turns.
-  for (const rest of rests) deltas.push(rest.shift()!);
-  while (rests.some((rest) => rest.length > 0)) for (const rest of rests) deltas.push(...rest.splice(0, 1));
-  return [...deltas, delta({}, textOf(choice["finish_reason"]))];
-}
-
-function streamOf(chat: Json, request: Json, cut: (text: string) => string[], ending: "end" | "cut" = "end"): string {
-  const sink = responsesClient.sink(context(request));
-  const usage = objectOf(chat["usage"]);
-  return (
-    deltasOf(chat, cut)
-      .map((each) => sink.push(each))
-      .join("") + sink[ending](usage)
-  );
-}
-
-const letters = (text: string): string[] => [...text];
-
 describe("streams", () => {
   test.each(ANSWERS)("$name: end as the whole answer, number their events and name every item", ({ chat }) => {
     const events = eventsOf(streamOf(chat, {}, letters));
@@ -202,6 +140,12 @@ describe("streams", () => {
     const whole = responsesClient.answer(chat, context());
     expect(events.at(-1)).toMatchObject({ type: `response.${textOf(whole["status"])}` });
     expect(events.at(-1)!.response).toEqual(whole);
+  });
+
+  test("the whole stream of reasoning, text and parallel calls", () => {
+    const request = { input: "x", tools: [{ type: "function", name: "f", parameters: {}, strict: true }] };
+    const whole = (text: string): string[] => (text === "" ? [] : [text]);
+    expect(streamOf(ANSWERS[1]!.chat, request, whole)).toBe(textFixture("client_tools.sse"));
   });
 
   test("events of text", () => {
@@ -276,90 +220,5 @@ describe("streams", () => {
     sink.push(delta({ role: "assistant" }));
     expect(sink.push({ index: 1, delta: { content: "x" }, finishReason: null })).toBe("");
     expect(sink.push(delta({ audio: { id: "a" }, content: null }))).toBe("");
-  });
-});
-
-describe("the official SDK", () => {
-  let server: Server;
-  let client: OpenAI;
-  let body = "";
-
-  beforeAll(async () => {
-    server = createServer((_, response) => {
-      response.writeHead(200, { "content-type": "text/event-stream" });
-      response.end(body);
-    });
-    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-    const { port } = server.address() as AddressInfo;
-    client = new OpenAI({ baseURL: `http://127.0.0.1:${port}/v1`, apiKey: "k", maxRetries: 0 });
-  });
-  afterAll(() => {
-    server.closeAllConnections();
-    server.close();
-  });
-
-  /** What the SDK makes of the events, without what it adds itself. */
-  async function read(): Promise<{ text: string; response: Json }> {
-    const stream = client.responses.stream({ model: "lm", input: "x" });
-    let text = "";
-    stream.on("response.output_text.delta", (event) => (text += event.delta));
-    const { output_text: _, output_parsed: __, output, ...rest } = await stream.finalResponse();
-    const plain = JSON.parse(JSON.stringify({ ...rest, output })) as Json;
-    for (const item of listOf(plain["output"]).map(objectOf)) {
-      const parsed = item as Record<string, unknown>;
-      delete parsed["parsed_arguments"];
-      for (const part of listOf(item["content"])) delete (part as Record<string, unknown>)["parsed"];
-    }
-    return { text, response: plain };
-  }
-
-  test.each(ANSWERS)("$name: reads the stream as it would read the whole answer", async ({ chat }) => {
-    const request = { input: "x", instructions: "i", tools: [{ type: "function", name: "f", parameters: {} }] };
-    body = streamOf(chat, request, letters);
-    const { text, response } = await read();
-    expect(response).toEqual(responsesClient.answer(chat, context(request)));
-    expect(text).toBe(textOf(objectOf(objectOf(listOf(chat["choices"])[0])["message"])["content"]));
-  });
-
-  test("reads an answer that the wallet cut", async () => {
-    const chat = ANSWERS[1]!.chat;
-    body = streamOf(chat, {}, letters, "cut");
-    const { response } = await read();
-    expect(response).toMatchObject({
-      status: "incomplete",
-      incomplete_details: { reason: "max_output_tokens" },
-      usage: ANSWERS[1]!.usage,
-    });
-    expect(listOf(response["output"]).map((item) => objectOf(item)["status"])).toEqual([
-      undefined,
-      "completed",
-      "completed",
-      "completed",
-      "incomplete",
-    ]);
-  });
-
-  test("reads any deltas in any order", async () => {
-    const piece = fc.oneof(
-      fc.string().map((content) => delta({ content })),
-      fc.string().map((text) => delta({ reasoning_content: text })),
-      fc.string().map((refusal) => delta({ refusal })),
-      fc.tuple(fc.nat(3), fc.string()).map(([index, args]) =>
-        delta({
-          tool_calls: [{ index, id: `call_${index}`, type: "function", function: { name: "f", arguments: args } }],
-        }),
-      ),
-    );
-    await fc.assert(
-      fc.asyncProperty(fc.array(piece, { maxLength: 12 }), async (deltas) => {
-        const sink = responsesClient.sink(context());
-        body = deltas.map((each) => sink.push(each)).join("") + sink.end({ prompt_tokens: 1, completion_tokens: 2 });
-        const last = eventsOf(body).at(-1)!.response!;
-        const { response } = await read();
-        expect(response).toEqual(last);
-        expect(response["usage"]).toMatchObject({ input_tokens: 1, output_tokens: 2, total_tokens: 3 });
-      }),
-      { numRuns: 30 },
-    );
   });
 });

@@ -12,7 +12,8 @@ export function refuseStored(param: string, what: string): never {
   throw new RefusedFieldError(
     "unsupported_parameter",
     param,
-    `This model is served by an upstream that stores nothing: ${what} cannot be used. Send the content itself.`,
+    // SDKs refer to what they believe to be stored unless they are told that it is not.
+    `This model is served by an upstream that stores nothing: ${what} cannot be used. Send the content itself, with \`store\` set to false.`,
   );
 }
 
@@ -188,14 +189,19 @@ export function messagesOf(body: Json): readonly Json[] {
   const messages = new Messages();
   const { instructions, input } = body;
   // Every upstream knows this role; `developer`, which says the same, not all of them.
-  if (typeof instructions === "string" && instructions !== "") messages.add({ role: "system", content: instructions });
+  if (instructions !== undefined && instructions !== null && instructions !== "")
+    messages.add({ role: "system", content: need(instructions, "instructions") });
   if (typeof input === "string") {
     messages.add({ role: "user", content: input });
   } else if (Array.isArray(input)) {
     listOf(input).forEach((item, index) => addItem(item, `input[${index}]`, messages));
     messages.flush();
   } else {
-    need(input, "input");
+    throw new RefusedFieldError(
+      input === undefined || input === null ? "missing_required_parameter" : "invalid_type",
+      "input",
+      "`input` must be a string or a list of items.",
+    );
   }
   return messages.list;
 }

@@ -66,6 +66,23 @@ describe("whole answers", () => {
     expect(readResponse(Buffer.from(JSON.stringify(none))).usage).not.toHaveProperty("tool_calls");
   });
 
+  test("drawings as SVG are told by their own model's tokens, and added to those of images", () => {
+    const output = [
+      { type: "image_generation_call", status: "completed", svg_usage: { input_tokens: 3, output_tokens: 40 } },
+      { type: "image_generation_call", status: "completed", svg_usage: { input_tokens: 2, output_tokens: 10 } },
+    ];
+    const body = {
+      output,
+      usage: { input_tokens: 1, output_tokens: 2 },
+      tool_usage: { image_gen: { input_tokens: 7, output_tokens: 100 } },
+    };
+    expect(readResponse(Buffer.from(JSON.stringify(body))).usage).toMatchObject({
+      images: 2,
+      image_input_tokens: 12,
+      image_output_tokens: 150,
+    });
+  });
+
   test.each(["", "null", "[]", "{", '{"output":[]'])("%s is none", (text) => {
     expect(readResponse(Buffer.from(text))).toMatchObject({ valid: false, usage: null });
   });
@@ -218,7 +235,10 @@ describe("streams", () => {
 
   test("that the wallet cut end in the name of the response", () => {
     const text = bytesOf("upstream_text.sse").toString("utf8");
-    const { reader } = read(Buffer.from(text.split("\n\n").slice(0, 5).join("\n\n") + "\n\n"), false);
+    const bytes = Buffer.from(text.split("\n\n").slice(0, 5).join("\n\n") + "\n\n");
+    const { reader } = read(bytes, false);
+    // The bytes are the socket's: what is needed later must have been copied.
+    bytes.fill(0);
     const [event, data] = reader.lengthFrame().toString("utf8").split("\n");
     expect(event).toBe("event: response.incomplete");
     expect(JSON.parse(data!.slice("data: ".length))).toMatchObject({

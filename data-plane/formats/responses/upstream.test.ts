@@ -229,6 +229,10 @@ describe("streams", () => {
   test.each<[Json, Json]>([
     [{ code: "rate_limit_exceeded" }, { clientFault: false, health: "rate_limit" }],
     [{ code: "insufficient_quota" }, { clientFault: false, health: "account" }],
+    [
+      { error: { type: "insufficient_quota", code: "new_code", message: "m" } },
+      { health: "account", code: "new_code" },
+    ],
     [{ code: "model_not_found" }, { clientFault: false, health: "model" }],
     [{ code: "server_error" }, { clientFault: false, health: "failure" }],
     [{ code: null }, { clientFault: false, health: "failure", code: null, type: null }],
