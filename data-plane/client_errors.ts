@@ -2,6 +2,7 @@
 
 import { envelope, type ErrorAnswer, type ErrorFields } from "./errors.ts";
 import type { ClientShape } from "./formats/format.ts";
+import { responsesErrorFrame } from "./formats/responses/native.ts";
 import { messagesErrorBody, messagesErrorFrame } from "./formats/messages/errors.ts";
 
 /** The same answer as this client reads it. */
@@ -18,8 +19,6 @@ const ERROR_EVENT = Buffer.from("event: error\ndata: ");
 export function errorFrame(shape: ClientShape, fields: ErrorFields, requestId: string): Buffer {
   if (shape === "messages") return messagesErrorFrame(fields, requestId);
   if (shape === "chat" || shape === "completions") return Buffer.concat([DATA, envelope(fields), FRAME_END]);
-  if (shape !== "responses") return Buffer.concat([ERROR_EVENT, envelope(fields), FRAME_END]);
-  const { message, code, param = null, checkout_url } = fields;
-  const event = { type: "error", code, message, param, checkout_url };
-  return Buffer.from(`event: error\ndata: ${JSON.stringify(event)}\n\n`);
+  if (shape === "responses") return responsesErrorFrame(fields);
+  return Buffer.concat([ERROR_EVENT, envelope(fields), FRAME_END]);
 }

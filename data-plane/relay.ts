@@ -23,10 +23,10 @@ import type { AnswerHead } from "./upstream_head.ts";
 export const ANSWER_BUFFER_BYTES_MAX = 1024 * 1024;
 /** How much of the end of a longer answer is kept to find its usage in. */
 export const ANSWER_TAIL_BYTES = 64 * 1024;
-/** Answers that are translated are kept whole, up to this size. */
-export const TRANSLATED_BYTES_MAX = 32 * 1024 * 1024;
+/** Answers that are changed are kept whole, up to this size. */
+export const WHOLE_BYTES_MAX = 64 * 1024 * 1024;
 /** Frames without content that are held back before the answer begins; more of them are an error. */
-export const HELD_BYTES_MAX = 256 * 1024;
+export const HELD_BYTES_MAX = 4 * 1024 * 1024;
 
 /** What an upstream has delivered so far. */
 export interface Delivered {
@@ -176,8 +176,8 @@ class JsonRelay implements Relay {
 
   /** Too long to be kept: what looks like an answer begins now. */
   private overflow(): void {
-    if (this.bridge.translated) {
-      if (this.bytes <= TRANSLATED_BYTES_MAX) return;
+    if (this.bridge.whole) {
+      if (this.bytes <= WHOLE_BYTES_MAX) return;
       this.stop();
       return this.host.badAnswer("too_large");
     }

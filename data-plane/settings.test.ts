@@ -12,6 +12,7 @@ const DEFAULTS: Settings = {
   nodeId: null,
   veDomain: "",
   allowPrivateUpstreams: true,
+  awsNodeIdentity: false,
   corsOrigins: [],
   drainMs: 30_000,
   logLevel: "info",

@@ -33,8 +33,8 @@ class Tokens implements EntraTokens {
     this.done = done;
     return this.answer;
   }
-  invalidate() {
-    this.invalidated++;
+  invalidate(): boolean {
+    return ++this.invalidated > 0;
   }
 }
 

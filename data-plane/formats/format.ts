@@ -121,6 +121,8 @@ export interface LongReading {
 export interface Bridge {
   /** The client does not see the upstream's own bytes, so that answers must be kept whole and streams are made anew. */
   readonly translated: boolean;
+  /** Answers are kept until they are whole, however long they are, since they are changed. */
+  readonly whole: boolean;
   /** The call without its credentials. @throws RefusedFieldError */
   request(pm: RoutePm, asked: Asked, forwarded: readonly string[]): OutboundRequest;
   /** Reads an answer that is not 2xx. */

@@ -34,6 +34,7 @@ function counting<T extends ImagesRead & object>(
 export function imagesBridge(dialect: Dialect, error: Bridge["error"]): Bridge {
   return {
     translated: false,
+    whole: false,
     request: (pm, asked, forwarded) => nativeCall(pm, asked, nativeBody(dialect, pm, asked), forwarded),
     error,
     readAnswer: (body, asked): AnswerReading => counting(new ImageAnswer(body), asked),

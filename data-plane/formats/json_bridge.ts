@@ -46,6 +46,7 @@ function imagesOf(answer: Json, request: Json): readonly UnitQuantity[] {
 export function jsonBridge(upstream: JsonUpstream, images: boolean): Bridge {
   return {
     translated: true,
+    whole: true,
     request(pm, asked) {
       const target = targetOf(pm, false);
       const [first, ...others] = upstream.requests(bodyOf(asked), target);

@@ -258,6 +258,7 @@ export function nativeCall(pm: RoutePm, asked: Asked, body: Buffer, forwarded: r
 export function openAiBridge(dialect: Dialect, error: Bridge["error"]): Bridge {
   return {
     translated: false,
+    whole: false,
     request: (pm, asked, forwarded) => nativeCall(pm, asked, nativeBody(dialect, pm, asked), forwarded),
     error,
     readAnswer: (body, { endpoint }) => new OpenAiAnswer(body, endpoint),

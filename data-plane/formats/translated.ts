@@ -185,6 +185,7 @@ export interface TranslatedParts {
 export function translated({ client, upstream, splitter, streamType }: TranslatedParts): Bridge {
   return {
     translated: true,
+    whole: true,
     request(pm, asked) {
       const { stream } = asked;
       const body = bodyOf(asked);

@@ -20,6 +20,7 @@ function betasOf(forwarded: readonly string[]): readonly string[] {
 
 export const anthropicBridge: Bridge = {
   translated: false,
+  whole: false,
   request(pm, asked, forwarded) {
     const { provider } = pm;
     const accept = asked.stream ? "text/event-stream" : "application/json";

@@ -10,6 +10,9 @@ import { dropSealed, idsOfRequest } from "./body.ts";
 import { ResponsesStream } from "./native.ts";
 import { readResponse, readResponseTail } from "./native_answer.ts";
 
+/** The last event holds the whole response, images included. */
+const EVENT_BYTES_MAX = 64 * 1024 * 1024;
+
 /** Ids of this target as the VE's clients know them; null where the VE has no secret. */
 export function renameFor(secret: string, pm: RoutePm): RenameId | null {
   return secret === "" ? null : (id) => pinId(secret, id, pm.id);
@@ -27,6 +30,7 @@ function bodyFor(dialect: Dialect, pm: RoutePm, asked: Asked): Buffer {
 export function responsesBridge(dialect: Dialect, error: Bridge["error"]): Bridge {
   return {
     translated: false,
+    whole: true,
     request: (pm, asked, forwarded) => nativeCall(pm, asked, bodyFor(dialect, pm, asked), forwarded),
     error,
     readAnswer(body, asked, pm) {
@@ -36,6 +40,6 @@ export function responsesBridge(dialect: Dialect, error: Bridge["error"]): Bridg
     },
     readTail: readResponseTail,
     streamReader: (asked, pm) => new ResponsesStream(renameFor(asked.pinSecret, pm)),
-    splitter: () => new SseSplitter(),
+    splitter: () => new SseSplitter(EVENT_BYTES_MAX),
   };
 }
