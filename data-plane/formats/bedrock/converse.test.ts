@@ -63,6 +63,12 @@ describe("requests", () => {
   test("are limited by what the target gives at most", () => {
     const { body } = converseChat.request({ messages: [], max_tokens: 500 }, { ...TARGET, maxOutputTokens: 100 });
     expect(body["inferenceConfig"]).toEqual({ maxTokens: 100 });
+    const thinking = { messages: [], reasoning_effort: "high" };
+    const target = { ...TARGET, model: "anthropic.claude-sonnet-4-5", maxOutputTokens: 8000 };
+    expect(converseChat.request(thinking, target).body).toMatchObject({
+      inferenceConfig: { maxTokens: 8000 },
+      additionalModelRequestFields: { thinking: { budget_tokens: 6400 } },
+    });
   });
 
   const user = (part: Json) => ({ messages: [{ role: "user", content: [part] }] });

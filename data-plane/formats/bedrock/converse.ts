@@ -10,7 +10,7 @@ import { chatCompletionOf } from "./answer.ts";
 import { conversationOf } from "./content.ts";
 import { bedrockError } from "./errors.ts";
 import { familyOf } from "./family.ts";
-import { inferenceConfigOf, outputTokensOf, reasoningOf, topKOf, wantsReasoning } from "./reasoning.ts";
+import { inferenceConfigOf, outputLimitOf, reasoningOf, topKOf, wantsReasoning } from "./reasoning.ts";
 import { ConverseSource } from "./source.ts";
 import { planTools } from "./tools.ts";
 
@@ -63,9 +63,8 @@ function request(chat: Json, target: HubTarget): HubCall {
   const family = familyOf(target);
   const tools = planTools(chat, family, wantsReasoning(chat));
   const { system, messages } = conversationOf(chat, family, tools.toolConfig === null);
-  const outputTokens = outputTokensOf(chat, target, family);
-  const reasoning = reasoningOf(chat, family, outputTokens, tools.forced);
-  const limit = reasoning.unlimited ? null : outputTokens;
+  const limit = outputLimitOf(chat, target, family);
+  const reasoning = reasoningOf(chat, family, limit, tools.forced);
   const inferenceConfig = inferenceConfigOf(chat, family, limit, reasoning);
   const { toolConfig, toolChoice, outputConfig, instruction } = tools;
   const fields = {

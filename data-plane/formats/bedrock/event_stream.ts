@@ -7,8 +7,8 @@
 import { crc32 } from "node:zlib";
 import { FrameError, type OnFrame, type SseEvent } from "../../sse.ts";
 
-/** A longer frame is an error. Whole images in one frame stay below. */
-export const EVENT_FRAME_BYTES_MAX = 16 * 1024 * 1024;
+/** A longer frame is an error, as with server-sent events. The format allows more, but no delta comes near. */
+export const EVENT_FRAME_BYTES_MAX = 4 * 1024 * 1024;
 /** As the format has it. */
 export const EVENT_HEADERS_BYTES_MAX = 128 * 1024;
 /** What is set aside for a frame before more of it has come: its length is only a claim. */

@@ -30,13 +30,13 @@ export interface Reasoning {
   readonly fields: Json;
   /** The model thinks because of them, which forbids some sampling. */
   readonly active: boolean;
-  /** The thinking is limited to so many tokens, and the whole answer must be longer; 0: it is not. */
-  readonly budgetTokens: number;
+  /** The thinking has a budget, so the whole answer must have a limit: this one, if the client set none; 0: it needs none. */
+  readonly outputTokens: number;
   /** Nova thinks as hard as it can: then neither length nor sampling may be set. */
   readonly unlimited: boolean;
 }
 
-const NO_REASONING: Reasoning = { fields: {}, active: false, budgetTokens: 0, unlimited: false };
+const NO_REASONING: Reasoning = { fields: {}, active: false, outputTokens: 0, unlimited: false };
 
 /** The effort that the client asks for, "" if it asks for none in particular. */
 function wantedEffort(chat: Json): string {
@@ -51,24 +51,27 @@ export function wantsReasoning(chat: Json): boolean {
   return effort !== "" && effort !== "none" && effort !== "minimal";
 }
 
-export function outputTokensOf(chat: Json, target: HubTarget, family: Family): number | null {
-  const wanted = countOf(chat["max_completion_tokens"]) ?? countOf(chat["max_tokens"]);
-  if (wanted === undefined) return null;
-  const most = target.maxOutputTokens || family.claude?.maxOutputTokens || wanted;
-  return Math.max(1, Math.min(wanted, most));
+export interface OutputLimit {
+  /** What the client wants, as far as the model gives it; null: it did not say. */
+  readonly wanted: number | null;
+  /** What the model gives. */
+  readonly most: number;
 }
 
-/**
- * @param outputTokens the limit that is sent, null: none
- * @param forced a tool has to be called
- */
-export function reasoningOf(chat: Json, family: Family, outputTokens: number | null, forced: boolean): Reasoning {
+export function outputLimitOf(chat: Json, target: HubTarget, family: Family): OutputLimit {
+  const most = target.maxOutputTokens || family.claude?.maxOutputTokens || Number.MAX_SAFE_INTEGER;
+  const wanted = countOf(chat["max_completion_tokens"]) ?? countOf(chat["max_tokens"]);
+  return { wanted: wanted === undefined ? null : Math.max(1, Math.min(wanted, most)), most };
+}
+
+/** @param forced a tool has to be called */
+export function reasoningOf(chat: Json, family: Family, limit: OutputLimit, forced: boolean): Reasoning {
   const effort = wantedEffort(chat);
-  if (family.claude !== null) return claudeReasoning(chat, family, family.claude, outputTokens, forced);
+  if (family.claude !== null) return claudeReasoning(chat, family, family.claude, limit, forced);
   if (effort === "") return NO_REASONING;
   if (family.kind === "gpt_oss") return fieldsOf({ reasoning_effort: atMostHigh(effort) });
   if (family.kind === "gpt") return fieldsOf({ reasoning: { effort: effort === "minimal" ? "low" : effort } });
-  return family.kind === "nova2" ? novaReasoning(effort, outputTokens) : NO_REASONING;
+  return family.kind === "nova2" ? novaReasoning(effort, limit.wanted !== null) : NO_REASONING;
 }
 
 function fieldsOf(fields: Json): Reasoning {
@@ -81,10 +84,10 @@ function atMostHigh(effort: string): string {
 }
 
 /** The highest effort refuses any limit of length. Whoever sets one means it: then it is the next lower one. */
-function novaReasoning(effort: string, outputTokens: number | null): Reasoning {
+function novaReasoning(effort: string, limited: boolean): Reasoning {
   if (effort === "none" || effort === "minimal") return fieldsOf({ reasoningConfig: { type: "disabled" } });
   const high = atMostHigh(effort) === "high";
-  const maxReasoningEffort = high && outputTokens !== null ? "medium" : atMostHigh(effort);
+  const maxReasoningEffort = high && limited ? "medium" : atMostHigh(effort);
   const fields = { reasoningConfig: { type: "enabled", maxReasoningEffort } };
   return { ...NO_REASONING, fields, active: true, unlimited: maxReasoningEffort === "high" };
 }
@@ -93,68 +96,62 @@ function claudeReasoning(
   chat: Json,
   family: Family,
   claude: Capabilities,
-  outputTokens: number | null,
+  limit: OutputLimit,
   forced: boolean,
 ): Reasoning {
   const effort = wantedEffort(chat);
-  const known = effort === "" || effort === "none" ? null : effortOf(effort === "minimal" ? "low" : effort, claude);
-  const outputConfig = known === null ? {} : { output_config: { effort: known } };
   if (!claude.thinking) return NO_REASONING;
-  if (forced && family.forcesOnlyUnthinking) {
-    // Those that think unless told not to are told; the others must not be told anything.
-    return claude.adaptive ? fieldsOf({ thinking: { type: "disabled" }, ...outputConfig }) : NO_REASONING;
-  }
+  // Those that think unless told not to are told; the others must not be told anything.
+  if (forced && family.forcesOnlyUnthinking) return unthinking(claude, effort);
+  const outputConfig = outputConfigOf(effort, claude);
   const { type, budget_tokens } = objectOf(chat["thinking"]);
   const off = type === "disabled" || (type === undefined && (effort === "none" || effort === "minimal"));
-  if (off) return unthinking(claude, outputConfig);
+  if (off) return unthinking(claude, effort);
   if (type === "between_tools" && claude.betweenTools) return active({ thinking: { type }, ...outputConfig });
   if (type === undefined && effort === "") return NO_REASONING;
   if (claude.adaptive && (type !== "enabled" || claude.rejectsBudget))
     return active({ thinking: { type: "adaptive", display: "summarized" }, ...outputConfig });
   const wanted = countOf(budget_tokens) ?? BUDGET_TOKENS[effort] ?? BUDGET_TOKENS["medium"]!;
-  return budgeted(chat, claude, wanted, outputTokens, outputConfig);
+  return budgeted(chat, wanted, limit);
 }
 
 function active(fields: Json): Reasoning {
   return { ...NO_REASONING, fields, active: true };
 }
 
-/** As little as the model allows. */
-function unthinking(claude: Capabilities, outputConfig: Json): Reasoning {
+/** The effort for models that choose themselves how long they think. On Bedrock older ones know it as a beta only. */
+function outputConfigOf(effort: string, claude: Capabilities): Json {
+  const known = effort === "" || effort === "none" ? null : effortOf(effort === "minimal" ? "low" : effort, claude);
+  return known === null || !claude.adaptive ? {} : { output_config: { effort: known } };
+}
+
+/** As little as the model allows. Who does not think may not be asked for more than high effort. */
+function unthinking(claude: Capabilities, effort: string): Reasoning {
   if (!claude.adaptive) return NO_REASONING;
+  const outputConfig = outputConfigOf(effort === "xhigh" || effort === "max" ? "high" : effort, claude);
   if (!claude.rejectsDisabled) return fieldsOf({ thinking: { type: "disabled" }, ...outputConfig });
   if (claude.betweenTools) return active({ thinking: { type: "between_tools" }, ...outputConfig });
   return fieldsOf({ output_config: { effort: "low" } });
 }
 
 /** The limit of the whole answer stands as the client set it, since it is what the client pays for: the budget gives way. */
-function budgeted(
-  chat: Json,
-  claude: Capabilities,
-  wanted: number,
-  outputTokens: number | null,
-  outputConfig: Json,
-): Reasoning {
-  const most = Math.floor(BUDGET_PART * (outputTokens ?? claude.maxOutputTokens));
-  const budgetTokens = Math.min(Math.max(wanted, BUDGET_TOKENS_MIN), most);
+function budgeted(chat: Json, tokens: number, { wanted, most }: OutputLimit): Reasoning {
+  const budgetTokens = Math.min(Math.max(tokens, BUDGET_TOKENS_MIN), Math.floor(BUDGET_PART * (wanted ?? most)));
   if (budgetTokens < BUDGET_TOKENS_MIN || forbidsBudget(chat)) return NO_REASONING;
-  const fields = { thinking: { type: "enabled", budget_tokens: budgetTokens }, ...outputConfig };
-  return { fields, active: true, budgetTokens, unlimited: false };
+  const outputTokens = Math.min(budgetTokens + ANSWER_TOKENS, most);
+  return { ...active({ thinking: { type: "enabled", budget_tokens: budgetTokens } }), outputTokens };
 }
 
 /** @throws RefusedFieldError */
 export function inferenceConfigOf(
   chat: Json,
   family: Family,
-  outputTokens: number | null,
+  limit: OutputLimit,
   reasoning: Reasoning,
 ): Record<string, unknown> {
   const config: Record<string, unknown> = {};
-  if (outputTokens !== null) config["maxTokens"] = outputTokens;
-  else if (reasoning.budgetTokens > 0) {
-    const most = family.claude?.maxOutputTokens ?? Number.MAX_SAFE_INTEGER;
-    config["maxTokens"] = Math.min(reasoning.budgetTokens + ANSWER_TOKENS, most);
-  }
+  const maxTokens = limit.wanted ?? reasoning.outputTokens;
+  if (maxTokens > 0 && !reasoning.unlimited) config["maxTokens"] = maxTokens;
   Object.assign(config, samplingOf(chat, family, reasoning));
   const stop = stopOf(chat["stop"]);
   if (stop.length === 0) return config;
