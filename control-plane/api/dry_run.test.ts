@@ -10,7 +10,7 @@ import {
   ExclusionReason,
   ExclusionReasonSchema,
 } from "../../proto/gen/tokenbill/v1/logical_model_service_pb.ts";
-import { Period, ProviderFormat } from "../../proto/gen/tokenbill/v1/provider_pb.ts";
+import { Period } from "../../proto/gen/tokenbill/v1/provider_pb.ts";
 import { WalletState } from "../../proto/gen/tokenbill/v1/virtual_endpoint_pb.ts";
 import type { Database } from "../db/database.ts";
 import { openTestDatabases } from "../db/testing.ts";
