@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { formatCredits, parseCredits } from "../../core/credits.ts";
@@ -170,4 +171,10 @@ test("entries are read as the call takes them", () => {
     providers: ["prov_a"],
     entries: [{ upstreamName: "gpt-*", price: { value: { perUnits: 1000n } } }],
   });
+});
+
+test("the README's catalogue is one", () => {
+  const readme = readFileSync(new URL("../../README.md", import.meta.url), "utf8");
+  const text = /```json\n(\{\n {2}"currency"[\s\S]*?)```/.exec(readme)![1]!;
+  expect(readPriceFile(text).entries.map(({ upstreamName }) => upstreamName)).toHaveLength(5);
 });
