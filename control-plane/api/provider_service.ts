@@ -172,6 +172,7 @@ function reads(
       const row = await providers.readProvider(deps.db, requireMerchant(ctx), request.id);
       const upstream = {
         format: row.format,
+        apiVersion: row.api_version,
         baseUrl: row.base_url,
         headers: row.headers,
         credentials: openCredentials(deps, row),

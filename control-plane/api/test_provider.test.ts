@@ -38,13 +38,20 @@ function json(response: ServerResponse, status: number, value: unknown): void {
 function run(
   baseUrl: string,
   model = "",
-  more: { allowPrivate?: boolean; timeoutMs?: number; format?: number } = {},
+  more: {
+    allowPrivate?: boolean;
+    timeoutMs?: number;
+    format?: number;
+    apiVersion?: string;
+    azureClientId?: string;
+  } = {},
 ): Promise<Verdict> {
   const tested = {
     format: more.format ?? ProviderFormat.OPENAI,
     baseUrl,
     headers: { "x-project": "p1" },
-    credentials: { apiKey: KEY },
+    apiVersion: more.apiVersion ?? "",
+    credentials: { apiKey: KEY, azureClientId: more.azureClientId ?? "" },
   };
   const { allowPrivate = true, timeoutMs } = more;
   return testProvider(tested, model, {
@@ -208,16 +215,93 @@ describe("testProvider", () => {
     }
   });
 
-  test("other formats are not tested yet", async () => {
-    expect((await run("http://127.0.0.1:1", "", { format: ProviderFormat.ANTHROPIC })).result).toBe(
-      Result.FORMAT_NOT_ROUTABLE,
+  test("what only nodes can try is not called, and said to be so", async () => {
+    const { ANTHROPIC, AWS_BEDROCK, AZURE_OPENAI } = ProviderFormat;
+    const nowhere = "http://127.0.0.1:1";
+    const bedrock = await run(nowhere, "", { format: AWS_BEDROCK });
+    expect(bedrock).toMatchObject({ result: Result.ONLY_BY_NODES, httpStatus: 0 });
+    expect(bedrock.message).toContain("request log");
+    const entra = await run(nowhere, "", { format: AZURE_OPENAI, azureClientId: "client" });
+    expect(entra.result).toBe(Result.ONLY_BY_NODES);
+    expect((await run(nowhere, "", { format: ANTHROPIC })).result).toBe(Result.CONNECT_FAILED);
+    expect((await run(nowhere, "", { format: 99 })).result).toBe(Result.FORMAT_NOT_ROUTABLE);
+  });
+
+  /** An upstream at the root of its host, and what it was asked. */
+  async function asked(answer: (path: string) => [number, unknown], names: string[]) {
+    const seen: string[] = [];
+    const url = await upstream((request, response, body) => {
+      const headers = names.map((name) => request.headers[name] ?? "-");
+      const asks = (JSON.parse(body || "{}") as { model?: string }).model;
+      seen.push([request.method, request.url, ...headers, ...(asks === undefined ? [] : [asks])].join(" "));
+      json(response, ...answer(request.url!));
+    });
+    return { url: url.replace(/\/v1$/, ""), seen };
+  }
+
+  test("Anthropic: its own headers, and its models by name", async () => {
+    const names = ["x-api-key", "anthropic-version", "authorization"];
+    const { url, seen } = await asked(
+      (path) =>
+        path.startsWith("/v1/models?")
+          ? [200, { data: [{ type: "model", id: "claude-a" }], has_more: true }]
+          : [path === "/v1/models/claude-b" ? 200 : 404, {}],
+      names,
     );
+    const format = ProviderFormat.ANTHROPIC;
+    expect((await run(url, "", { format })).result).toBe(Result.OK);
+    expect((await run(url, "claude-a", { format, apiVersion: "2024-01-01" })).result).toBe(Result.OK);
+    expect((await run(url, "claude-b", { format })).result).toBe(Result.OK);
+    expect((await run(url, "claude-c", { format })).result).toBe(Result.MODEL_NOT_FOUND);
+    expect(seen.slice(0, 2)).toStrictEqual([
+      `GET /v1/models?limit=1000 ${KEY} 2023-06-01 -`,
+      `GET /v1/models?limit=1000 ${KEY} 2024-01-01 -`,
+    ]);
+  });
+
+  test("Anthropic: without a list of models, a message of one token", async () => {
+    const { url, seen } = await asked((path) => (path === "/v1/messages" ? [200, { type: "message" }] : [404, {}]), []);
+    const format = ProviderFormat.ANTHROPIC;
+    expect((await run(url, "claude-a", { format })).result).toBe(Result.OK);
+    expect(seen).toStrictEqual(["GET /v1/models?limit=1000", "POST /v1/messages claude-a"]);
+    const hint = await run(url, "", { format });
+    expect(hint).toMatchObject({ result: Result.PATH_NOT_FOUND });
+    expect(hint.message).toContain("before /v1");
+  });
+
+  test.each([
+    ["", "/openai/v1/models", "/openai/v1/chat/completions"],
+    [
+      "2024-10-21",
+      "/openai/models?api-version=2024-10-21",
+      "/openai/deployments/my-gpt/chat/completions?api-version=2024-10-21",
+    ],
+  ])("Azure OpenAI with API version '%s': a deployment is proved by an answer", async (apiVersion, list, chat) => {
+    let deployment: [number, unknown] = [200, { choices: [] }];
+    const { url, seen } = await asked(
+      (path) => (path === list ? [200, { data: [] }] : deployment),
+      ["api-key", "authorization"],
+    );
+    const more = { format: ProviderFormat.AZURE_OPENAI, apiVersion };
+    expect((await run(url, "", more)).result).toBe(Result.OK);
+    expect((await run(url, "my-gpt", more)).result).toBe(Result.OK);
+    expect(seen).toStrictEqual([`GET ${list} ${KEY} -`, `GET ${list} ${KEY} -`, `POST ${chat} ${KEY} - my-gpt`]);
+    deployment = [404, { error: { code: "DeploymentNotFound", message: "no such deployment" } }];
+    expect((await run(url, "my-gpt", more)).result).toBe(Result.MODEL_NOT_FOUND);
+    deployment = [400, { error: { code: "OperationNotSupported", message: "not with this model" } }];
+    expect((await run(url, "my-gpt", more)).result).toBe(Result.OK);
   });
 
   test("a caller who goes away ends the test", async () => {
     const url = await upstream(() => {});
     const gone = AbortSignal.abort(new Error("gone"));
-    const tested = { format: ProviderFormat.OPENAI, baseUrl: url, headers: {}, credentials: { apiKey: "" } };
+    const tested = {
+      format: ProviderFormat.OPENAI,
+      apiVersion: "",
+      baseUrl: url,
+      headers: {},
+      credentials: { apiKey: "", azureClientId: "" },
+    };
     await expect(testProvider(tested, "", { allowPrivate: true, now: () => 0, signal: gone })).rejects.toThrow("gone");
   });
 });

@@ -2,13 +2,15 @@
 
 import { ProviderFormat, type ProviderCredentials } from "../../proto/gen/tokenbill/v1/provider_pb.ts";
 import { ProviderTestResult } from "../../proto/gen/tokenbill/v1/provider_service_pb.ts";
+import { type Wire, wireOf } from "./test_provider_wires.ts";
 import { createUpstreamClient, type UpstreamAnswer, type UpstreamClient } from "./upstream_client.ts";
 
 export interface TestedUpstream {
   readonly format: number;
+  readonly apiVersion: string;
   readonly baseUrl: string;
   readonly headers: Readonly<Record<string, string>>;
-  readonly credentials: Pick<ProviderCredentials, "apiKey">;
+  readonly credentials: Pick<ProviderCredentials, "apiKey" | "azureClientId">;
 }
 
 export interface TestOptions {
@@ -153,11 +155,13 @@ function modelIds(body: Uint8Array | null): Set<string> | null {
 
 class ProviderTest {
   readonly #upstream: TestedUpstream;
+  readonly #wire: Wire;
   readonly #client: UpstreamClient;
   readonly #signal: AbortSignal;
 
-  constructor(upstream: TestedUpstream, client: UpstreamClient, signal: AbortSignal) {
+  constructor(upstream: TestedUpstream, wire: Wire, client: UpstreamClient, signal: AbortSignal) {
     this.#upstream = upstream;
+    this.#wire = wire;
     this.#client = client;
     this.#signal = signal;
   }
@@ -165,7 +169,7 @@ class ProviderTest {
   #call(method: "GET" | "POST", path: string, bodyBytesMax: number, json?: object): Promise<UpstreamAnswer> {
     const { baseUrl, headers, credentials } = this.#upstream;
     const all: Record<string, string> = { ...headers, accept: "application/json", "user-agent": "tokenbill" };
-    if (credentials.apiKey !== "") all["authorization"] = `Bearer ${credentials.apiKey}`;
+    Object.assign(all, this.#wire.headers(credentials.apiKey));
     if (json !== undefined) all["content-type"] = "application/json";
     const body = json === undefined ? undefined : JSON.stringify(json);
     return this.#client.call({
@@ -179,68 +183,87 @@ class ProviderTest {
   }
 
   async run(model: string): Promise<Finding> {
-    const { status, body } = await this.#call("GET", "/models", MODEL_LIST_BYTES_MAX);
+    const { name, listPath, baseUrlHint } = this.#wire;
+    const { status, body } = await this.#call("GET", listPath, MODEL_LIST_BYTES_MAX);
     const bad = ofStatus(status);
     if (bad !== null) return bad;
     if (status === 404 || status === 405 || status === 501) return this.#withoutList(model, status);
     if (status !== 200)
-      return finding(ProviderTestResult.BAD_ANSWER, `The upstream answered GET /models with HTTP ${status}.`, status);
+      return finding(
+        ProviderTestResult.BAD_ANSWER,
+        `The upstream answered its list of models with HTTP ${status}.`,
+        status,
+      );
     const ids = modelIds(body);
     if (ids === null && body !== null) {
       return finding(
         ProviderTestResult.BAD_ANSWER,
-        "What answers is no OpenAI-compatible API: check that base_url ends where its paths begin, as a rule with /v1.",
+        `What answers is no ${name}: check that base_url ends where its paths begin; ${baseUrlHint}`,
         status,
       );
     }
     if (model === "") return finding(ProviderTestResult.OK, "The upstream answered as it should.", status);
+    if (this.#wire.modelPath === null) return this.#answer(model);
     // Some list their models with a prefix that they do not ask for.
     if (ids !== null && (ids.has(model) || ids.has(`models/${model}`)))
       return finding(ProviderTestResult.OK, "The upstream answered as it should, and knows the model.", status);
-    return this.#oneModel(model);
+    return this.#oneModel(this.#wire.modelPath(model));
   }
 
   /** Lists may be cut or filtered, so a missing model is asked for by name. */
-  async #oneModel(model: string): Promise<Finding> {
-    const { status } = await this.#call("GET", `/models/${encodeURIComponent(model)}`, ANSWER_BYTES_MAX);
+  async #oneModel(path: string): Promise<Finding> {
+    const { status } = await this.#call("GET", path, ANSWER_BYTES_MAX);
     if (status === 200)
       return finding(ProviderTestResult.OK, "The upstream answered as it should, and knows the model.", status);
     return ofStatus(status) ?? modelNotFound(status);
   }
 
   /** Without a list of models, one token is the cheapest proof. */
-  async #withoutList(model: string, listStatus: number): Promise<Finding> {
-    if (model === "")
-      return pathNotFound(
-        listStatus,
-        " If it has no list of models, give upstream_name to test with an answer of one token.",
-      );
+  #withoutList(model: string, listStatus: number): Finding | Promise<Finding> {
+    if (model !== "") return this.#answer(model);
+    return this.#pathNotFound(
+      listStatus,
+      " If it has no list of models, give upstream_name to test with an answer of one token.",
+    );
+  }
+
+  /** An answer of one token. */
+  async #answer(model: string): Promise<Finding> {
     const messages = [{ role: "user", content: "Hi" }];
-    const { status, body } = await this.#call("POST", "/chat/completions", ANSWER_BYTES_MAX, {
+    const { status, body } = await this.#call("POST", this.#wire.probePath(model), ANSWER_BYTES_MAX, {
       model,
       messages,
       max_tokens: 1,
     });
     const bad = ofStatus(status);
     if (bad !== null) return bad;
-    const answer = parseJson(body) as { choices?: unknown; error?: unknown } | undefined;
+    const parsed = parseJson(body);
+    const answer = typeof parsed === "object" && parsed !== null ? (parsed as Record<string, unknown>) : {};
     if (status === 200) {
-      if (Array.isArray(answer?.choices))
+      if (this.#wire.isAnswer(answer))
         return finding(ProviderTestResult.OK, "The upstream answered as it should, and knows the model.", status);
       return finding(
         ProviderTestResult.BAD_ANSWER,
-        "The upstream's answer is no chat completion: check base_url.",
+        `The upstream's answer is none of the ${this.#wire.name}: check base_url.`,
         status,
       );
     }
-    const text = JSON.stringify(answer?.error ?? "").toLowerCase();
-    if (status === 400 && text.includes("max_tokens"))
+    const text = JSON.stringify(answer["error"] ?? "").toLowerCase();
+    if (status === 400 && (text.includes("max_tokens") || text.includes("operationnotsupported")))
       return finding(ProviderTestResult.OK, "The upstream answered, and knows the model.", status);
-    if (/model/.test(text)) return modelNotFound(status);
-    if (status === 404 || status === 405 || status === 501) return pathNotFound(status, "");
+    if (/model|deployment/.test(text)) return modelNotFound(status);
+    if (status === 404 || status === 405 || status === 501) return this.#pathNotFound(status, "");
     return finding(
       ProviderTestResult.BAD_ANSWER,
       `The upstream answered a one-token request with HTTP ${status}.`,
+      status,
+    );
+  }
+
+  #pathNotFound(status: number, more: string): Finding {
+    return finding(
+      ProviderTestResult.PATH_NOT_FOUND,
+      `The upstream knows no such path: ${this.#wire.baseUrlHint}${more}`,
       status,
     );
   }
@@ -254,12 +277,17 @@ function modelNotFound(status: number): Finding {
   );
 }
 
-function pathNotFound(status: number, more: string): Finding {
-  return finding(
-    ProviderTestResult.PATH_NOT_FOUND,
-    `The upstream knows no such path: base_url as a rule ends with /v1.${more}`,
-    status,
-  );
+/** Why nothing is called; null: it is. */
+function untested({ format, credentials }: TestedUpstream): Finding | null {
+  const byNodes = (what: string): Finding =>
+    finding(
+      ProviderTestResult.ONLY_BY_NODES,
+      `${what} tried by the nodes alone: send a request to a VE that leads here, and see its attempts in the request log.`,
+    );
+  if (format === ProviderFormat.AWS_BEDROCK) return byNodes("Accounts of AWS Bedrock are");
+  if (format === ProviderFormat.AZURE_OPENAI && credentials.azureClientId !== "")
+    return byNodes("Credentials of Entra ID are");
+  return null;
 }
 
 /** Never throws for what an upstream or the network does. `model` empty: only the account is tested. */
@@ -269,18 +297,15 @@ export async function testProvider(upstream: TestedUpstream, model: string, opti
     ...found,
     durationMs: Math.max(0, Math.round(options.now() - startMs)),
   });
-  if (upstream.format !== ProviderFormat.OPENAI) {
-    return done(
-      finding(
-        ProviderTestResult.FORMAT_NOT_ROUTABLE,
-        "Providers of this format can be stored, but not yet tested or routed to.",
-      ),
-    );
-  }
+  const wire = wireOf(upstream);
+  const reason = untested(upstream);
+  if (reason !== null) return done(reason);
+  if (wire === null)
+    return done(finding(ProviderTestResult.FORMAT_NOT_ROUTABLE, "This release does not know the Provider's format."));
   const timeout = AbortSignal.timeout(options.timeoutMs ?? TEST_TIMEOUT_MS);
   const client = createUpstreamClient(options.allowPrivate);
   try {
-    return done(await new ProviderTest(upstream, client, AbortSignal.any([timeout, options.signal])).run(model));
+    return done(await new ProviderTest(upstream, wire, client, AbortSignal.any([timeout, options.signal])).run(model));
   } catch (error) {
     if (options.signal.aborted) throw error;
     return done(timeout.aborted ? timedOut() : ofError(error));

@@ -560,7 +560,7 @@ export const ExclusionReason = {
   NO_PRICE: 3,
 
   /**
-   * The Provider's format is not routed to yet.
+   * This release does not know the Provider's format.
    *
    * @generated from enum value: EXCLUSION_REASON_FORMAT_NOT_ROUTABLE = 4;
    */

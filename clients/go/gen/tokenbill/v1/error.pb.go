@@ -47,7 +47,7 @@ const (
 	ErrorReason_ERROR_REASON_BAD_PAGE_TOKEN ErrorReason = 9
 	// The price cannot be applied exactly at 12 decimals.
 	ErrorReason_ERROR_REASON_PRICE_NOT_EXACT ErrorReason = 10
-	// The Provider's format can be stored but not yet routed to.
+	// This release does not know the Provider's format, so nothing is routed there.
 	ErrorReason_ERROR_REASON_FORMAT_NOT_ROUTABLE ErrorReason = 11
 	// The Physical Model has no price, so nothing may be routed to it.
 	ErrorReason_ERROR_REASON_NO_PRICE ErrorReason = 12

@@ -35,7 +35,7 @@ const (
 	ExclusionReason_EXCLUSION_REASON_PROVIDER_DISABLED ExclusionReason = 2
 	// The Physical Model has no price.
 	ExclusionReason_EXCLUSION_REASON_NO_PRICE ExclusionReason = 3
-	// The Provider's format is not routed to yet.
+	// This release does not know the Provider's format.
 	ExclusionReason_EXCLUSION_REASON_FORMAT_NOT_ROUTABLE ExclusionReason = 4
 	// The Physical Model failed lately and cools down.
 	ExclusionReason_EXCLUSION_REASON_MODEL_COOLING ExclusionReason = 5

@@ -487,11 +487,12 @@ func (x *MeterPrice) GetAboveInputTokens() int64 {
 	return 0
 }
 
-// DetailedPrice names meters one by one. A token meter that is not named costs what its parent costs: cached input and
-// cache writes and audio input as input, reasoning and audio output as output. Input and output must both be named if
-// any token meter is. A meter of another kind that is not named costs nothing. A meter can be named several times with
-// other sizes, qualities or thresholds. A threshold names the meters that cost something else above it; the others cost
-// what they cost below.
+// DetailedPrice names meters one by one. A token meter that is not named costs what its parent costs: cached input, cache
+// writes, audio input and image input as input; reasoning, audio output and image output as output; cache writes that are
+// kept for long as cache writes. Input and output must both be named if any token meter is. A meter of another kind that is
+// not named costs nothing. A meter can be named several times with other sizes, qualities or thresholds. METER_IMAGES with a
+// size or a quality must be named without them too: for all other images. A threshold names the meters that cost something
+// else above it; the others cost what they cost below.
 type DetailedPrice struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The meters, each at most once with the same size, quality and threshold.

@@ -50,8 +50,10 @@ const (
 	ProviderTestResult_PROVIDER_TEST_RESULT_BAD_ANSWER ProviderTestResult = 10
 	// The address is one that this deployment does not allow.
 	ProviderTestResult_PROVIDER_TEST_RESULT_ADDRESS_NOT_ALLOWED ProviderTestResult = 11
-	// Providers of this format cannot be tested yet.
+	// This release does not know the Provider's format.
 	ProviderTestResult_PROVIDER_TEST_RESULT_FORMAT_NOT_ROUTABLE ProviderTestResult = 12
+	// The nodes alone try accounts of this kind: those of AWS Bedrock, and credentials of Entra ID.
+	ProviderTestResult_PROVIDER_TEST_RESULT_ONLY_BY_NODES ProviderTestResult = 13
 )
 
 // Enum value maps for ProviderTestResult.
@@ -70,6 +72,7 @@ var (
 		10: "PROVIDER_TEST_RESULT_BAD_ANSWER",
 		11: "PROVIDER_TEST_RESULT_ADDRESS_NOT_ALLOWED",
 		12: "PROVIDER_TEST_RESULT_FORMAT_NOT_ROUTABLE",
+		13: "PROVIDER_TEST_RESULT_ONLY_BY_NODES",
 	}
 	ProviderTestResult_value = map[string]int32{
 		"PROVIDER_TEST_RESULT_UNSPECIFIED":         0,
@@ -85,6 +88,7 @@ var (
 		"PROVIDER_TEST_RESULT_BAD_ANSWER":          10,
 		"PROVIDER_TEST_RESULT_ADDRESS_NOT_ALLOWED": 11,
 		"PROVIDER_TEST_RESULT_FORMAT_NOT_ROUTABLE": 12,
+		"PROVIDER_TEST_RESULT_ONLY_BY_NODES":       13,
 	}
 )
 
@@ -185,9 +189,10 @@ type CreateProviderRequest struct {
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// The wire format.
 	Format ProviderFormat `protobuf:"varint,3,opt,name=format,proto3,enum=tokenbill.v1.ProviderFormat" json:"format,omitempty"`
-	// The URL that API paths are appended to, for OPENAI up to and including `/v1`.
+	// The URL that API paths are appended to; see `Provider.base_url` for where it ends in each format.
 	BaseUrl string `protobuf:"bytes,4,opt,name=base_url,json=baseUrl,proto3" json:"base_url,omitempty"`
-	// The upstream account's secrets.
+	// The upstream account's secrets: those of its format alone, and such as go together. None is fine for a server that asks
+	// for none.
 	Credentials *ProviderCredentials `protobuf:"bytes,5,opt,name=credentials,proto3" json:"credentials,omitempty"`
 	// What happens upstream when a client goes away.
 	OnDisconnect OnDisconnect `protobuf:"varint,6,opt,name=on_disconnect,json=onDisconnect,proto3,enum=tokenbill.v1.OnDisconnect" json:"on_disconnect,omitempty"`
@@ -1965,7 +1970,7 @@ type ImportPricesRequest struct {
 	// Makes the call safe to retry: 1 to 128 characters chosen by the caller, remembered for 24 hours. Not used by a preview.
 	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// The prices. Each is for every Physical Model of the merchant that it fits; of several that fit, the most precise counts:
-	// one with a Provider before one without, then the longest `upstream_name`.
+	// one with a Provider before one without, then a whole `upstream_name` before one with a `*`, then the longest.
 	Entries []*PriceEntry `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`
 	// True: nothing is changed, and the answer says what would be.
 	Preview       bool `protobuf:"varint,3,opt,name=preview,proto3" json:"preview,omitempty"`
@@ -2261,7 +2266,7 @@ type ImportPricesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// One for each Physical Model of the merchant, oldest first.
 	Changes []*PriceChange `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
-	// The numbers of entries that fit no Physical Model, from 0.
+	// The numbers of entries that fit no Physical Model, from 0. One that only more precise ones come before is not among them.
 	UnusedEntries []int32 `protobuf:"varint,2,rep,packed,name=unused_entries,json=unusedEntries,proto3" json:"unused_entries,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2499,7 +2504,7 @@ const file_tokenbill_v1_provider_service_proto_rawDesc = "" +
 	"\x17max_output_tokens_after\x18\t \x01(\x03R\x14maxOutputTokensAfter\"r\n" +
 	"\x14ImportPricesResponse\x123\n" +
 	"\achanges\x18\x01 \x03(\v2\x19.tokenbill.v1.PriceChangeR\achanges\x12%\n" +
-	"\x0eunused_entries\x18\x02 \x03(\x05R\runusedEntries*\x89\x04\n" +
+	"\x0eunused_entries\x18\x02 \x03(\x05R\runusedEntries*\xb1\x04\n" +
 	"\x12ProviderTestResult\x12$\n" +
 	" PROVIDER_TEST_RESULT_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17PROVIDER_TEST_RESULT_OK\x10\x01\x12#\n" +
@@ -2514,7 +2519,8 @@ const file_tokenbill_v1_provider_service_proto_rawDesc = "" +
 	"\x1fPROVIDER_TEST_RESULT_BAD_ANSWER\x10\n" +
 	"\x12,\n" +
 	"(PROVIDER_TEST_RESULT_ADDRESS_NOT_ALLOWED\x10\v\x12,\n" +
-	"(PROVIDER_TEST_RESULT_FORMAT_NOT_ROUTABLE\x10\f*\xab\x01\n" +
+	"(PROVIDER_TEST_RESULT_FORMAT_NOT_ROUTABLE\x10\f\x12&\n" +
+	"\"PROVIDER_TEST_RESULT_ONLY_BY_NODES\x10\r*\xab\x01\n" +
 	"\x0fPriceChangeKind\x12!\n" +
 	"\x1dPRICE_CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15PRICE_CHANGE_KIND_NEW\x10\x01\x12\x1d\n" +

@@ -84,10 +84,11 @@ type ProviderServiceClient interface {
 	ListProviders(context.Context, *connect.Request[v1.ListProvidersRequest]) (*connect.Response[v1.ListProvidersResponse], error)
 	// UpdateProvider changes the fields that are present.
 	UpdateProvider(context.Context, *connect.Request[v1.UpdateProviderRequest]) (*connect.Response[v1.UpdateProviderResponse], error)
-	// DeleteProvider removes a Provider that has no Physical Models.
+	// DeleteProvider removes a Provider that has no Physical Models, and that no VE passes files and the like through to.
 	DeleteProvider(context.Context, *connect.Request[v1.DeleteProviderRequest]) (*connect.Response[v1.DeleteProviderResponse], error)
 	// TestProvider makes one cheap real call to the upstream and says precisely what is wrong. A failed test is a normal
-	// answer, not an error.
+	// answer, not an error. Where a list of models does not show what can be called, as on Azure OpenAI, a model is proved by
+	// an answer of one token.
 	TestProvider(context.Context, *connect.Request[v1.TestProviderRequest]) (*connect.Response[v1.TestProviderResponse], error)
 	// CreatePhysicalModel adds a model to a Provider.
 	CreatePhysicalModel(context.Context, *connect.Request[v1.CreatePhysicalModelRequest]) (*connect.Response[v1.CreatePhysicalModelResponse], error)
@@ -294,10 +295,11 @@ type ProviderServiceHandler interface {
 	ListProviders(context.Context, *connect.Request[v1.ListProvidersRequest]) (*connect.Response[v1.ListProvidersResponse], error)
 	// UpdateProvider changes the fields that are present.
 	UpdateProvider(context.Context, *connect.Request[v1.UpdateProviderRequest]) (*connect.Response[v1.UpdateProviderResponse], error)
-	// DeleteProvider removes a Provider that has no Physical Models.
+	// DeleteProvider removes a Provider that has no Physical Models, and that no VE passes files and the like through to.
 	DeleteProvider(context.Context, *connect.Request[v1.DeleteProviderRequest]) (*connect.Response[v1.DeleteProviderResponse], error)
 	// TestProvider makes one cheap real call to the upstream and says precisely what is wrong. A failed test is a normal
-	// answer, not an error.
+	// answer, not an error. Where a list of models does not show what can be called, as on Azure OpenAI, a model is proved by
+	// an answer of one token.
 	TestProvider(context.Context, *connect.Request[v1.TestProviderRequest]) (*connect.Response[v1.TestProviderResponse], error)
 	// CreatePhysicalModel adds a model to a Provider.
 	CreatePhysicalModel(context.Context, *connect.Request[v1.CreatePhysicalModelRequest]) (*connect.Response[v1.CreatePhysicalModelResponse], error)

@@ -131,7 +131,7 @@ export const ErrorReason = {
   PRICE_NOT_EXACT: 10,
 
   /**
-   * The Provider's format can be stored but not yet routed to.
+   * This release does not know the Provider's format, so nothing is routed there.
    *
    * @generated from enum value: ERROR_REASON_FORMAT_NOT_ROUTABLE = 11;
    */
