@@ -106,6 +106,11 @@ export function readForm(reader: MultipartReader): MultipartForm {
   };
 }
 
+/** The change that puts a target's name of the model in place of the client's, for `Spool.source`. */
+export function modelSplice(model: MultipartForm["model"], upstreamName: string) {
+  return { start: model.start, end: model.end, bytes: Buffer.from(upstreamName) };
+}
+
 const TRUE = new Set(["true", "1", "on", "yes", "t", "y"]);
 const FALSE = new Set(["false", "0", "off", "no", "f", "n", "", "null", "none"]);
 

@@ -12,7 +12,7 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import pino from "pino";
 import { afterEach, expect, test } from "vitest";
-import { createFormReader, formModel, readForm } from "../multipart_form.ts";
+import { createFormReader, formModel, modelSplice, readForm } from "../multipart_form.ts";
 import { type RunningServer, startServer } from "../server.ts";
 import { announcedBytes, receiveBody } from "./receive.ts";
 import type { Spool } from "./spool.ts";
@@ -91,7 +91,7 @@ class Relay implements Pipeline {
       onFailure: (failure) => finish(failure === "too_large" ? 413 : 503, failure),
     });
     const send = (): OutboundCall => {
-      const { start, end } = formModel(form.parts)!;
+      const splice = modelSplice(formModel(form.parts)!, "upstream-name");
       let head = 0;
       let text = "";
       return this.upstream.send(
@@ -100,7 +100,7 @@ class Relay implements Pipeline {
           path: "/v1/audio/transcriptions",
           method: "POST",
           headers: ["content-type", exchange.header("content-type")],
-          body: spool.source([{ start, end, bytes: Buffer.from("upstream-name") }]),
+          body: spool.source([splice]),
         },
         {
           onSent: () => world.events.push("sent"),
