@@ -1,0 +1,562 @@
+/**
+ * One session: two WebSockets that stand, and what is done with the frames between them. They pass untouched, but for those
+ * that begin a turn, end one, or concern the gateway's own account. Money is in turns.ts.
+ */
+
+import type { Live } from "../core.ts";
+import { DRAIN_MS_MAX } from "../drains.ts";
+import * as errors from "../errors.ts";
+import type { AttemptEntry } from "../journal/journal.ts";
+import { OnDisconnect, Outcome } from "../outcome.ts";
+import { checkoutUrl, routable } from "../route_types.ts";
+import { Deadline } from "../timers.ts";
+import * as events from "./events.ts";
+import { Lane } from "./lane.ts";
+import { CloseCode, type RealtimeLimits, TURNS_MAX } from "./limits.ts";
+import type { Peer } from "./peer.ts";
+import { isDelta } from "./tally.ts";
+import type { Party, Turn } from "./turn.ts";
+import { type TurnRefusal, Turns } from "./turns.ts";
+import { errorFrameOf, failedFrameOf, wordsOf } from "./upstream_words.ts";
+import { turnUnits } from "./usage.ts";
+
+/** What a client hears when its session ends. */
+export interface Farewell {
+  readonly code: number;
+  readonly reason: string;
+  /** Null: it is no error. */
+  readonly fields: errors.ErrorFields | null;
+}
+
+const REVOKED: Farewell = {
+  code: CloseCode.POLICY,
+  reason: "invalid_api_key",
+  fields: {
+    message: "The access key is no longer valid.",
+    type: "invalid_request_error",
+    code: "invalid_api_key",
+  },
+};
+const RESTART: Farewell = {
+  code: CloseCode.RESTART,
+  reason: "model_unavailable",
+  fields: {
+    message: "The model has changed. Please begin another session.",
+    type: "service_unavailable_error",
+    code: "model_unavailable",
+  },
+};
+const STOPPING: Farewell = { code: CloseCode.GOING_AWAY, reason: "shutting_down", fields: errors.SHUTTING_DOWN };
+const EXPIRED: Farewell = {
+  code: CloseCode.GOING_AWAY,
+  reason: "session_expired",
+  fields: {
+    message: "The session has reached its longest duration.",
+    type: "invalid_request_error",
+    code: "session_expired",
+  },
+};
+const IDLE: Farewell = {
+  code: CloseCode.IDLE,
+  reason: "idle_timeout",
+  fields: { message: "The session was idle for too long.", type: "invalid_request_error", code: "idle_timeout" },
+};
+const SLOW: Farewell = { code: CloseCode.UPSTREAM, reason: "timeout", fields: errors.STREAM_TIMEOUT };
+const CUT: Farewell = { code: CloseCode.UPSTREAM, reason: "upstream_cut", fields: errors.STREAM_CUT };
+const AMBIGUOUS: errors.ErrorFields = {
+  message: "An event names each of its fields once.",
+  type: "invalid_request_error",
+  code: "invalid_event",
+};
+const OTHER_MODEL: errors.ErrorFields = {
+  message: "The model of a session cannot be changed. Please begin another session.",
+  type: "invalid_request_error",
+  param: "session.model",
+  code: "model_change_not_supported",
+};
+const TOO_MANY: errors.ErrorFields = {
+  message: `A session makes up to ${TURNS_MAX} responses at a time.`,
+  type: "invalid_request_error",
+  code: "too_many_responses",
+};
+const NOT_TAKEN: errors.ErrorFields = {
+  message: "The upstream did not begin the response in time.",
+  type: "server_error",
+  code: "timeout",
+};
+
+const Phase = { OPEN: 0, ENDING: 1, OVER: 2 } as const;
+type Phase = (typeof Phase)[keyof typeof Phase];
+
+export interface SessionParts {
+  readonly party: Party;
+  readonly client: Peer;
+  readonly upstream: Peer;
+  /** Attempts at other targets, for the first record. */
+  readonly attempts: readonly AttemptEntry[];
+  readonly limits: RealtimeLimits;
+  /** Everything is settled, and nothing is called any more. */
+  onOver(session: Session): void;
+}
+
+export class Session implements Live {
+  liveAt = -1;
+  private readonly party: Party;
+  private readonly client: Peer;
+  private readonly upstream: Peer;
+  private readonly limits: RealtimeLimits;
+  private readonly onOver: (session: Session) => void;
+  private readonly turns: Turns;
+  private readonly up: Lane;
+  private readonly down: Lane;
+  private readonly deadline = new Deadline({ onDeadline: () => this.guard(() => this.late()) });
+  private readonly startMs: number;
+  private phase: Phase = Phase.OPEN;
+  /** Nothing goes to the client any more. */
+  private silent = false;
+  /** How turns end that are open when the session ends. */
+  private outcome: Outcome = Outcome.CLIENT_GONE;
+  /** What is said when everything is settled. */
+  private farewell: Farewell | null = null;
+  /** It ends when no turn is open. */
+  private retiring: Farewell | null = null;
+  private heardMs: number;
+  private pingedMs: number;
+  private readonly missed = new Map<Peer, number>();
+
+  constructor(parts: SessionParts) {
+    const { party, client, upstream } = parts;
+    this.party = party;
+    this.client = client;
+    this.upstream = upstream;
+    this.limits = parts.limits;
+    this.onOver = (session) => parts.onOver(session);
+    this.turns = new Turns(party, parts.attempts, () => this.guard(() => this.settled()));
+    this.up = new Lane(client, upstream, (data, binary) => this.fromClient(data, binary));
+    this.down = new Lane(upstream, client, (data, binary) => this.fromUpstream(data, binary));
+    this.startMs = this.heardMs = this.pingedMs = party.core.deps.now();
+  }
+
+  /** `first`: the event by which the upstream said that the session stands. */
+  begin(first: Buffer, binary: boolean): void {
+    this.party.core.opened(this);
+    this.guard(() => {
+      this.client.setSink({
+        onFrame: (data, isBinary) => this.guard(() => this.up.take(data, isBinary)),
+        onRoom: () => this.down.onRoom(),
+        onClosed: () => this.guard(() => this.clientGone()),
+      });
+      this.upstream.setSink({
+        onFrame: (data, isBinary) => this.guard(() => this.down.take(data, isBinary)),
+        onRoom: () => this.up.onRoom(),
+        onClosed: (code) => this.guard(() => this.down.whenOpen(() => this.upstreamGone(code))),
+      });
+      this.down.take(first, binary);
+      this.upstream.resume();
+    });
+  }
+
+  /** The node stops: what is being said may be finished, within `drainMs`. */
+  drain(): void {
+    this.guard(() => this.retire(STOPPING));
+  }
+
+  abort(): void {
+    this.guard(() => {
+      if (this.phase === Phase.OPEN) this.leave(STOPPING, Outcome.UPSTREAM_CUT);
+      this.settleRest();
+    });
+  }
+
+  onProgressTick(): void {
+    this.guard(() => this.check());
+  }
+
+  // --- from the client --------------------------------------------------------------------------------------------------
+
+  private fromClient(data: Buffer, binary: boolean): void {
+    if (this.phase !== Phase.OPEN) return;
+    this.heardMs = this.now();
+    const { conversation } = this.turns;
+    const head = events.readHead(data);
+    if (head === null) return this.up.forward(data, binary);
+    if (head.ambiguous) return this.tell(AMBIGUOUS, head.eventId);
+    switch (head.type) {
+      case "response.create":
+        return this.create(data, binary, head);
+      case "session.update":
+        return this.update(data, binary, head);
+      case "input_audio_buffer.append":
+        conversation.appended(head.audioBytes);
+        break;
+      case "input_audio_buffer.clear":
+        conversation.cleared();
+        break;
+      case "conversation.item.create":
+        conversation.added(events.mediaOf(data));
+        break;
+    }
+    this.up.forward(data, binary);
+  }
+
+  /** A turn: nothing of the client goes on before its cover is known. */
+  private create(data: Buffer, binary: boolean, { eventId }: events.EventHead): void {
+    if (this.retiring !== null) return this.tell(this.retiring.fields!, eventId);
+    const invalid = this.invalid();
+    if (invalid !== null) return this.leave(invalid, Outcome.CLIENT_GONE);
+    if (this.turns.open.length >= TURNS_MAX) return this.tell(TOO_MANY, eventId);
+    const asked = events.outputLimitOf(events.fieldsOf(events.parseEvent(data)["response"]));
+    this.up.close();
+    this.turns.begin({ eventId, asked, limitable: true, media: events.mediaOf(data) }, (turn, refusal, limit) => {
+      if (turn === null) this.tell(refusal!.fields, eventId);
+      else if (this.phase !== Phase.OPEN) this.turns.settle(turn, this.outcome, [], "");
+      else this.up.forward(limit === 0 ? data : events.limitOutput(data, limit), binary);
+      this.up.open();
+    });
+  }
+
+  /** Its own name of the model is the client's to repeat; another one would be another price. */
+  private update(data: Buffer, binary: boolean, { eventId }: events.EventHead): void {
+    const model = events.fieldsOf(events.parseEvent(data)["session"])["model"];
+    const { upstreamName } = this.party.pm;
+    if (model === undefined || model === null || model === upstreamName) return this.up.forward(data, binary);
+    if (model !== this.party.model) return this.tell(OTHER_MODEL, eventId);
+    this.up.forward(events.renameModel(data, upstreamName), binary);
+  }
+
+  // --- from the upstream ------------------------------------------------------------------------------------------------
+
+  private fromUpstream(data: Buffer, binary: boolean): void {
+    this.heardMs = this.now();
+    const { conversation } = this.turns;
+    const head = events.readHead(data);
+    if (head === null) return this.deliver(data, binary);
+    if (isDelta(head.type)) this.delta(head);
+    switch (head.type) {
+      case "response.created":
+        return this.created(data, binary);
+      case "response.done":
+        return this.done(data, binary);
+      case "error":
+        return this.failed(data, binary);
+      case "conversation.item.input_audio_transcription.completed":
+        return this.transcribed(data, binary);
+      case "session.created":
+      case "session.updated": {
+        const session = events.fieldsOf(events.parseEvent(data)["session"]);
+        conversation.session(session, data.length);
+        this.turns.outputLimit = events.outputLimitOf(session);
+        break;
+      }
+      case "input_audio_buffer.speech_started":
+        conversation.speechStarted(events.parseEvent(data)["audio_start_ms"]);
+        break;
+      case "input_audio_buffer.speech_stopped":
+        conversation.speechStopped(events.parseEvent(data)["audio_end_ms"]);
+        break;
+      case "input_audio_buffer.committed":
+        conversation.committed();
+        break;
+    }
+    this.deliver(data, binary);
+  }
+
+  private deliver(data: Buffer, binary: boolean): void {
+    if (!this.silent) this.down.forward(data, binary);
+  }
+
+  private created(data: Buffer, binary: boolean): void {
+    const response = events.fieldsOf(events.parseEvent(data)["response"]);
+    const id = events.textOf(response["id"]);
+    const perS = this.turns.conversation.outputBytesPerS;
+    const pending = this.turns.pending();
+    if (pending !== undefined || this.phase !== Phase.OPEN) {
+      const turn = pending ?? this.turns.uncovered();
+      turn.begun(id, perS);
+      if (this.phase !== Phase.OPEN) this.cancel(turn, this.outcome);
+      return this.deliver(data, binary);
+    }
+    const invalid = this.invalid();
+    if (invalid !== null) {
+      this.turns.uncovered().begun(id, perS);
+      return this.leave(invalid, Outcome.BUDGET_CUT);
+    }
+    this.down.close();
+    const asked = events.outputLimitOf(response);
+    this.turns.begin({ eventId: "", asked, limitable: false, media: null }, (covered, refusal) => {
+      const turn = covered ?? this.turns.uncovered();
+      turn.begun(id, perS);
+      if (covered === null) this.uncovered(turn, refusal!);
+      else if (this.phase !== Phase.OPEN) this.cancel(turn, this.outcome);
+      this.deliver(data, binary);
+      this.down.open();
+    });
+  }
+
+  /** The upstream began by itself what nothing covers. */
+  private uncovered(turn: Turn, { why, fields }: TurnRefusal): void {
+    this.cancel(turn, this.phase === Phase.OPEN ? Outcome.BUDGET_CUT : this.outcome);
+    if (this.phase !== Phase.OPEN) return;
+    if (why === "other") return this.tell(fields, "");
+    this.leave({ code: CloseCode.POLICY, reason: "insufficient_quota", fields }, Outcome.BUDGET_CUT);
+  }
+
+  private delta({ type, responseId, deltaBytes }: events.EventHead): void {
+    const turn = this.turns.byResponse(responseId);
+    if (turn === undefined || turn.delta(type, deltaBytes)) return;
+    this.cancel(turn, Outcome.BUDGET_CUT);
+    if (this.phase === Phase.OPEN) this.tell(errors.exhaustedFields(checkoutUrl(this.party.key.ve)), "");
+  }
+
+  /** The bill first, then the frame by which the client knows that the turn is over. */
+  private done(data: Buffer, binary: boolean): void {
+    const response = events.fieldsOf(events.parseEvent(data)["response"]);
+    const turn = this.turns.byResponse(events.textOf(response["id"]));
+    if (turn === undefined) return this.deliver(data, binary);
+    const reported = turnUnits(response["usage"], turn.hasContent);
+    const failed = response["status"] === "failed";
+    const words = failed ? this.words(events.fieldsOf(events.fieldsOf(response["status_details"])["error"])) : null;
+    if (reported !== null && response["conversation_id"] !== null) this.turns.conversation.used(reported);
+    let outcome: Outcome = turn.cut ?? (this.phase === Phase.OPEN ? Outcome.COMPLETED : this.outcome);
+    if (failed && turn.cut === null)
+      outcome = reported === null && !turn.hasContent ? Outcome.UPSTREAM_ERROR : Outcome.UPSTREAM_CUT;
+    const units = failed && !turn.hasContent ? (reported ?? []) : reported;
+    this.down.close();
+    this.turns.settle(turn, outcome, this.isFree(outcome) ? [] : units, words?.code ?? "", () => {
+      this.deliver(words === null ? data : failedFrameOf(data, words), binary);
+      this.down.open();
+      this.rested();
+    });
+  }
+
+  private failed(data: Buffer, binary: boolean): void {
+    const words = this.words(events.fieldsOf(events.parseEvent(data)["error"]));
+    const turn = this.turns.asked(events.textOf(words.error["event_id"]));
+    if (turn !== undefined) this.turns.settle(turn, Outcome.CLIENT_ERROR, [], words.code);
+    this.deliver(errorFrameOf(data, words), binary);
+    this.rested();
+  }
+
+  /** What went wrong upstream, and what it says of the target. */
+  private words(error: events.Fields) {
+    const { core, pm } = this.party;
+    const words = wordsOf(error, pm.provider);
+    if (words.health !== "ignore") core.health.fail(pm, words.health, 0, this.now());
+    return words;
+  }
+
+  private transcribed(data: Buffer, binary: boolean): void {
+    this.down.close();
+    this.turns.transcribed(events.parseEvent(data)["usage"], () => {
+      this.deliver(data, binary);
+      this.down.open();
+    });
+    // A session that only transcribes has no turns at which the wallet would be asked.
+    this.turns.checkCover((fields) => {
+      const farewell = { code: CloseCode.POLICY, reason: "insufficient_quota", fields };
+      this.leave(farewell, Outcome.BUDGET_CUT);
+    });
+  }
+
+  // --- ends -------------------------------------------------------------------------------------------------------------
+
+  private clientGone(): void {
+    this.silent = true;
+    if (this.phase !== Phase.OPEN) return;
+    this.end(Outcome.CLIENT_GONE);
+  }
+
+  private upstreamGone(code: number): void {
+    if (this.phase === Phase.OVER) return;
+    const { core, pm } = this.party;
+    const sound = this.turns.open.length === 0 && (code === CloseCode.NORMAL || code === CloseCode.GOING_AWAY);
+    if (this.phase === Phase.OPEN) {
+      if (!sound) core.health.fail(pm, "failure", 0, this.now());
+      this.phase = Phase.ENDING;
+      this.outcome = Outcome.UPSTREAM_CUT;
+      this.farewell = sound ? { code, reason: "upstream_closed", fields: null } : CUT;
+      this.turns.end();
+    }
+    this.settleRest();
+  }
+
+  /** The client hears why, and the session ends. */
+  private leave(farewell: Farewell, outcome: Outcome): void {
+    if (this.phase !== Phase.OPEN) return;
+    this.bid(farewell);
+    this.end(outcome);
+  }
+
+  private bid({ code, reason, fields }: Farewell): void {
+    if (fields !== null) this.tell(fields, "");
+    this.silent = true;
+    this.client.close(code, reason);
+  }
+
+  /** Open turns are cancelled, so that the upstream says what they used; if it does not, that is estimated. */
+  private end(outcome: Outcome): void {
+    this.phase = Phase.ENDING;
+    this.outcome = outcome;
+    this.turns.end();
+    this.upstream.resume();
+    if (this.isFree(outcome)) return this.settleRest();
+    const drains = outcome === Outcome.CLIENT_GONE && this.party.pm.provider.onDisconnect === OnDisconnect.DRAIN;
+    if (!drains) for (const turn of [...this.turns.open]) if (turn.created) this.cancel(turn, outcome);
+    this.arm(drains ? DRAIN_MS_MAX : this.limits.cancelMs);
+    this.settled();
+  }
+
+  /** The merchant does not bill clients that leave. */
+  private isFree(outcome: Outcome): boolean {
+    return outcome === Outcome.CLIENT_GONE && this.party.pm.provider.onDisconnect === OnDisconnect.FREE;
+  }
+
+  private cancel(turn: Turn, outcome: Outcome): void {
+    if (turn.cut !== null) return;
+    turn.cut = outcome;
+    this.upstream.send(events.cancelEvent(turn.responseId), false);
+    if (this.phase === Phase.OPEN) this.arm(this.limits.cancelMs);
+  }
+
+  /** Nothing more is waited for. */
+  private settleRest(): void {
+    if (this.phase === Phase.OVER) return;
+    this.upstream.terminate();
+    for (const turn of [...this.turns.open]) {
+      const outcome = turn.cut ?? this.outcome;
+      const nothing = !turn.created || (outcome === Outcome.UPSTREAM_CUT && !turn.hasContent);
+      const free = nothing || this.isFree(outcome);
+      const ended = nothing && outcome === Outcome.UPSTREAM_CUT ? Outcome.UPSTREAM_ERROR : outcome;
+      this.turns.settle(turn, ended, free ? [] : null, this.farewell?.fields?.code ?? "");
+    }
+    this.settled();
+  }
+
+  /** All turns are settled, so that an ended session is over. */
+  private settled(): void {
+    if (this.phase !== Phase.ENDING || this.turns.busy) return;
+    this.phase = Phase.OVER;
+    const { core } = this.party;
+    core.wheel.clear(this.deadline);
+    if (this.farewell !== null && !this.silent) this.bid(this.farewell);
+    if (!this.upstream.closed) this.upstream.close(CloseCode.NORMAL, "");
+    core.closed(this);
+    this.onOver(this);
+  }
+
+  private retire(farewell: Farewell): void {
+    if (this.phase !== Phase.OPEN || this.retiring !== null) return;
+    this.retiring = farewell;
+    this.arm(this.limits.drainMs);
+    this.rested();
+  }
+
+  /** A turn is over: who retires goes now. */
+  private rested(): void {
+    if (this.retiring !== null && !this.turns.busy) this.leave(this.retiring, Outcome.UPSTREAM_CUT);
+  }
+
+  private late(): void {
+    if (this.phase === Phase.ENDING) return this.settleRest();
+    if (this.retiring !== null) return this.leave(this.retiring, Outcome.UPSTREAM_CUT);
+    // A response was cancelled, and the upstream does not say that it ended.
+    if (!this.turns.open.some(({ cut }) => cut !== null)) return;
+    const fields = errors.exhaustedFields(checkoutUrl(this.party.key.ve));
+    this.leave({ code: CloseCode.POLICY, reason: "insufficient_quota", fields }, Outcome.BUDGET_CUT);
+  }
+
+  // --- every second -------------------------------------------------------------------------------------------------------
+
+  private check(): void {
+    for (const turn of this.turns.open) turn.note();
+    if (this.phase !== Phase.OPEN) return;
+    const now = this.now();
+    const { limits } = this;
+    if (!this.turns.busy) {
+      const invalid = this.invalid();
+      if (invalid !== null) return this.leave(invalid, Outcome.CLIENT_GONE);
+    }
+    if (now - this.heardMs >= limits.idleMs) return this.leave(IDLE, Outcome.TIMEOUT);
+    if (now - this.startMs >= limits.sessionMsMax) this.retire(EXPIRED);
+    this.checkTurns(now);
+    if (this.phase === Phase.OPEN) this.checkPeers(now);
+  }
+
+  private checkTurns(now: number): void {
+    for (const turn of [...this.turns.open]) {
+      if (!turn.created && now - turn.startMs >= this.limits.pendingMs) {
+        this.turns.settle(turn, Outcome.UPSTREAM_ERROR, [], "timeout");
+        this.tell(NOT_TAKEN, turn.eventId);
+      } else if (turn.created && now - turn.heardMs >= this.limits.turnIdleMs) {
+        this.party.core.health.fail(this.party.pm, "failure", 0, now);
+        return this.leave(SLOW, Outcome.TIMEOUT);
+      }
+    }
+  }
+
+  private checkPeers(now: number): void {
+    const { client, upstream, limits } = this;
+    const stalls = ({ fullSince }: Peer): boolean => fullSince > 0 && performance.now() - fullSince >= limits.stallMs;
+    if (stalls(client)) return client.terminate();
+    if (stalls(upstream)) return upstream.terminate();
+    if (now - this.pingedMs < limits.pingMs) return;
+    this.pingedMs = now;
+    for (const [peer, lane] of [[client, this.up] as const, [upstream, this.down] as const]) {
+      const missed = peer.answered || lane.stopped ? 0 : (this.missed.get(peer) ?? 0) + 1;
+      this.missed.set(peer, missed);
+      if (missed * limits.pingMs >= limits.silenceMs) return peer.terminate();
+      peer.ping();
+    }
+  }
+
+  /** Null: key, VE, model and target are still what they were. */
+  private invalid(): Farewell | null {
+    const { core, key, model, pm } = this.party;
+    const { table } = core.deps;
+    const now = table.key(key.digest);
+    if (now === undefined || now.ve.id !== key.ve.id || now.ve.disabled) return REVOKED;
+    this.party.key = now;
+    const lm = table.logicalModel(now.ve, model);
+    return lm === undefined || !lm.spec.group.pms.includes(pm) || !routable(pm) ? RESTART : null;
+  }
+
+  // --- small things -------------------------------------------------------------------------------------------------------
+
+  private tell(fields: errors.ErrorFields, to: string): void {
+    if (!this.silent) this.down.forward(events.errorEvent(this.party.core.deps.newId("usg_"), fields, to), false);
+  }
+
+  private now(): number {
+    return this.party.core.deps.now();
+  }
+
+  private arm(ms: number): void {
+    this.party.core.wheel.set(this.deadline, this.now() + ms);
+  }
+
+  /** Callbacks come from sockets and timers: what goes wrong here must end here. */
+  private guard(run: () => void): void {
+    try {
+      run();
+    } catch (error) {
+      this.party.core.deps.log.error({ err: error }, "a realtime session failed");
+      this.client.terminate();
+      if (this.phase === Phase.OPEN) {
+        this.phase = Phase.ENDING;
+        this.outcome = Outcome.UPSTREAM_CUT;
+        this.silent = true;
+        this.turns.end();
+      }
+      setImmediate(() => this.rescue());
+    }
+  }
+
+  private rescue(): void {
+    try {
+      this.settleRest();
+    } catch (error) {
+      this.party.core.deps.log.error({ err: error }, "a realtime session could not be settled");
+      this.party.core.closed(this);
+    }
+  }
+}
