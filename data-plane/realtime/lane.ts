@@ -8,7 +8,7 @@ interface Frame {
 }
 
 export class Lane {
-  private readonly from: Peer;
+  readonly from: Peer;
   private readonly to: Peer;
   private readonly handle: (data: Buffer, binary: boolean) => void;
   /** What was read already when the gate closed: what one read of a socket brought, since it is paused then. */

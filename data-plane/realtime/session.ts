@@ -5,85 +5,22 @@
 
 import type { Live } from "../core.ts";
 import { DRAIN_MS_MAX } from "../drains.ts";
-import * as errors from "../errors.ts";
+import type { ErrorFields } from "../errors.ts";
 import type { AttemptEntry } from "../journal/journal.ts";
 import { OnDisconnect, Outcome } from "../outcome.ts";
-import { checkoutUrl, routable } from "../route_types.ts";
 import { Deadline } from "../timers.ts";
 import * as events from "./events.ts";
+import * as said from "./farewell.ts";
 import { Lane } from "./lane.ts";
 import { CloseCode, type RealtimeLimits, TURNS_MAX } from "./limits.ts";
+import { observeClient, observeServer } from "./observe.ts";
 import type { Peer } from "./peer.ts";
 import { isDelta } from "./tally.ts";
 import type { Party, Turn } from "./turn.ts";
 import { type TurnRefusal, Turns } from "./turns.ts";
 import { errorFrameOf, failedFrameOf, wordsOf } from "./upstream_words.ts";
 import { turnUnits } from "./usage.ts";
-
-/** What a client hears when its session ends. */
-export interface Farewell {
-  readonly code: number;
-  readonly reason: string;
-  /** Null: it is no error. */
-  readonly fields: errors.ErrorFields | null;
-}
-
-const REVOKED: Farewell = {
-  code: CloseCode.POLICY,
-  reason: "invalid_api_key",
-  fields: {
-    message: "The access key is no longer valid.",
-    type: "invalid_request_error",
-    code: "invalid_api_key",
-  },
-};
-const RESTART: Farewell = {
-  code: CloseCode.RESTART,
-  reason: "model_unavailable",
-  fields: {
-    message: "The model has changed. Please begin another session.",
-    type: "service_unavailable_error",
-    code: "model_unavailable",
-  },
-};
-const STOPPING: Farewell = { code: CloseCode.GOING_AWAY, reason: "shutting_down", fields: errors.SHUTTING_DOWN };
-const EXPIRED: Farewell = {
-  code: CloseCode.GOING_AWAY,
-  reason: "session_expired",
-  fields: {
-    message: "The session has reached its longest duration.",
-    type: "invalid_request_error",
-    code: "session_expired",
-  },
-};
-const IDLE: Farewell = {
-  code: CloseCode.IDLE,
-  reason: "idle_timeout",
-  fields: { message: "The session was idle for too long.", type: "invalid_request_error", code: "idle_timeout" },
-};
-const SLOW: Farewell = { code: CloseCode.UPSTREAM, reason: "timeout", fields: errors.STREAM_TIMEOUT };
-const CUT: Farewell = { code: CloseCode.UPSTREAM, reason: "upstream_cut", fields: errors.STREAM_CUT };
-const AMBIGUOUS: errors.ErrorFields = {
-  message: "An event names each of its fields once.",
-  type: "invalid_request_error",
-  code: "invalid_event",
-};
-const OTHER_MODEL: errors.ErrorFields = {
-  message: "The model of a session cannot be changed. Please begin another session.",
-  type: "invalid_request_error",
-  param: "session.model",
-  code: "model_change_not_supported",
-};
-const TOO_MANY: errors.ErrorFields = {
-  message: `A session makes up to ${TURNS_MAX} responses at a time.`,
-  type: "invalid_request_error",
-  code: "too_many_responses",
-};
-const NOT_TAKEN: errors.ErrorFields = {
-  message: "The upstream did not begin the response in time.",
-  type: "server_error",
-  code: "timeout",
-};
+import { Watch } from "./watch.ts";
 
 const Phase = { OPEN: 0, ENDING: 1, OVER: 2 } as const;
 type Phase = (typeof Phase)[keyof typeof Phase];
@@ -117,12 +54,11 @@ export class Session implements Live {
   /** How turns end that are open when the session ends. */
   private outcome: Outcome = Outcome.CLIENT_GONE;
   /** What is said when everything is settled. */
-  private farewell: Farewell | null = null;
+  private farewell: said.Farewell | null = null;
   /** It ends when no turn is open. */
-  private retiring: Farewell | null = null;
+  private retiring: said.Farewell | null = null;
   private heardMs: number;
-  private pingedMs: number;
-  private readonly missed = new Map<Peer, number>();
+  private readonly watch: Watch;
 
   constructor(parts: SessionParts) {
     const { party, client, upstream } = parts;
@@ -134,7 +70,8 @@ export class Session implements Live {
     this.turns = new Turns(party, parts.attempts, () => this.guard(() => this.settled()));
     this.up = new Lane(client, upstream, (data, binary) => this.fromClient(data, binary));
     this.down = new Lane(upstream, client, (data, binary) => this.fromUpstream(data, binary));
-    this.startMs = this.heardMs = this.pingedMs = party.core.deps.now();
+    this.startMs = this.heardMs = party.core.deps.now();
+    this.watch = new Watch(this.up, this.down, parts.limits, this.startMs);
   }
 
   /** `first`: the event by which the upstream said that the session stands. */
@@ -153,17 +90,18 @@ export class Session implements Live {
       });
       this.down.take(first, binary);
       this.upstream.resume();
+      this.client.resume();
     });
   }
 
   /** The node stops: what is being said may be finished, within `drainMs`. */
   drain(): void {
-    this.guard(() => this.retire(STOPPING));
+    this.guard(() => this.retire(said.STOPPING));
   }
 
   abort(): void {
     this.guard(() => {
-      if (this.phase === Phase.OPEN) this.leave(STOPPING, Outcome.UPSTREAM_CUT);
+      if (this.phase === Phase.OPEN) this.leave(said.STOPPING, Outcome.UPSTREAM_CUT);
       this.settleRest();
     });
   }
@@ -177,24 +115,16 @@ export class Session implements Live {
   private fromClient(data: Buffer, binary: boolean): void {
     if (this.phase !== Phase.OPEN) return;
     this.heardMs = this.now();
-    const { conversation } = this.turns;
     const head = events.readHead(data);
     if (head === null) return this.up.forward(data, binary);
-    if (head.ambiguous) return this.tell(AMBIGUOUS, head.eventId);
+    if (head.ambiguous) return this.tell(said.AMBIGUOUS, head.eventId);
     switch (head.type) {
       case "response.create":
         return this.create(data, binary, head);
       case "session.update":
         return this.update(data, binary, head);
-      case "input_audio_buffer.append":
-        conversation.appended(head.audioBytes);
-        break;
-      case "input_audio_buffer.clear":
-        conversation.cleared();
-        break;
-      case "conversation.item.create":
-        conversation.added(events.mediaOf(data));
-        break;
+      default:
+        observeClient(this.turns.conversation, head, data);
     }
     this.up.forward(data, binary);
   }
@@ -202,9 +132,9 @@ export class Session implements Live {
   /** A turn: nothing of the client goes on before its cover is known. */
   private create(data: Buffer, binary: boolean, { eventId }: events.EventHead): void {
     if (this.retiring !== null) return this.tell(this.retiring.fields!, eventId);
-    const invalid = this.invalid();
+    const invalid = said.invalid(this.party);
     if (invalid !== null) return this.leave(invalid, Outcome.CLIENT_GONE);
-    if (this.turns.open.length >= TURNS_MAX) return this.tell(TOO_MANY, eventId);
+    if (this.turns.open.length >= TURNS_MAX) return this.tell(said.TOO_MANY, eventId);
     const asked = events.outputLimitOf(events.fieldsOf(events.parseEvent(data)["response"]));
     this.up.close();
     this.turns.begin({ eventId, asked, limitable: true, media: events.mediaOf(data) }, (turn, refusal, limit) => {
@@ -220,7 +150,7 @@ export class Session implements Live {
     const model = events.fieldsOf(events.parseEvent(data)["session"])["model"];
     const { upstreamName } = this.party.pm;
     if (model === undefined || model === null || model === upstreamName) return this.up.forward(data, binary);
-    if (model !== this.party.model) return this.tell(OTHER_MODEL, eventId);
+    if (model !== this.party.model) return this.tell(said.OTHER_MODEL, eventId);
     this.up.forward(events.renameModel(data, upstreamName), binary);
   }
 
@@ -228,7 +158,6 @@ export class Session implements Live {
 
   private fromUpstream(data: Buffer, binary: boolean): void {
     this.heardMs = this.now();
-    const { conversation } = this.turns;
     const head = events.readHead(data);
     if (head === null) return this.deliver(data, binary);
     if (isDelta(head.type)) this.delta(head);
@@ -241,22 +170,8 @@ export class Session implements Live {
         return this.failed(data, binary);
       case "conversation.item.input_audio_transcription.completed":
         return this.transcribed(data, binary);
-      case "session.created":
-      case "session.updated": {
-        const session = events.fieldsOf(events.parseEvent(data)["session"]);
-        conversation.session(session, data.length);
-        this.turns.outputLimit = events.outputLimitOf(session);
-        break;
-      }
-      case "input_audio_buffer.speech_started":
-        conversation.speechStarted(events.parseEvent(data)["audio_start_ms"]);
-        break;
-      case "input_audio_buffer.speech_stopped":
-        conversation.speechStopped(events.parseEvent(data)["audio_end_ms"]);
-        break;
-      case "input_audio_buffer.committed":
-        conversation.committed();
-        break;
+      default:
+        observeServer(this.turns.conversation, head.type, data);
     }
     this.deliver(data, binary);
   }
@@ -276,7 +191,7 @@ export class Session implements Live {
       if (this.phase !== Phase.OPEN) this.cancel(turn, this.outcome);
       return this.deliver(data, binary);
     }
-    const invalid = this.invalid();
+    const invalid = said.invalid(this.party);
     if (invalid !== null) {
       this.turns.uncovered().begun(id, perS);
       return this.leave(invalid, Outcome.BUDGET_CUT);
@@ -298,14 +213,14 @@ export class Session implements Live {
     this.cancel(turn, this.phase === Phase.OPEN ? Outcome.BUDGET_CUT : this.outcome);
     if (this.phase !== Phase.OPEN) return;
     if (why === "other") return this.tell(fields, "");
-    this.leave({ code: CloseCode.POLICY, reason: "insufficient_quota", fields }, Outcome.BUDGET_CUT);
+    this.leave(said.exhausted(fields), Outcome.BUDGET_CUT);
   }
 
   private delta({ type, responseId, deltaBytes }: events.EventHead): void {
     const turn = this.turns.byResponse(responseId);
     if (turn === undefined || turn.delta(type, deltaBytes)) return;
     this.cancel(turn, Outcome.BUDGET_CUT);
-    if (this.phase === Phase.OPEN) this.tell(errors.exhaustedFields(checkoutUrl(this.party.key.ve)), "");
+    if (this.phase === Phase.OPEN) this.tell(said.exhaustedOf(this.party.key.ve), "");
   }
 
   /** The bill first, then the frame by which the client knows that the turn is over. */
@@ -353,7 +268,7 @@ export class Session implements Live {
     });
     // A session that only transcribes has no turns at which the wallet would be asked.
     this.turns.checkCover((fields) => {
-      const farewell = { code: CloseCode.POLICY, reason: "insufficient_quota", fields };
+      const farewell = said.exhausted(fields);
       this.leave(farewell, Outcome.BUDGET_CUT);
     });
   }
@@ -374,20 +289,20 @@ export class Session implements Live {
       if (!sound) core.health.fail(pm, "failure", 0, this.now());
       this.phase = Phase.ENDING;
       this.outcome = Outcome.UPSTREAM_CUT;
-      this.farewell = sound ? { code, reason: "upstream_closed", fields: null } : CUT;
+      this.farewell = sound ? { code, reason: "upstream_closed", fields: null } : said.CUT;
       this.turns.end();
     }
     this.settleRest();
   }
 
   /** The client hears why, and the session ends. */
-  private leave(farewell: Farewell, outcome: Outcome): void {
+  private leave(farewell: said.Farewell, outcome: Outcome): void {
     if (this.phase !== Phase.OPEN) return;
     this.bid(farewell);
     this.end(outcome);
   }
 
-  private bid({ code, reason, fields }: Farewell): void {
+  private bid({ code, reason, fields }: said.Farewell): void {
     if (fields !== null) this.tell(fields, "");
     this.silent = true;
     this.client.close(code, reason);
@@ -444,7 +359,7 @@ export class Session implements Live {
     this.onOver(this);
   }
 
-  private retire(farewell: Farewell): void {
+  private retire(farewell: said.Farewell): void {
     if (this.phase !== Phase.OPEN || this.retiring !== null) return;
     this.retiring = farewell;
     this.arm(this.limits.drainMs);
@@ -461,8 +376,8 @@ export class Session implements Live {
     if (this.retiring !== null) return this.leave(this.retiring, Outcome.UPSTREAM_CUT);
     // A response was cancelled, and the upstream does not say that it ended.
     if (!this.turns.open.some(({ cut }) => cut !== null)) return;
-    const fields = errors.exhaustedFields(checkoutUrl(this.party.key.ve));
-    this.leave({ code: CloseCode.POLICY, reason: "insufficient_quota", fields }, Outcome.BUDGET_CUT);
+    const fields = said.exhaustedOf(this.party.key.ve);
+    this.leave(said.exhausted(fields), Outcome.BUDGET_CUT);
   }
 
   // --- every second -------------------------------------------------------------------------------------------------------
@@ -473,56 +388,30 @@ export class Session implements Live {
     const now = this.now();
     const { limits } = this;
     if (!this.turns.busy) {
-      const invalid = this.invalid();
+      const invalid = said.invalid(this.party);
       if (invalid !== null) return this.leave(invalid, Outcome.CLIENT_GONE);
     }
-    if (now - this.heardMs >= limits.idleMs) return this.leave(IDLE, Outcome.TIMEOUT);
-    if (now - this.startMs >= limits.sessionMsMax) this.retire(EXPIRED);
+    if (now - this.heardMs >= limits.idleMs) return this.leave(said.IDLE, Outcome.TIMEOUT);
+    if (now - this.startMs >= limits.sessionMsMax) this.retire(said.EXPIRED);
     this.checkTurns(now);
-    if (this.phase === Phase.OPEN) this.checkPeers(now);
+    if (this.phase === Phase.OPEN) this.watch.check(now);
   }
 
   private checkTurns(now: number): void {
     for (const turn of [...this.turns.open]) {
       if (!turn.created && now - turn.startMs >= this.limits.pendingMs) {
         this.turns.settle(turn, Outcome.UPSTREAM_ERROR, [], "timeout");
-        this.tell(NOT_TAKEN, turn.eventId);
+        this.tell(said.NOT_TAKEN, turn.eventId);
       } else if (turn.created && now - turn.heardMs >= this.limits.turnIdleMs) {
         this.party.core.health.fail(this.party.pm, "failure", 0, now);
-        return this.leave(SLOW, Outcome.TIMEOUT);
+        return this.leave(said.SLOW, Outcome.TIMEOUT);
       }
     }
   }
 
-  private checkPeers(now: number): void {
-    const { client, upstream, limits } = this;
-    const stalls = ({ fullSince }: Peer): boolean => fullSince > 0 && performance.now() - fullSince >= limits.stallMs;
-    if (stalls(client)) return client.terminate();
-    if (stalls(upstream)) return upstream.terminate();
-    if (now - this.pingedMs < limits.pingMs) return;
-    this.pingedMs = now;
-    for (const [peer, lane] of [[client, this.up] as const, [upstream, this.down] as const]) {
-      const missed = peer.answered || lane.stopped ? 0 : (this.missed.get(peer) ?? 0) + 1;
-      this.missed.set(peer, missed);
-      if (missed * limits.pingMs >= limits.silenceMs) return peer.terminate();
-      peer.ping();
-    }
-  }
-
-  /** Null: key, VE, model and target are still what they were. */
-  private invalid(): Farewell | null {
-    const { core, key, model, pm } = this.party;
-    const { table } = core.deps;
-    const now = table.key(key.digest);
-    if (now === undefined || now.ve.id !== key.ve.id || now.ve.disabled) return REVOKED;
-    this.party.key = now;
-    const lm = table.logicalModel(now.ve, model);
-    return lm === undefined || !lm.spec.group.pms.includes(pm) || !routable(pm) ? RESTART : null;
-  }
-
   // --- small things -------------------------------------------------------------------------------------------------------
 
-  private tell(fields: errors.ErrorFields, to: string): void {
+  private tell(fields: ErrorFields, to: string): void {
     if (!this.silent) this.down.forward(events.errorEvent(this.party.core.deps.newId("usg_"), fields, to), false);
   }
 

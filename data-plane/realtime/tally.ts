@@ -50,6 +50,8 @@ export class Conversation {
   private sessionBytes = 0;
   private inputBytesPerS = PCM_BYTES_PER_S;
   outputBytesPerS = PCM_BYTES_PER_S;
+  /** The session's own limit of output tokens for each response, 0: none. */
+  outputLimit = 0;
 
   /** `session.created` or `session.updated`, of so many bytes: most of them are instructions and tools. */
   session(session: Fields, bytes: number): void {

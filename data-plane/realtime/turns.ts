@@ -63,8 +63,6 @@ function calmKey(key: RouteKey): RouteKey {
 export class Turns {
   readonly conversation = new Conversation();
   readonly open: Turn[] = [];
-  /** The session's own limit of output tokens, 0: none. */
-  outputLimit = 0;
   /** Answers of the budget that must be waited for: they may hold Credits. */
   asking = 0;
   /** Settlements that are not written yet. */
@@ -97,7 +95,7 @@ export class Turns {
     const { budget } = core.deps;
     const price: TurnPrice = { price: pm.price!, rates: pm.rates!, maxOutputTokens: pm.maxOutputTokens };
     const { strict, id } = key.ve;
-    const asked = wish.asked || this.outputLimit;
+    const asked = wish.asked || this.conversation.outputLimit;
     if (wish.media !== null) this.conversation.added(wish.media);
     const input = this.conversation.tokens(strict);
     const admission = turnAdmission(price, input, asked, strict, wish.limitable);
