@@ -20,6 +20,7 @@ import type { Party, Turn } from "./turn.ts";
 import { type TurnRefusal, Turns } from "./turns.ts";
 import { errorFrameOf, failedFrameOf, wordsOf } from "./upstream_words.ts";
 import { turnUnits } from "./usage.ts";
+import { brokenVerdict, doneVerdict } from "./verdict.ts";
 import { Watch } from "./watch.ts";
 
 const Phase = { OPEN: 0, ENDING: 1, OVER: 2 } as const;
@@ -228,14 +229,12 @@ export class Session implements Live {
     const response = events.fieldsOf(events.parseEvent(data)["response"]);
     const turn = this.turns.byResponse(events.textOf(response["id"]));
     if (turn === undefined) return this.deliver(data, binary);
-    const reported = turnUnits(response["usage"], turn.hasContent);
     const failed = response["status"] === "failed";
     const words = failed ? this.words(events.fieldsOf(events.fieldsOf(response["status_details"])["error"])) : null;
+    const reported = turnUnits(response["usage"], turn.hasContent);
     if (reported !== null && response["conversation_id"] !== null) this.turns.conversation.used(reported);
-    let outcome: Outcome = turn.cut ?? (this.phase === Phase.OPEN ? Outcome.COMPLETED : this.outcome);
-    if (failed && turn.cut === null)
-      outcome = reported === null && !turn.hasContent ? Outcome.UPSTREAM_ERROR : Outcome.UPSTREAM_CUT;
-    const units = failed && !turn.hasContent ? (reported ?? []) : reported;
+    const ended = this.phase === Phase.OPEN ? Outcome.COMPLETED : this.outcome;
+    const { outcome, units } = doneVerdict(turn, reported, failed, ended);
     this.down.close();
     this.turns.settle(turn, outcome, this.isFree(outcome) ? [] : units, words?.code ?? "", () => {
       this.deliver(words === null ? data : failedFrameOf(data, words), binary);
@@ -338,11 +337,8 @@ export class Session implements Live {
     if (this.phase === Phase.OVER) return;
     this.upstream.terminate();
     for (const turn of [...this.turns.open]) {
-      const outcome = turn.cut ?? this.outcome;
-      const nothing = !turn.created || (outcome === Outcome.UPSTREAM_CUT && !turn.hasContent);
-      const free = nothing || this.isFree(outcome);
-      const ended = nothing && outcome === Outcome.UPSTREAM_CUT ? Outcome.UPSTREAM_ERROR : outcome;
-      this.turns.settle(turn, ended, free ? [] : null, this.farewell?.fields?.code ?? "");
+      const { outcome, units } = brokenVerdict(turn, this.outcome);
+      this.turns.settle(turn, outcome, this.isFree(outcome) ? [] : units, this.farewell?.fields?.code ?? "");
     }
     this.settled();
   }
