@@ -201,9 +201,9 @@ export class Opening implements Live {
     const head = readHead(first);
     if (head?.type === "error") {
       const error = fieldsOf(parseEvent(first)["error"]);
-      const { health, code } = wordsOf(error, pm.provider);
+      const { health, detail } = wordsOf(error, pm.provider);
       // Nothing was asked for yet: whatever is wrong is not the client's fault.
-      return this.failed(attempt, AttemptResult.STATUS, health === "ignore" ? "failure" : health, code);
+      return this.failed(attempt, AttemptResult.STATUS, health === "ignore" ? "failure" : health, detail);
     }
     if (head === null || !head.type.endsWith("session.created"))
       return this.failed(attempt, AttemptResult.BAD_ANSWER, "failure", "no_session");

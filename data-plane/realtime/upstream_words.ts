@@ -18,8 +18,10 @@ export interface Words {
   readonly error: Fields;
   /** What it says of the target. */
   readonly health: FailureKind;
-  /** For the record; "" if there is none to show. */
+  /** For the record of a turn; "" if there is none to show. */
   readonly code: string;
+  /** The upstream's own word, for the record of an attempt; "" if there is none to show. */
+  readonly detail: string;
 }
 
 export function wordsOf(error: Fields, provider: RouteProvider): Words {
@@ -28,13 +30,13 @@ export function wordsOf(error: Fields, provider: RouteProvider): Words {
   const { clientFault, health } = openai.classify(400, body);
   const code = openai.refusalCode(body, provider);
   if (!clientFault && (health === "account" || health === "model"))
-    return { error: { ...OURS, event_id: error["event_id"] ?? null }, health, code: OURS.code };
+    return { error: { ...OURS, event_id: error["event_id"] ?? null }, health, code: OURS.code, detail: code };
   const clean = { ...error };
   for (const name of ["message", "param", "code", "type"]) {
     const value = error[name];
     if (typeof value === "string") clean[name] = scrub(value, provider);
   }
-  return { error: clean, health: "ignore", code };
+  return { error: clean, health: "ignore", code, detail: code };
 }
 
 /** The `error` event with these words; as it came if they are its own. */
