@@ -9,7 +9,7 @@ import type { Exchange } from "./transport.ts";
 const SECRET_CHARS_MAX = 512;
 
 /** The secret as sent: `Authorization: Bearer`, `api-key` or `x-api-key`; "" if there is none. */
-function secretOf(exchange: Exchange): string {
+function secretOf(exchange: Pick<Exchange, "header">): string {
   const authorization = exchange.header("authorization");
   if (authorization.length > 7 && authorization.slice(0, 7).toLowerCase() === "bearer ")
     return authorization.slice(7).trim();
@@ -65,7 +65,12 @@ export function parseTarget(target: string): Target {
  * The key that may be used for this request; null whatever is wrong: no key, not known, of another VE than the one
  * addressed, or of a disabled one.
  */
-export function authenticate(table: RouteTable, exchange: Exchange, target: Target, veDomain: string): RouteKey | null {
+export function authenticate(
+  table: RouteTable,
+  exchange: Pick<Exchange, "header">,
+  target: Target,
+  veDomain: string,
+): RouteKey | null {
   const secret = secretOf(exchange);
   if (secret === "" || secret.length > SECRET_CHARS_MAX) return null;
   // The table is searched by digest: how long that takes says nothing about the secrets in it.

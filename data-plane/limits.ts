@@ -69,8 +69,12 @@ export class LimitHolds {
    * never before this returns, and not after `release` or `settle`.
    */
   take(request: Admitted): boolean {
+    return this.takeSize(sizeOf(request));
+  }
+
+  /** The same for what is no request with a body, such as a turn of a realtime session. */
+  takeSize(size: RequestSize): boolean {
     const { pm, unit } = this;
-    const size = sizeOf(request);
     if (unit !== 0)
       this.hold(LimitKind.UNITS, unit === UnitKind.TOKENS ? this.expected(size, TOKEN_RATES) : wishOf(size, unit));
     if (pm.creditLimited) this.hold(LimitKind.CREDITS, this.expected(size, pm.rates!));

@@ -23,6 +23,7 @@ import { RateLimiter } from "./rates/rate_limiter.ts";
 import { RateSync, type ShareRates } from "./rates/rate_sync.ts";
 import { shareCall } from "./rates/share_call.ts";
 import { createPipeline } from "./proxy.ts";
+import { createRealtime, joined } from "./realtime/upgrade.ts";
 import { RouteTable } from "./route_table.ts";
 import { startServer } from "./server.ts";
 import { formatAddress } from "../core/listen_address.ts";
@@ -114,7 +115,7 @@ function assemble({ settings, nodeId, nodeToken, worker, keepsTable, log }: Node
   const upstream = createUpstream({ allowPrivate: settings.allowPrivateUpstreams });
   const tokens = new WorkerCounter({ log });
   const { veDomain, corsOrigins } = settings;
-  const pipeline = createPipeline({
+  const deps = {
     table,
     budget: wallets,
     journal,
@@ -130,7 +131,9 @@ function assemble({ settings, nodeId, nodeToken, worker, keepsTable, log }: Node
     log,
     metrics,
     tokens,
-  });
+  };
+  const realtime = createRealtime(deps, { allowPrivate: settings.allowPrivateUpstreams });
+  const pipeline = joined(createPipeline(deps), realtime);
   const parts = {
     bootId,
     root,
@@ -149,6 +152,7 @@ function assemble({ settings, nodeId, nodeToken, worker, keepsTable, log }: Node
     upstream,
     tokens,
     pipeline,
+    realtime,
   };
   return { ...parts, hasTable: hasTable.promise, now, log };
 }
@@ -214,6 +218,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
   const server = await startServer({
     address: formatAddress(settings.address),
     pipeline,
+    upgrades: parts.realtime,
     health: {
       ready: () => table.cursor !== null && journal.accepting,
       metrics: options.metricsText ?? (() => metrics.text()),

@@ -12,6 +12,7 @@ import {
   REQUEST_TIMEOUT,
   UNKNOWN_EXPECTATION,
 } from "./errors.ts";
+import type { UpgradeHandler } from "./realtime/upgrade.ts";
 import type { BodyFailure, BodySink, BodyStreamSink, Exchange, ExchangeSink, Flow, Pipeline } from "./transport.ts";
 
 export const HEADERS_BYTES_MAX = 64 * 1024;
@@ -44,6 +45,8 @@ export interface ServerOptions {
   };
   newId(prefix: string): string;
   readonly log: Logger;
+  /** Takes the requests for WebSockets; absent: there are none. */
+  readonly upgrades?: UpgradeHandler;
   /** All request bodies in memory together; BODIES_BYTES_MAX if absent. */
   readonly bodiesBytesMax?: number;
   /** Share the port with other processes (DATA_PLANE_WORKERS). */
@@ -359,6 +362,7 @@ function boundAddress(server: Server): string {
 /** Resolves once the server listens; rejects if it cannot. */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
   const closing = new Closing();
+  const { upgrades } = options;
   const bodies: BodyMemory = { max: options.bodiesBytesMax ?? BODIES_BYTES_MAX, used: 0 };
   const server = createServer(
     {
@@ -370,6 +374,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       keepAliveTimeout: KEEP_ALIVE_MS,
       noDelay: true,
       keepAlive: true,
+      // Other upgrades are offers that HTTP lets a server ignore, as some clients make with every request.
+      shouldUpgradeCallback: (request) => upgrades?.takes(request) === true,
     },
     (request, response) => {
       if (request.headers.host === undefined && request.httpVersion === "1.1") {
@@ -387,6 +393,9 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   server.on("connect", (_request: IncomingMessage, socket: Socket) =>
     replyParserError(new Error("CONNECT"), socket, options.newId("usg_")),
   );
+  server.on("upgrade", (request: IncomingMessage, socket: Socket, head: Buffer) =>
+    upgrades?.upgrade(request, socket, head),
+  );
   server.on("clientError", (error, socket) => replyParserError(error, socket as Socket, options.newId("usg_")));
   const { host, port } = splitAddress(options.address);
   await new Promise<void>((resolve, reject) => {
@@ -398,6 +407,9 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   });
   return {
     address: boundAddress(server),
-    close: (how) => closing.run(server, options.pipeline, how),
+    close(how) {
+      upgrades?.drain();
+      return closing.run(server, options.pipeline, how);
+    },
   };
 }

@@ -49,7 +49,7 @@ export class FakeBudget implements Budget {
 
   reserve(account: string, amount: Credits): Reservation | null {
     if (isLimit(account)) return amount <= this.limits.get(account)!.free ? this.holdLimit(account, amount) : null;
-    return amount <= this.free ? this.hold(account, amount) : null;
+    return amount === 0n || amount <= this.free ? this.hold(account, amount) : null;
   }
 
   reserveSlow(

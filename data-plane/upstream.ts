@@ -39,7 +39,7 @@ class AddressNotAllowedError extends Error {
 type LookupCallback = (error: Error | null, address: string | LookupAddress[], family?: number) => void;
 
 /** A resolver that answers only with addresses that are allowed, so that what is checked is what is connected to. */
-function guardedLookup(options: UpstreamOptions) {
+export function guardedLookup(options: Pick<UpstreamOptions, "allowPrivate" | "lookup">) {
   const lookup = options.lookup ?? dnsLookup;
   return (hostname: string, wish: LookupOptions, done: LookupCallback): void => {
     lookup(hostname, { ...wish, all: true }, (error, addresses) => {
@@ -73,13 +73,26 @@ function codesOf(error: unknown): string[] {
   return [...(typeof code === "string" ? [code] : []), ...inner.flatMap(codesOf)];
 }
 
-function kindOf(error: Error, sent: boolean): CallErrorKind {
+/** @param sent the connection stood, so that something may have been sent */
+export function callErrorKind(error: Error, sent: boolean): CallErrorKind {
   const codes = codesOf(error);
   if (codes.includes("ADDRESS_NOT_ALLOWED")) return "address_not_allowed";
   if (codes.includes(BODY_FAILED)) return "body";
   if (error.name === "HTTPParserError" || codes.includes("UND_ERR_HEADERS_OVERFLOW")) return "protocol";
   if (!sent && codes.length > 0 && codes.every((code) => SHORTAGE_CODES.has(code))) return "shortage";
   return !sent || codes.some((code) => CONNECT_CODES.has(code)) ? "connect" : "reset";
+}
+
+/** A word for logs. */
+export function callErrorDetail(error: Error): string {
+  return codesOf(error)[0] ?? error.message;
+}
+
+/** Addresses written as numbers are not looked up, so they are checked by this. */
+export function literalRefused(origin: string, allowPrivate: boolean): boolean {
+  const { hostname } = new URL(origin);
+  const host = hostname.startsWith("[") ? hostname.slice(1, -1) : hostname;
+  return isIP(host) !== 0 && !addressAllowed(host, allowPrivate);
 }
 
 /** One call: undici's handler on one side, OutboundCall on the other. */
@@ -120,8 +133,8 @@ class Call implements OutboundCall, Dispatcher.DispatchHandler {
   }
 
   onResponseError(_: Dispatcher.DispatchController | null, error: Error): void {
-    const kind = kindOf(error, this.controller !== null);
-    this.finish()?.onError(kind, codesOf(error)[0] ?? error.message);
+    const kind = callErrorKind(error, this.controller !== null);
+    this.finish()?.onError(kind, callErrorDetail(error));
   }
 
   /** The body to send piece by piece; null: the call is over already. */
@@ -205,19 +218,12 @@ export function createUpstream(options: UpstreamOptions): Upstream {
     }
   }
 
-  /** Addresses written as numbers are not looked up, so they are checked here. */
-  function literalRefused(origin: string): boolean {
-    const { hostname } = new URL(origin);
-    const host = hostname.startsWith("[") ? hostname.slice(1, -1) : hostname;
-    return isIP(host) !== 0 && !addressAllowed(host, options.allowPrivate);
-  }
-
   const refused = new Map<string, boolean>();
   function originRefused(origin: string): boolean {
     let answer = refused.get(origin);
     if (answer === undefined) {
       if (refused.size >= ORIGINS_MAX) refused.clear();
-      refused.set(origin, (answer = literalRefused(origin)));
+      refused.set(origin, (answer = literalRefused(origin, options.allowPrivate)));
     }
     return answer;
   }

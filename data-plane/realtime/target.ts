@@ -1,0 +1,79 @@
+/** PURE. Which targets speak realtime, and how they are called. Source: reference/UPSTREAM-FORMATS.md A10, B1, B2. */
+
+import { ProviderFormat, type RouteGroup, type RoutePm, type RouteProvider, type RouteTier } from "../route_types.ts";
+import type { OutboundRequest } from "../transport.ts";
+
+export function speaksRealtime({ provider }: RoutePm): boolean {
+  return provider.format === ProviderFormat.OPENAI || provider.format === ProviderFormat.AZURE_OPENAI;
+}
+
+function realtimeTier({ tier, pms, cumulative }: RouteTier): RouteTier {
+  const sums: number[] = [];
+  let sum = 0;
+  cumulative.forEach((upTo, i) => {
+    if (!speaksRealtime(pms[i]!)) return;
+    sum += upTo - (i === 0 ? 0 : cumulative[i - 1]!);
+    sums.push(sum);
+  });
+  return { tier, pms: pms.filter(speaksRealtime), cumulative: sums };
+}
+
+/** The group without the targets of formats that have no realtime API. */
+export function realtimeGroup(group: RouteGroup): RouteGroup {
+  if (group.pms.every(speaksRealtime)) return group;
+  const tiers = group.tiers.map(realtimeTier).filter(({ pms }) => pms.length > 0);
+  return { key: group.key, tiers, pms: group.pms.filter(speaksRealtime), refs: group.refs };
+}
+
+const DATED_VERSION = /^\d{4}-\d{2}-\d{2}/;
+
+function azurePath({ basePath, baseQuery, account }: RouteProvider, deployment: string): string {
+  const own = new URLSearchParams(baseQuery);
+  const version = account.apiVersion || own.get("api-version") || "";
+  own.delete("api-version");
+  const front = basePath.replace(/\/openai(\/v1)?$/, "");
+  const classic = DATED_VERSION.test(version);
+  if (classic) own.set("api-version", version);
+  own.set(classic ? "deployment" : "model", deployment);
+  return `${front}/openai${classic ? "" : "/v1"}/realtime?${own.toString()}`;
+}
+
+function openaiPath({ basePath, baseQuery }: RouteProvider, model: string): string {
+  const query = new URLSearchParams(baseQuery);
+  query.set("model", model);
+  return `${basePath}/realtime?${query.toString()}`;
+}
+
+/** The upgrade request, without credentials. `beta`: the client's `openai-beta`, "" if it sent none. */
+export function realtimeRequest({ provider, upstreamName }: RoutePm, beta: string): OutboundRequest {
+  const azure = provider.format === ProviderFormat.AZURE_OPENAI;
+  return {
+    origin: provider.origin,
+    path: azure ? azurePath(provider, upstreamName) : openaiPath(provider, upstreamName),
+    method: "GET",
+    headers: ["user-agent", "tokenbill", ...provider.headers, ...(beta === "" ? [] : ["openai-beta", beta])],
+    body: null,
+  };
+}
+
+/**
+ * Adds credentials to a call; `UpstreamAuth` of the gateway is one. Null: they are being fetched, and `done` is called
+ * once, later. An error whose code is `no_credentials` or `token_refused` blames the account.
+ */
+export interface Authorize {
+  authorize(
+    provider: RouteProvider,
+    request: OutboundRequest,
+    done: (result: OutboundRequest | Error) => void,
+  ): OutboundRequest | Error | null;
+}
+
+/** API keys only. */
+export const KEY_AUTH: Authorize = {
+  authorize({ apiKey, format }, request) {
+    if (apiKey === "") return request;
+    const azure = format === ProviderFormat.AZURE_OPENAI;
+    const own = azure ? ["api-key", apiKey] : ["authorization", `Bearer ${apiKey}`];
+    return { ...request, headers: [...request.headers, ...own] };
+  },
+};
