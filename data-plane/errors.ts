@@ -251,6 +251,11 @@ export function limitUnavailable(model: string): ErrorAnswer {
   );
 }
 
+export function tooManySessions(): ErrorAnswer {
+  const message = "This gateway node has as many realtime sessions as it takes. Please try again shortly.";
+  return answer(503, { message, type: UNAVAILABLE, code: "too_many_sessions" }, retryAfter(2));
+}
+
 export function storedNotFound(id: string): ErrorAnswer {
   const message = `Response with id '${id.slice(0, 128)}' not found.`;
   return answer(404, { message, type: INVALID, param: null, code: "response_not_found" }, NO_RETRY);

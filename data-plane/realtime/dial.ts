@@ -3,6 +3,7 @@
  * after its name was resolved, and redirects are not followed.
  */
 
+import type { AnswerHeaders } from "../formats/format.ts";
 import type { ClientRequest, IncomingMessage } from "node:http";
 import { WebSocket } from "ws";
 import { REFUSAL_MS } from "../deadlines.ts";
@@ -16,7 +17,7 @@ import {
   literalRefused,
   type UpstreamOptions,
 } from "../upstream.ts";
-import { type AnswerHeaders, StatusBody } from "../upstream_head.ts";
+import { StatusBody } from "../upstream_head.ts";
 import { CLOSE_MS } from "./limits.ts";
 import { Peer } from "./peer.ts";
 

@@ -3,10 +3,12 @@
  * upgrade is answered only then, so that a target that fails is never seen, and a failure of all is an HTTP answer.
  */
 
+import type { AnswerHeaders } from "../formats/format.ts";
 import type { Core, Live } from "../core.ts";
 import { connectMs, deadlinesOf, firstByteMs } from "../deadlines.ts";
 import { type ErrorAnswer, INTERNAL, JOURNAL_UNAVAILABLE, TOTAL_TIMEOUT } from "../errors.ts";
-import { openai } from "../formats/openai.ts";
+import { openAiError } from "../formats/openai.ts";
+import { refusalCode, refusalOf } from "../formats/refusal.ts";
 import type { FailureKind } from "../health.ts";
 import type { AttemptEntry } from "../journal/journal.ts";
 import { LimitHolds } from "../limits.ts";
@@ -16,10 +18,11 @@ import { routable, type RouteLm, type RoutePm } from "../route_types.ts";
 import { Deadline } from "../timers.ts";
 import { type AttemptFacts, type Choice, Trail } from "../trail.ts";
 import type { CallErrorKind, OutboundRequest } from "../transport.ts";
-import { type AnswerHeaders, retryAfterMs } from "../upstream_head.ts";
+import { retryAfterMs } from "../upstream_head.ts";
 import type { Dialer, Dialing, DialSink } from "./dial.ts";
 import { fieldsOf, parseEvent, readHead } from "./events.ts";
 import type { Peer } from "./peer.ts";
+import { turnSize } from "./turn_cost.ts";
 import { type Authorize, realtimeGroup, realtimeRequest } from "./target.ts";
 import { wordsOf } from "./upstream_words.ts";
 
@@ -144,7 +147,7 @@ export class Opening implements Live {
       }),
     );
     // Whether there is anything left at all; each turn holds what it needs.
-    const least = { bodyBytes: 1, hasOutput: false, stream: true, outputTokensMax: 0, answers: 1 };
+    const least = turnSize(1, false);
     if (attempt.limits.takeSize(least)) this.authorize(attempt);
   }
 
@@ -229,15 +232,16 @@ export class Opening implements Live {
     attempt.httpStatus = status;
     attempt.firstByteUs = Math.max(1, this.core.nowUs() - attempt.startUs);
     const { provider } = attempt.pm;
-    const { clientFault, health } = openai.classify(status, body);
-    const code = openai.refusalCode(body, provider);
+    const error = openAiError(status, {}, body);
+    const { clientFault, health } = error;
+    const code = refusalCode(error, provider);
     if (!clientFault) {
       const wishMs = retryAfterMs(headers, this.core.deps.now());
       return this.failed(attempt, AttemptResult.STATUS, health, code, wishMs);
     }
     this.core.health.release(attempt.pm);
     this.trail.record(attempt, AttemptResult.CLIENT_ERROR, code);
-    this.fail(openai.refusal(status, body, provider), true);
+    this.fail(refusalOf(status, error, provider), true);
   }
 
   private unreachable(attempt: Attempt, kind: CallErrorKind, detail: string): void {

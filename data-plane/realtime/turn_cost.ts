@@ -7,7 +7,7 @@
 import { type Credits, maxCredits } from "../../core/credits.ts";
 import { Meter } from "../../core/meters.ts";
 import type { CompiledPrice } from "../../core/pricing.ts";
-import { type Admission, STREAM_OUTPUT_TOKENS, UNNAMED_OUTPUT_TOKENS } from "../budget/estimate.ts";
+import { type Admission, type RequestSize, STREAM_OUTPUT_TOKENS, UNNAMED_OUTPUT_TOKENS } from "../budget/estimate.ts";
 import type { AdmissionRates } from "../route_types.ts";
 import type { InputTokens, OutputTokens } from "./usage.ts";
 
@@ -76,4 +76,9 @@ export function outputCovered(price: TurnPrice, input: InputTokens, asked: numbe
   if (dearOutput === 0n) return longest;
   const left = held - inputCost(price, input, true);
   return left <= 0n ? 1 : Math.max(1, Math.min(longest, Number(left / dearOutput)));
+}
+
+/** A turn as limits of Physical Models see it. */
+export function turnSize(inputTokens: number, hasOutput: boolean): RequestSize {
+  return { inputTokens, images: 0, characters: 0, seconds: 0, hasOutput, stream: true, outputTokensMax: 0, answers: 1 };
 }

@@ -22,7 +22,7 @@ import { checkoutUrl, type RouteKey } from "../route_types.ts";
 import type { Media } from "./events.ts";
 import { Conversation } from "./tally.ts";
 import { asideOf, type Party, Turn } from "./turn.ts";
-import { longestOutput, outputCovered, turnAdmission, type TurnPrice } from "./turn_cost.ts";
+import { longestOutput, outputCovered, turnAdmission, type TurnPrice, turnSize } from "./turn_cost.ts";
 import { transcriptionUnits } from "./usage.ts";
 
 /** Why a turn may not begin, and the words for the client. */
@@ -301,7 +301,7 @@ export class Turns {
       this.rest();
     });
     const { text, audio, image } = this.conversation.tokens(false);
-    const size = { bodyBytes: text + audio + image, hasOutput: true, stream: true, outputTokensMax: 0, answers: 1 };
+    const size = turnSize(text + audio + image, true);
     this.asking++;
     if (!limits.takeSize(size)) return;
     this.asking--;

@@ -70,16 +70,7 @@ const NO_INTENT = errors.badRequest(
   "intent",
   "unsupported_parameter",
 );
-const TOO_MANY: errors.ErrorAnswer = {
-  status: 503,
-  code: "too_many_sessions",
-  body: errors.envelope({
-    message: "This gateway node has as many realtime sessions as it takes. Please try again shortly.",
-    type: "service_unavailable_error",
-    code: "too_many_sessions",
-  }),
-  headers: ["retry-after", "2"],
-};
+const TOO_MANY = errors.tooManySessions();
 
 /** A header by its lower-case name, "" if absent; the key and the beta can come as sub-protocols too. */
 function headerOf(request: IncomingMessage, name: string): string {

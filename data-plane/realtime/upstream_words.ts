@@ -1,6 +1,7 @@
 /** PURE. What an upstream says of errors, without anything of the account that the gateway uses there. */
 
-import { openai, scrub } from "../formats/openai.ts";
+import { openAiError } from "../formats/openai.ts";
+import { refusalCode, scrub } from "../formats/refusal.ts";
 import type { FailureKind } from "../health.ts";
 import type { RouteProvider } from "../route_types.ts";
 import { type Fields, fieldsOf, parseEvent } from "./events.ts";
@@ -27,8 +28,9 @@ export interface Words {
 export function wordsOf(error: Fields, provider: RouteProvider): Words {
   const body = Buffer.from(JSON.stringify({ error }));
   // As if it were a refused request: what is not about the account or the model is the client's own fault.
-  const { clientFault, health } = openai.classify(400, body);
-  const code = openai.refusalCode(body, provider);
+  const read = openAiError(400, {}, body);
+  const { clientFault, health } = read;
+  const code = refusalCode(read, provider);
   if (!clientFault && (health === "account" || health === "model"))
     return { error: { ...OURS, event_id: error["event_id"] ?? null }, health, code: OURS.code, detail: code };
   const clean = { ...error };

@@ -71,6 +71,8 @@ const DATA_PLANE_IO = [
   "data-plane/config_table_file.ts",
   "data-plane/control_plane.ts",
   "data-plane/spool/",
+  "data-plane/realtime/dial.ts",
+  "data-plane/realtime/upgrade.ts",
   "data-plane/tokenizer/token_worker.ts",
   "data-plane/tokenizer/worker_counter.ts",
   "data-plane/main.ts",
