@@ -116,7 +116,12 @@ test("an answer is its text, at least a token for each piece, and its audio", ()
 });
 
 test("an upstream's words about its account are replaced, others are scrubbed, and most pass as they came", () => {
-  const provider = { apiKey: "sk-secret-1234", headers: [], origin: "https://up.example", account: NO_ACCOUNT } as never;
+  const provider = {
+    apiKey: "sk-secret-1234",
+    headers: [],
+    origin: "https://up.example",
+    account: NO_ACCOUNT,
+  } as never;
   const plain = bytes({ type: "error", event_id: "u", error: { type: "invalid_request_error", message: "No." } });
   expect(errorFrameOf(plain, wordsOf({ type: "invalid_request_error", message: "No." }, provider))).toBe(plain);
   const leak = wordsOf({ type: "server_error", code: "x", message: "at up.example with sk-secret-1234" }, provider);

@@ -2,6 +2,7 @@
 
 import { ProviderFormat, type RouteGroup, type RoutePm, type RouteProvider, type RouteTier } from "../route_types.ts";
 import type { OutboundRequest } from "../transport.ts";
+import type { UpstreamAuth } from "../upstream_auth.ts";
 
 export function speaksRealtime({ provider }: RoutePm): boolean {
   return provider.format === ProviderFormat.OPENAI || provider.format === ProviderFormat.AZURE_OPENAI;
@@ -77,3 +78,13 @@ export const KEY_AUTH: Authorize = {
     return { ...request, headers: [...request.headers, ...own] };
   },
 };
+
+/** OpenAI's key has its place among the headers of other calls; here it is added. */
+export function realtimeAuth(auth: UpstreamAuth | undefined): Authorize {
+  return {
+    authorize(provider, request, done) {
+      const own = auth === undefined || provider.format === ProviderFormat.OPENAI ? KEY_AUTH : auth;
+      return own.authorize(provider, request, done);
+    },
+  };
+}

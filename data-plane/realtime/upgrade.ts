@@ -22,7 +22,7 @@ import { CLOSE_MS, REALTIME_LIMITS, type RealtimeLimits } from "./limits.ts";
 import { Opening, type Opened, type OpeningHost } from "./opening.ts";
 import { Peer } from "./peer.ts";
 import { Session } from "./session.ts";
-import { type Authorize, KEY_AUTH, speaksRealtime } from "./target.ts";
+import { type Authorize, realtimeAuth, speaksRealtime } from "./target.ts";
 import { asideOf } from "./turn.ts";
 
 const PATH = "/v1/realtime";
@@ -306,7 +306,7 @@ class RealtimeNode implements Realtime {
 
   constructor(deps: PipelineDeps, options: RealtimeOptions) {
     this.core = new Core(deps);
-    this.auth = options.auth ?? KEY_AUTH;
+    this.auth = options.auth ?? realtimeAuth(deps.auth);
     this.limits = { ...REALTIME_LIMITS, ...options.limits };
     const { frameBytesMax, bufferBytesMax } = this.limits;
     this.dialer = createDialer({ ...options, frameBytesMax, bufferBytesMax });
