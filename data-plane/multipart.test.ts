@@ -90,6 +90,26 @@ describe("forms", () => {
   });
 });
 
+test("what the official SDK sends", async () => {
+  const data = new FormData();
+  data.append("file", new File([Buffer.from("\r\n--\r\n")], 'Grüße "1".mp3', { type: "audio/mpeg" }));
+  data.append("timestamp_granularities[]", "word");
+  data.append("timestamp_granularities[]", "segment");
+  data.append("chunking_strategy[type]", "server_vad");
+  data.append("prompt", "zwei\nZeilen");
+  data.append("model", "gpt-4o-transcribe");
+  const sent = new Response(data);
+  const reader = createFormReader(sent.headers.get("content-type")!);
+  const bytes = Buffer.from(await sent.arrayBuffer());
+  reader.push(bytes);
+  reader.end();
+  const form = readForm(reader);
+  expect(form).toMatchObject({ model: { name: "gpt-4o-transcribe" }, prompt: "zwei\r\nZeilen", stream: false });
+  const [{ start, end, contentType, filename }] = form.files as [MultipartPart];
+  expect([bytes.toString("latin1", start, end), contentType]).toEqual(["\r\n--\r\n", "audio/mpeg"]);
+  expect(filename).toMatch(/\.mp3$/);
+});
+
 describe("what is refused", () => {
   const model = field("model", "m");
   const cases: [string, string, string, string | null][] = [

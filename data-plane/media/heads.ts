@@ -71,6 +71,9 @@ export function oggSeconds(head: Buffer, tail: Buffer): number | null {
   return null;
 }
 
+const EBML = Buffer.from([0x1a, 0x45, 0xdf, 0xa3]);
+const INFO = Buffer.from([0x15, 0x49, 0xa9, 0x66]);
+const DURATION = Buffer.from([0x44, 0x89]);
 const CLUSTER = Buffer.from([0x1f, 0x43, 0xb6, 0x75]);
 const SCALE = Buffer.from([0x2a, 0xd7, 0xb1]);
 const TIME_ID = 0xe7;
@@ -88,10 +91,26 @@ function vint(bytes: Buffer, at: number): { value: number; end: number } | null 
 }
 
 /**
- * WebM and Matroska that do not say how long they are, as browsers record them: when the last block begins, a lower bound.
- * Null: no cluster begins in `tail`.
+ * WebM and Matroska: as the head says, or, where browsers have recorded them and it does not, when the last block begins, a
+ * lower bound. Null: it is none, or no cluster begins in `tail`.
  */
 export function webmSeconds(head: Buffer, tail: Buffer): number | null {
+  if (!head.subarray(0, 4).equals(EBML)) return null;
+  const ticks = durationOf(head) ?? lastBlock(tail);
+  return ticks === null || !(ticks > 0) ? null : Math.round((ticks * scaleOf(head)) / 1_000_000);
+}
+
+/** In ticks. */
+function durationOf(head: Buffer): number | null {
+  const info = head.indexOf(INFO);
+  const at = info === -1 ? -1 : head.indexOf(DURATION, info);
+  const size = at === -1 ? null : vint(head, at + DURATION.length);
+  if (size === null || size.end + size.value > head.length) return null;
+  return size.value === 4 ? head.readFloatBE(size.end) : size.value === 8 ? head.readDoubleBE(size.end) : null;
+}
+
+/** When the last block of the last cluster begins, in ticks. */
+function lastBlock(tail: Buffer): number | null {
   const start = tail.lastIndexOf(CLUSTER);
   if (start === -1) return null;
   const size = vint(tail, start + CLUSTER.length);
@@ -108,7 +127,7 @@ export function webmSeconds(head: Buffer, tail: Buffer): number | null {
     if (track !== null && track.end + 2 <= tail.length) last = clusterTime + tail.readInt16BE(track.end);
     at = end + value;
   }
-  return last === null || last < 0 ? null : Math.round((last * scaleOf(head)) / 1_000_000);
+  return last;
 }
 
 /** Nanoseconds of one tick. */

@@ -1,6 +1,6 @@
 /**
- * How long an uploaded recording lasts. Frames of mp3 and aac are counted, wav, flac and ogg say it in their first or last
- * bytes, and the library knows the other containers. Counting costs less than what it does for mp3 of many bitrates (0.6 s
+ * How long an uploaded recording lasts. Frames of mp3 and aac are counted; wav, flac, ogg and webm say it in their first or
+ * last bytes; the library knows the other containers. Counting costs less than what it does for mp3 of many bitrates (0.6 s
  * for 25 MB, all of it in one go), and does not believe what a client wrote into a head. Work is bounded, and gives way to
  * requests; call it after the answer.
  */
@@ -20,6 +20,8 @@ export const PARSE_READS_MAX = 50_000;
 const READS_PER_TURN = 64;
 /** Blocks that it may have read for it: it jumps about. */
 export const PARSE_BLOCKS_MAX = 4096;
+/** Of one read of the library: the longest table of a recording of half a day has fewer. */
+export const PARSE_READ_BYTES_MAX = 8 * 1024 * 1024;
 export const MEASURE_MS_MAX = 10_000;
 /** No recording is longer; what says so is wrong. */
 const THOUSANDTHS_MAX = 7 * 24 * 3600 * 1000;
@@ -58,8 +60,8 @@ class BoundedBlob {
   }
 
   private async read(start: number, end: number): Promise<ArrayBuffer> {
-    if (++this.reads > PARSE_READS_MAX || this.blocks > PARSE_BLOCKS_MAX || this.now() > this.until)
-      throw new TooMuchWork();
+    const tooMany = ++this.reads > PARSE_READS_MAX || this.blocks > PARSE_BLOCKS_MAX;
+    if (tooMany || end - start > PARSE_READ_BYTES_MAX || this.now() > this.until) throw new TooMuchWork();
     // It reads a few bytes at a time without ever waiting, and nothing else would run meanwhile.
     if (this.reads % READS_PER_TURN === 0) await turn();
     const out = new Uint8Array(Math.max(0, end - start));
@@ -99,18 +101,14 @@ export async function measureSeconds(view: SpoolView, options: MeasureOptions): 
     wavSeconds(head, view.size) ??
     flacSeconds(head) ??
     oggSeconds(head, tail) ??
+    webmSeconds(head, tail) ??
     (isFrames(head) ? await walk(view, options) : null) ??
-    (await parse(view, options)) ??
-    (isMatroska(head) ? webmSeconds(head, tail) : null);
+    (await parse(view, options));
   return found !== null && found <= THOUSANDTHS_MAX ? found : null;
 }
 
 function isFrames(head: Buffer): boolean {
   return head.toString("latin1", 0, 3) === "ID3" || (head[0] === 0xff && (head[1]! & 0xe0) === 0xe0);
-}
-
-function isMatroska(head: Buffer): boolean {
-  return head.length > 4 && head.readUInt32BE(0) === 0x1a45dfa3;
 }
 
 /** What the library makes of it. It throws whatever it likes at what it does not know. */

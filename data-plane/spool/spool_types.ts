@@ -1,7 +1,5 @@
 /** What the parts of a spool share. */
 
-import type { NoParamCallback } from "node:fs";
-
 /** Why a body cannot be read to its end. */
 export type SpoolFailure =
   /** No space is left on the device, or none that this user may have. */
@@ -24,6 +22,7 @@ export class SpoolError extends Error {
   }
 }
 
+type Over = (error: NodeJS.ErrnoException | null) => void;
 type Done<T> = (error: NodeJS.ErrnoException | null, result: T) => void;
 
 /** The calls of `node:fs` that a spool makes, none of which blocks. */
@@ -31,6 +30,6 @@ export interface SpoolFs {
   open(path: string, flags: string, mode: number, done: Done<number>): void;
   write(fd: number, bytes: Uint8Array, from: number, length: number, at: number, done: Done<number>): void;
   read(fd: number, bytes: Uint8Array, from: number, length: number, at: number, done: Done<number>): void;
-  unlink(path: string, done: NoParamCallback): void;
-  close(fd: number, done: NoParamCallback): void;
+  unlink(path: string, done: Over): void;
+  close(fd: number, done: Over): void;
 }

@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
+import OpenAI, { toFile } from "openai";
 import pino from "pino";
 import { afterEach, expect, test } from "vitest";
 import { createFormReader, formModel, modelSplice, readForm } from "../multipart_form.ts";
@@ -263,6 +264,25 @@ test("small forms never touch the disk, and those without a length go in chunks"
   for await (const chunk of response) answer += String(chunk);
   expect(answer.endsWith(" chunked")).toBe(true);
   await eventually(() => early.spools.live === 0);
+});
+
+test("the official SDK's form, whatever the order of its fields", async () => {
+  let body = "";
+  const world = await start({
+    async answer(request, response) {
+      for await (const chunk of request) body += (chunk as Buffer).toString("latin1");
+      response.end('{"text":"hi"}');
+    },
+  });
+  const client = new OpenAI({ apiKey: "k", baseURL: `http://127.0.0.1:${world.port}/v1`, maxRetries: 0 });
+  const file = await toFile(Buffer.alloc(600_000, "a\r\n"), "speech.mp3", { type: "audio/mpeg" });
+  const granularities = ["word" as const, "segment" as const];
+  const asked = { file, model: "my-model", timestamp_granularities: granularities };
+  expect(await client.audio.transcriptions.create(asked)).toBe('{"text":"hi"}');
+  expect(body).toContain('name="model"\r\n\r\nupstream-name\r\n');
+  expect(body).toContain('name="timestamp_granularities[]"\r\n\r\nsegment\r\n');
+  expect(body).toContain("a\r\n".repeat(200_000));
+  await eventually(() => world.spools.live === 0);
 });
 
 test.each([false, true])("a client that goes away in the middle closes everything (sent early: %s)", async (early) => {

@@ -67,6 +67,7 @@ const DATA_PLANE_IO = [
   "data-plane/server.ts",
   "data-plane/closing.ts",
   "data-plane/journal/",
+  "data-plane/spool/spools.ts",
   "data-plane/config_client.ts",
   "data-plane/config_table_file.ts",
   "data-plane/control_plane.ts",
