@@ -15,7 +15,7 @@ import type { FailureKind } from "./health.ts";
 import { type LimitFailure, LimitHolds } from "./limits.ts";
 import { type AttemptKind, AttemptResult } from "./outcome.ts";
 import { isRefusal, type RateHold } from "./rates/rates.ts";
-import { type Relay, relayFor, type RelayHost } from "./relay.ts";
+import { type Relay, relayFor, type RelayHost, streams } from "./relay.ts";
 import { routable, type RouteDeadlines, type RoutePm } from "./route_types.ts";
 import { type Bill, NOBODY_SERVED } from "./settlement.ts";
 import { Deadline, type Timed } from "./timers.ts";
@@ -188,14 +188,21 @@ export class Attempt implements OutboundSink, RelayHost, Timed, AttemptFacts {
 
   onSent(): void {
     if (this.over) return;
+    const sending = this.sentMs === 0 && this.request.form !== null;
     this.sentMs = this.core.deps.now();
     const { times, request } = this;
+    if (sending) return this.arm(deadlines.UPLOAD_MS);
     // Content cannot come before the head: who waits less long for it waits no longer for the head.
     const headMs = Math.min(
       deadlines.firstByteMs(times, request.stream),
       deadlines.firstContentMs(times, request.stream),
     );
     this.arm(headMs);
+  }
+
+  /** A long body has arrived: only now can the upstream be late. */
+  onBodySent(): void {
+    if (!this.over && this.head === null) this.onSent();
   }
 
   onHead(status: number, headers: AnswerHeaders): void {
@@ -208,7 +215,7 @@ export class Attempt implements OutboundSink, RelayHost, Timed, AttemptFacts {
       if (!head.ok) {
         this.refusal = new StatusBody();
         this.arm(deadlines.REFUSAL_MS);
-      } else if (!head.fits(this.request.stream)) {
+      } else if (!head.fits(streams(this.bridge!, this.request, head))) {
         this.badAnswer("wrong_content_type");
       } else {
         this.relay = relayFor(this, this.bridge!, this.request, this.pm, head);
@@ -255,6 +262,7 @@ export class Attempt implements OutboundSink, RelayHost, Timed, AttemptFacts {
       this.core.deps.log.debug({ id: this.request.id, pm: this.pm.id, kind, detail }, "upstream call failed");
       if (this.refusal !== null) this.statusFailed(this.refusal);
       else if (this.relay?.committed === true) this.broken(detail);
+      else if (kind === "body") this.host.passedOver(this, "connection", 0, detailOf(detail));
       else if (kind === "shortage") this.host.passedOver(this, "connection", 0, detailOf(detail));
       else if (kind === "address_not_allowed") this.fail(AttemptResult.ADDRESS_NOT_ALLOWED, "account", "");
       else if (kind === "protocol" || this.head !== null) this.badAnswer(detail);

@@ -15,6 +15,8 @@ export const TOTAL_MS = 1_800_000;
 export const CLIENT_STALL_MS = 120_000;
 /** An upstream that does not end its answer after `[DONE]` is cut off. */
 export const AFTER_DONE_MS = 2_000;
+/** A form with files must be on its way to the upstream within this. */
+export const UPLOAD_MS = 600_000;
 /** The body of a refusal must come within this; its status alone decides otherwise. */
 export const REFUSAL_MS = 10_000;
 

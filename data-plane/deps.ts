@@ -7,6 +7,7 @@ import type { TargetHealth } from "./target_health.ts";
 import type { Journal } from "./journal/journal.ts";
 import type { Rates } from "./rates/rates.ts";
 import type { RouteTable } from "./route_table.ts";
+import type { Spools } from "./spool/spools.ts";
 import type { TokenCounter } from "./tokenizer/tokens.ts";
 import type { Upstream } from "./transport.ts";
 import type { UpstreamAuth } from "./upstream_auth.ts";
@@ -56,6 +57,8 @@ export interface PipelineDeps {
   readonly settings: PipelineSettings;
   readonly log: Logger;
   readonly metrics: PipelineMetrics;
+  /** Where forms with files are received; absent: they are refused. */
+  readonly spools?: Spools;
   /** Counts what an upstream does not report; absent: text counts by its bytes. */
   readonly tokens?: TokenCounter;
 }

@@ -27,6 +27,9 @@ export const CHAT_BODY_BYTES_MAX = 64 * 1024 * 1024;
 export const TEXT_BODY_BYTES_MAX = 16 * 1024 * 1024;
 export const MODERATION_BODY_BYTES_MAX = 32 * 1024 * 1024;
 export const SPEECH_BODY_BYTES_MAX = 1024 * 1024;
+/** OpenAI takes 25 MB of audio, other servers more; and sixteen images of 50 MB at the most. */
+export const AUDIO_FORM_BYTES_MAX = 256 * 1024 * 1024;
+export const IMAGES_FORM_BYTES_MAX = 512 * 1024 * 1024;
 
 /** Kinds of Units as bits, so that two sets of them are compared at once. */
 export function kindBits(...kinds: readonly UnitKind[]): number {
@@ -51,9 +54,11 @@ function chatty({ number, path, shape }: Chatty): EndpointSpec {
     hasOutput: true,
     streams: true,
     chat: true,
+    forms: "no",
     kinds: kindBits(TOKENS, REQUESTS),
     estimated: true,
     bodyBytesMax: CHAT_BODY_BYTES_MAX,
+    formBytesMax: 0,
   };
 }
 
@@ -76,9 +81,11 @@ export const EMBEDDINGS: EndpointSpec = {
   hasOutput: false,
   streams: false,
   chat: false,
+  forms: "no",
   kinds: kindBits(TOKENS, REQUESTS),
   estimated: true,
   bodyBytesMax: TEXT_BODY_BYTES_MAX,
+  formBytesMax: 0,
 };
 /** Free at OpenAI: any price will do. */
 export const MODERATIONS: EndpointSpec = {
@@ -101,7 +108,9 @@ export const IMAGES_EDITS: EndpointSpec = {
   ...IMAGES_GENERATIONS,
   number: Endpoint.IMAGES_EDITS,
   path: "/images/edits",
+  forms: "also",
   bodyBytesMax: CHAT_BODY_BYTES_MAX,
+  formBytesMax: IMAGES_FORM_BYTES_MAX,
 };
 export const SPEECH: EndpointSpec = {
   ...EMBEDDINGS,
@@ -111,6 +120,23 @@ export const SPEECH: EndpointSpec = {
   kinds: kindBits(TOKENS, SECONDS, CHARACTERS, REQUESTS),
   estimated: false,
   bodyBytesMax: SPEECH_BODY_BYTES_MAX,
+};
+
+export const TRANSCRIPTIONS: EndpointSpec = {
+  ...EMBEDDINGS,
+  number: Endpoint.AUDIO_TRANSCRIPTIONS,
+  path: "/audio/transcriptions",
+  streams: true,
+  forms: "only",
+  kinds: kindBits(TOKENS, SECONDS, REQUESTS),
+  estimated: false,
+  formBytesMax: AUDIO_FORM_BYTES_MAX,
+};
+export const TRANSLATIONS: EndpointSpec = {
+  ...TRANSCRIPTIONS,
+  number: Endpoint.AUDIO_TRANSLATIONS,
+  path: "/audio/translations",
+  streams: false,
 };
 
 /** A path and what can be done there. */
@@ -141,6 +167,10 @@ const ROUTES: ReadonlyMap<string, Route> = new Map<string, Route>([
   calls(MESSAGES),
   calls(MODERATIONS),
   calls(IMAGES_GENERATIONS),
+  calls(IMAGES_EDITS),
+  calls(SPEECH),
+  calls(TRANSCRIPTIONS),
+  calls(TRANSLATIONS),
   ["/v1/messages/count_tokens", { kind: "count_tokens", methods: POST }],
   ["/v1/models", { kind: "models", methods: GET, model: "" }],
 ]);

@@ -26,6 +26,7 @@ import {
   INTERNAL,
   JOURNAL_UNAVAILABLE,
   modelNotFound,
+  NO_FORM,
   noTarget,
   rateLimitReached,
   UNSUPPORTED_ENCODING,
@@ -38,6 +39,7 @@ import { parseObject } from "./formats/json.ts";
 import { checkVersion, STRICT_VERSION } from "./formats/messages/version.ts";
 import { isMagic } from "./magic.ts";
 import { magicAnswer, type LocalAnswer, warmUpAnswer } from "./local_answers.ts";
+import { isMultipart } from "./multipart_head.ts";
 import type { RateHold } from "./rates/rates.ts";
 import { type ExpectedTokens, expectedTokens } from "./rates/expected_tokens.ts";
 import { addRateHeaders, takeRates } from "./rates/request_rates.ts";
@@ -56,6 +58,7 @@ import { Serving } from "./serving.ts";
 import { type Place, placeOf } from "./stored_responses.ts";
 import { type Media, mediaOf } from "./tokenizer/media.ts";
 import type { BodyFailure, BodySink, Exchange, ExchangeSink } from "./transport.ts";
+import { type Upload, UploadReader, type UploadSink } from "./upload.ts";
 
 const NOWHERE: Place = { group: { key: "", tiers: [], pms: [], refs: 0 }, previousId: null };
 const NO_HOLDS: readonly RateHold[] = [];
@@ -84,7 +87,7 @@ function ableOf(endpoint: EndpointSpec, pms: readonly RoutePm[]): readonly Targe
 }
 
 /** A request from its body to its admission. */
-export class Entry implements BodySink, ExchangeSink, Live {
+export class Entry implements BodySink, UploadSink, ExchangeSink, Live {
   private readonly core: Core;
   private readonly exchange: Exchange;
   private readonly headers: string[];
@@ -100,6 +103,9 @@ export class Entry implements BodySink, ExchangeSink, Live {
   private rates: readonly RateHold[] = NO_HOLDS;
   private tokens: ExpectedTokens = { all: 0, input: 0 };
   private place: Place = NOWHERE;
+  private reader: UploadReader | null = null;
+  /** Of a form, until the request is admitted. */
+  private upload: Upload | null = null;
 
   constructor(
     core: Core,
@@ -126,7 +132,27 @@ export class Entry implements BodySink, ExchangeSink, Live {
     }
     this.core.opened(this);
     this.exchange.setSink(this);
-    this.exchange.readBody(this.endpoint.bodyBytesMax, this);
+    const { forms, formBytesMax, bodyBytesMax } = this.endpoint;
+    const form = isMultipart(this.exchange.header("content-type"));
+    if (form && forms !== "no") {
+      this.reader = new UploadReader(this.core, this.exchange, formBytesMax, forms === "only", this);
+      return this.reader.begin();
+    }
+    if (forms === "only") return this.refuse(NO_FORM);
+    this.exchange.readBody(bodyBytesMax, this);
+  }
+
+  onUpload(upload: Upload): void {
+    this.upload = upload;
+    try {
+      this.resolve(upload.body);
+    } catch (error) {
+      this.crash(error);
+    }
+  }
+
+  onUploadFailure(error: ErrorAnswer): void {
+    this.refuse(error);
   }
 
   onBody(bytes: Buffer): void {
@@ -192,7 +218,7 @@ export class Entry implements BodySink, ExchangeSink, Live {
     const targets = ableOf(endpoint, pms);
     if (targets.length === 0) return this.refuse(this.noTarget(body.model, pms));
     const media = mediaOf(body.bytes);
-    const size = sizeOf(endpoint, body, media);
+    const size = sizeOf(endpoint, body, media, this.upload);
     if (!this.takeRates(body, media, size)) return;
     const wish = admissionOf(size, targets, ve.strict);
     const reservation = budget.reserve(ve.id, wish.amount);
@@ -263,7 +289,7 @@ export class Entry implements BodySink, ExchangeSink, Live {
     try {
       const clampTo = this.clampOf(size, targets, wish, reservation);
       if (clampTo !== null) headers.push("x-tokenbill-clamped-max-tokens", String(clampTo));
-      const { tokens, rates, place } = this;
+      const { tokens, rates, place, upload } = this;
       const sticky = stickyKey(lm.spec.routing.sticky, body, this.exchange);
       const admitted: Admitted = {
         id,
@@ -273,6 +299,8 @@ export class Entry implements BodySink, ExchangeSink, Live {
         lm,
         group: place.group,
         previousId: place.previousId,
+        form: upload,
+        mediaSeconds: upload?.seconds ?? null,
         pinSecret: key.ve.pinSecret,
         body,
         stream,
@@ -291,6 +319,7 @@ export class Entry implements BodySink, ExchangeSink, Live {
     }
     // From here on the reservation and the holds are the other's to settle, whatever happens.
     this.rates = NO_HOLDS;
+    this.upload = null;
     serving.begin();
     this.core.closed(this);
   }
@@ -357,6 +386,9 @@ export class Entry implements BodySink, ExchangeSink, Live {
 
   private leave(): void {
     this.gone = true;
+    this.reader?.stop();
+    this.upload?.close();
+    this.upload = null;
     for (const hold of this.rates) hold.release();
     this.rates = NO_HOLDS;
     this.core.closed(this);

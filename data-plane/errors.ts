@@ -119,6 +119,12 @@ export const UNSUPPORTED_ENCODING: ErrorAnswer = answer(
   NO_RETRY,
 );
 
+export const NO_FORM: ErrorAnswer = badRequest(
+  "This endpoint takes multipart/form-data with a file.",
+  "file",
+  "invalid_content_type",
+);
+
 /** `insufficient_quota`: the wallet is empty. Never retried; carries the link where it can be filled. */
 export function exhausted(status: number, checkoutUrl: string): ErrorAnswer {
   return answer(status, exhaustedFields(checkoutUrl), NO_RETRY);

@@ -2,6 +2,7 @@
 
 import { assembleAuth } from "./accounts.ts";
 import { fanOut } from "./fan_out.ts";
+import { Spools } from "./spool/spools.ts";
 import { join } from "node:path";
 import type { Logger } from "pino";
 import { Wallets } from "./budget/wallets.ts";
@@ -80,7 +81,7 @@ function assembleRates(share: ShareRates, log: Logger): { limiter: RateLimiter; 
 }
 
 /** Makes everything that a node consists of; nothing runs yet. @throws when the home cannot be written */
-function assemble({ settings, nodeId, nodeToken, worker, keepsTable, log }: NodeOptions) {
+function assemble({ settings, nodeId, nodeToken, worker, keepsTable, log }: NodeOptions, spools: Spools) {
   const now = forwardClock();
   const random = Math.random;
   const bootId = newId("boot_");
@@ -131,6 +132,7 @@ function assemble({ settings, nodeId, nodeToken, worker, keepsTable, log }: Node
     log,
     metrics,
     tokens,
+    spools,
   };
   const realtime = createRealtime(deps, { allowPrivate: settings.allowPrivateUpstreams });
   const pipeline = joined(createPipeline(deps), realtime);
@@ -207,7 +209,9 @@ async function release({
 /** @throws when the home cannot be written or the address cannot be listened on */
 export async function startNode(options: NodeOptions): Promise<RunningNode> {
   const { settings, log } = options;
-  const parts = assemble(options);
+  const dir = join(options.settings.home, "node", "spool");
+  const spools = await Spools.open({ dir, newId: () => newId("spool_") });
+  const parts = assemble(options, spools);
   const { metrics, pipeline, journal, table } = parts;
   observe(parts);
   parts.reporter.start();

@@ -15,6 +15,7 @@ import {
 } from "./formats/format.ts";
 import { estimateTokens } from "./meter.ts";
 import { OUTPUT_SAMPLE_BYTES_MAX, type TextSource } from "./tokenizer/tokens.ts";
+import { BytesRelay } from "./bytes_relay.ts";
 import type { RoutePm } from "./route_types.ts";
 import { FrameError, type SseEvent } from "./sse.ts";
 import type { AnswerHead } from "./upstream_head.ts";
@@ -73,9 +74,17 @@ export interface Relay {
 
 /** The relay for an answer whose head came. */
 export function relayFor(host: RelayHost, bridge: Bridge, request: Admitted, pm: RoutePm, head: AnswerHead): Relay {
-  return request.stream
-    ? new StreamRelay(host, bridge, request, pm, head)
-    : new JsonRelay(host, bridge, request, pm, head);
+  if (streams(bridge, request, head)) return new StreamRelay(host, bridge, request, pm, head);
+  const reading = bridge.bytesReading?.(request);
+  if (reading !== undefined) return new BytesRelay(host, reading, head);
+  return new JsonRelay(host, bridge, request, pm, head);
+}
+
+/** The answer is, or should be, a stream. */
+export function streams(bridge: Bridge, { stream, endpoint }: Admitted, head: AnswerHead): boolean {
+  if (bridge.mayAnswerWhole !== true) return stream;
+  // Speech says by a field of its own whether its bytes come in frames.
+  return endpoint.streams && head.contentType.includes("event-stream");
 }
 
 /** What is made anew has a type of our own. */

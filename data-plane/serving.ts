@@ -334,7 +334,7 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
     this.timing.stop();
     if (this.current?.calling === true) this.timing.after(deadlines.AFTER_DONE_MS);
     this.client.finish();
-    this.core.closed(this);
+    this.close();
   }
 
   // --- small things -----------------------------------------------------------------------------------------------------
@@ -346,6 +346,11 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
   /** As `Timing.within`, and before a drain ends. */
   private within(ms: number): void {
     this.timing.within(ms, this.drain?.until);
+  }
+
+  private close(): void {
+    this.request.form?.close();
+    this.core.closed(this);
   }
 
   private record(result: AttemptResult, detail: string): void {
@@ -374,7 +379,7 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
     if (this.phase >= Phase.SETTLING) {
       if (this.settling?.rescue() === true) return;
       this.client.destroy();
-      return this.core.closed(this);
+      return this.close();
     }
     if (this.current?.relay?.committed === true)
       return this.cut(Outcome.UPSTREAM_CUT, AttemptResult.CUT, errors.STREAM_CUT, "");

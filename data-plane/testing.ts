@@ -1,6 +1,9 @@
 /** For tests only: the whole data plane on real sockets, with a budget and a journal in memory. */
 
 import { createHash } from "node:crypto";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import pino from "pino";
 import { WatchConfigResponseSchema } from "../proto/gen/tokenbill/node/v1/config_feed_service_pb.ts";
@@ -15,6 +18,7 @@ import { RouteTable } from "./route_table.ts";
 import { type RunningServer, startServer } from "./server.ts";
 import type { TokenCounter } from "./tokenizer/tokens.ts";
 import { FakeBudget, FakeJournal, FakeMetrics } from "./testing_fakes.ts";
+import { Spools } from "./spool/spools.ts";
 import { startTestUpstream, type TestUpstream } from "./testing_upstream.ts";
 import type { Exchange, Pipeline, Upstream } from "./transport.ts";
 import { createUpstream } from "./upstream.ts";
@@ -85,6 +89,8 @@ export interface GatewayOptions {
   readonly random?: () => number;
   readonly outbound?: Upstream;
   readonly bodiesBytesMax?: number;
+  /** Forms with files are taken. */
+  readonly forms?: boolean;
   readonly tokens?: TokenCounter;
   readonly now?: () => number;
   readonly wallNow?: () => number;
@@ -186,12 +192,15 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
   const problems: string[] = [];
   const log = pino({ level: "error" }, { write: (line: string) => void problems.push(line) });
   const outbound = options.outbound ?? createUpstream({ allowPrivate: true });
+  const spoolDir = options.forms === true ? await mkdtemp(join(tmpdir(), "tokenbill-spool-")) : null;
+  const spools = spoolDir === null ? undefined : await Spools.open({ dir: spoolDir, newId: () => newId("spool_") });
   const pipeline = createPipeline({
     table,
     budget,
     journal,
     upstream: fanOut(outbound),
     auth: upstreamAuth(null, null),
+    ...(spools !== undefined && { spools }),
     now: options.now ?? (() => performance.timeOrigin + performance.now()),
     ...(options.wallNow === undefined ? {} : { wallNow: options.wallNow }),
     random: options.random ?? Math.random,
@@ -237,7 +246,9 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
       await outbound.close();
       pipeline.close();
       await Promise.all(upstreams.map((upstream) => upstream.close()));
+      if (spoolDir !== null) await rm(spoolDir, { recursive: true });
       check(budget, journal, pipeline, problems);
+      if (spools !== undefined && spools.live !== 0) throw new Error(`${spools.live} spools were not closed`);
     },
   };
 }

@@ -26,6 +26,11 @@ export interface TestUpstream {
   close(): Promise<void>;
 }
 
+/** Forms have no JSON body. */
+function parsed(text: string): Record<string, unknown> {
+  return text.startsWith("{") ? (JSON.parse(text) as Record<string, unknown>) : {};
+}
+
 export async function startTestUpstream(): Promise<TestUpstream> {
   const queue: Handler[] = [];
   const seen: SeenRequest[] = [];
@@ -40,7 +45,7 @@ export async function startTestUpstream(): Promise<TestUpstream> {
         path: request.url ?? "",
         headers: request.headers,
         text,
-        body: JSON.parse(text) as Record<string, unknown>,
+        body: parsed(text),
       };
       seen.push(entry);
       (queue.shift() ?? constant ?? chat())(response, entry);

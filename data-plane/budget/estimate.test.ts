@@ -23,6 +23,8 @@ const size = (fields: Partial<RequestSize> = {}): RequestSize => ({
   images: 0,
   characters: 0,
   seconds: 0,
+  mediaInputTokens: 0,
+  mediaOutputTokens: 0,
   hasOutput: true,
   stream: false,
   outputTokensMax: 0,

@@ -34,6 +34,9 @@ export interface RequestSize {
   readonly images: number;
   readonly characters: number;
   readonly seconds: number;
+  /** Tokens of recordings and images, in and out, where they are counted so. */
+  readonly mediaInputTokens: number;
+  readonly mediaOutputTokens: number;
   /** False for embeddings. */
   readonly hasOutput: boolean;
   readonly stream: boolean;
@@ -62,8 +65,14 @@ export function inputCost(size: RequestSize, rates: AdmissionRates, strict: bool
   return size.images + size.characters + size.seconds === 0 ? cost : cost + mediaCost(size, rates);
 }
 
-function mediaCost({ images, characters, seconds }: RequestSize, rates: AdmissionRates): Credits {
-  return BigInt(images) * rates.image + BigInt(characters) * rates.character + BigInt(seconds) * rates.second;
+function mediaCost(size: RequestSize, rates: AdmissionRates): Credits {
+  return (
+    BigInt(size.images) * rates.image +
+    BigInt(size.characters) * rates.character +
+    BigInt(size.seconds) * rates.second +
+    BigInt(size.mediaInputTokens) * rates.dearInput +
+    BigInt(size.mediaOutputTokens) * rates.dearOutput
+  );
 }
 
 /** What one more token in each answer costs. */

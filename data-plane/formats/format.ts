@@ -5,7 +5,7 @@ import type { ScannedBody } from "../body.ts";
 import type { RoutePm } from "../route_types.ts";
 import type { OnFrame, SseEvent } from "../sse.ts";
 import type { TextSource } from "../tokenizer/tokens.ts";
-import type { OutboundRequest } from "../transport.ts";
+import type { BodySource, OutboundRequest } from "../transport.ts";
 import type { UpstreamError } from "./hub.ts";
 
 /** How a client speaks, and in which shape it reads errors. */
@@ -23,11 +23,16 @@ export interface EndpointSpec {
   readonly streams: boolean;
   /** `/tokenbill` is looked for among its messages. */
   readonly chat: boolean;
+  /** Forms (multipart/form-data): refused, taken besides JSON, or in place of it. */
+  readonly forms: "no" | "also" | "only";
   /** The kinds of Units that it can consume, as `kindBits` gives them. A target's price must cover one of them. */
   readonly kinds: number;
   /** What an upstream does not report of tokens is counted by a tokenizer. */
   readonly estimated: boolean;
+  /** Of a JSON body. */
   readonly bodyBytesMax: number;
+  /** Of a form, which is not held in memory. */
+  readonly formBytesMax: number;
 }
 
 /** What a call is made of, besides its target. */
@@ -43,6 +48,18 @@ export interface Asked {
   readonly pinSecret: string;
   /** The response that it continues, as the upstream knows it; null: none. */
   readonly previousId: string | null;
+  /** The form with files that the client sent in place of a JSON body; null: it sent one. */
+  readonly form: AskedForm | null;
+  /** How long the recording is that it sent, in thousandths of a second, as far as it could be measured. */
+  readonly mediaSeconds: number | null;
+}
+
+export interface AskedForm {
+  readonly contentType: string;
+  /** For one call: with the model's name at that upstream. */
+  source(upstreamName: string): BodySource;
+  /** It is needed no more. */
+  close(): void;
 }
 
 /** What a whole answer says. */
@@ -121,6 +138,8 @@ export interface LongReading {
 export interface Bridge {
   /** The client does not see the upstream's own bytes, so that answers must be kept whole and streams are made anew. */
   readonly translated: boolean;
+  /** An answer that should be a stream may be none; absent: that is an error. */
+  readonly mayAnswerWhole?: boolean;
   /** Answers are kept until they are whole, however long they are, since they are changed. */
   readonly whole: boolean;
   /** The call without its credentials. @throws RefusedFieldError */
@@ -132,6 +151,8 @@ export interface Bridge {
   readTail(tail: Buffer): unknown;
   /** For answers that must be read to their end however long they are; absent: `readTail` is enough. */
   longReading?(asked: Asked): LongReading;
+  /** For answers that are neither JSON nor frames: they pass through as they come. Absent: there are none. */
+  bytesReading?(asked: Asked): LongReading;
   streamReader(asked: Asked, pm: RoutePm): StreamReader;
   splitter(): FrameSplitter;
 }

@@ -35,6 +35,7 @@ export function imagesBridge(dialect: Dialect, error: Bridge["error"]): Bridge {
   return {
     translated: false,
     whole: false,
+    mayAnswerWhole: true,
     request: (pm, asked, forwarded) => nativeCall(pm, asked, nativeBody(dialect, pm, asked), forwarded),
     error,
     readAnswer: (body, asked): AnswerReading => counting(new ImageAnswer(body), asked),

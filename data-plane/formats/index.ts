@@ -4,6 +4,7 @@ import { Endpoint } from "../endpoints.ts";
 import { BedrockApi, ModelApi, ProviderFormat, type RoutePm, type RouteProvider } from "../route_types.ts";
 import { anthropicBridge } from "./anthropic/bridge.ts";
 import { anthropicChat } from "./anthropic/upstream.ts";
+import { speechBridge, transcriptionBridge } from "./audio_bridge.ts";
 import { azureError } from "./azure.ts";
 import { converseChat } from "./bedrock/converse.ts";
 import { bedrockError } from "./bedrock/errors.ts";
@@ -42,6 +43,7 @@ function openAiChat(dialect: Dialect, error: Bridge["error"]): ChatUpstream {
 function openAiBridges(dialect: Dialect, apis: readonly number[], error: Bridge["error"]): Bridges {
   const native = openAiBridge(dialect, error);
   const images = imagesBridge(dialect, error);
+  const transcriptions = transcriptionBridge(dialect, error);
   const hasChat = apis.includes(ModelApi.CHAT_COMPLETIONS);
   const hasResponses = apis.includes(ModelApi.RESPONSES);
   const upstream: ChatUpstream = hasChat ? openAiChat(dialect, error) : { ...responsesChat, error };
@@ -51,6 +53,10 @@ function openAiBridges(dialect: Dialect, apis: readonly number[], error: Bridge[
     [Endpoint.EMBEDDINGS]: native,
     [Endpoint.MODERATIONS]: native,
     [Endpoint.IMAGES_GENERATIONS]: images,
+    [Endpoint.IMAGES_EDITS]: images,
+    [Endpoint.AUDIO_SPEECH]: speechBridge(dialect, error),
+    [Endpoint.AUDIO_TRANSCRIPTIONS]: transcriptions,
+    [Endpoint.AUDIO_TRANSLATIONS]: transcriptions,
     [Endpoint.RESPONSES]: hasResponses
       ? responsesBridge(dialect, error)
       : translated({ client: responsesClient, upstream }),

@@ -31,6 +31,8 @@ const asked = (endpoint: EndpointSpec, fields: Record<string, unknown> = {}, str
   clampTo: null,
   pinSecret: "",
   previousId: null,
+  form: null,
+  mediaSeconds: null,
 });
 const anyPm = pmOf("https://x.example/v1");
 const openai = openAiBridge(dialectOf(0, "https://x.example"), openAiError);

@@ -11,7 +11,7 @@ import type { RoutePm, RouteProvider } from "../route_types.ts";
 import { SseSplitter } from "../sse.ts";
 import { OUTPUT_SAMPLE_BYTES_MAX, Sampler, type TextSample } from "../tokenizer/tokens.ts";
 import type { OutboundRequest } from "../transport.ts";
-import type { AnswerHeaders, AnswerReading, Asked, Bridge, EndpointSpec } from "./format.ts";
+import type { AnswerHeaders, AnswerReading, Asked, AskedForm, Bridge, EndpointSpec } from "./format.ts";
 import type { UpstreamError } from "./hub.ts";
 import { CALL_HEADERS, openAiKey, pathOf } from "./call.ts";
 import type { Dialect } from "./dialects.ts";
@@ -244,6 +244,7 @@ export function nativeBody(dialect: Dialect, pm: RoutePm, asked: Asked): Buffer 
 /** The call for a client that speaks OpenAI's format itself. */
 export function nativeCall(pm: RoutePm, asked: Asked, body: Buffer, forwarded: readonly string[]): OutboundRequest {
   const { provider } = pm;
+  if (asked.form !== null) return formCall(pm, asked, asked.form);
   const own = headers(provider, asked.stream);
   return {
     origin: provider.origin,
@@ -251,6 +252,20 @@ export function nativeCall(pm: RoutePm, asked: Asked, body: Buffer, forwarded: r
     method: "POST",
     headers: forwarded.length === 0 ? own : [...own, ...forwarded],
     body,
+  };
+}
+
+/** The same with the client's form as it came, but for the model. */
+function formCall(pm: RoutePm, { endpoint, stream }: Asked, form: AskedForm): OutboundRequest {
+  const { provider } = pm;
+  const accept = stream ? "text/event-stream" : "*/*";
+  const own = ["content-type", form.contentType, "accept", accept, ...CALL_HEADERS];
+  return {
+    origin: provider.origin,
+    path: pathOf(pm, endpoint.path),
+    method: "POST",
+    headers: [...own, ...provider.headers, ...openAiKey(provider)],
+    body: form.source(pm.upstreamName),
   };
 }
 

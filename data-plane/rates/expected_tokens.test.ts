@@ -9,6 +9,8 @@ const SIZE: RequestSize = {
   images: 0,
   characters: 0,
   seconds: 0,
+  mediaInputTokens: 0,
+  mediaOutputTokens: 0,
   hasOutput: true,
   stream: true,
   outputTokensMax: 0,

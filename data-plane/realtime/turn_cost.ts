@@ -80,5 +80,16 @@ export function outputCovered(price: TurnPrice, input: InputTokens, asked: numbe
 
 /** A turn as limits of Physical Models see it. */
 export function turnSize(inputTokens: number, hasOutput: boolean): RequestSize {
-  return { inputTokens, images: 0, characters: 0, seconds: 0, hasOutput, stream: true, outputTokensMax: 0, answers: 1 };
+  return {
+    inputTokens,
+    images: 0,
+    characters: 0,
+    seconds: 0,
+    mediaInputTokens: 0,
+    mediaOutputTokens: 0,
+    hasOutput,
+    stream: true,
+    outputTokensMax: 0,
+    answers: 1,
+  };
 }

@@ -54,6 +54,8 @@ function sizeOf(stream: boolean): RequestSize {
     images: 0,
     characters: 0,
     seconds: 0,
+    mediaInputTokens: 0,
+    mediaOutputTokens: 0,
     hasOutput: true,
     stream,
     outputTokensMax: 0,
