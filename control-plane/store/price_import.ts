@@ -6,8 +6,13 @@ import { listPhysicalModels, type NewPrice, type PhysicalModelRow } from "./phys
 
 /** Locks up to `limit` models of the merchant against changes and reads them, oldest first. */
 export async function lockAllPhysicalModels(tx: Tx, merchantId: string, limit: number): Promise<PhysicalModelRow[]> {
-  await tx.query("select 1 from physical_model where merchant_id = $1 order by id for no key update", [merchantId]);
-  return listPhysicalModels(tx, merchantId, "", 0n, limit);
+  const locked = await tx.query<{ id: string }>(
+    "select id from physical_model where merchant_id = $1 order by id for no key update",
+    [merchantId],
+  );
+  // Read by another statement, which sees the prices that were set while this one waited, and models that came since.
+  const ids = new Set(locked.map((row) => row.id));
+  return (await listPhysicalModels(tx, merchantId, "", 0n, limit)).filter((row) => ids.has(row.id));
 }
 
 /** Those of `ids` that are Providers of the merchant. */
