@@ -241,3 +241,40 @@ test("a session's model is its own: the client may repeat it, and no more", asyn
     { type: "input_audio_buffer.clear" },
   ]);
 });
+
+test("what cannot be written down is not begun", async () => {
+  gateway = await startRealtimeGateway();
+  const client = await gateway.connect();
+  gateway.journal.accepting = false;
+  client.send({ type: "response.create", event_id: "e1" });
+  expect((await client.next("error"))["error"]).toMatchObject({ code: "service_unavailable", event_id: "e1" });
+  gateway.journal.accepting = true;
+  await client.turn();
+});
+
+test("limits of the Physical Model are held by turn, and settled with what it used", async () => {
+  // Resources are made from plain fields, as the feed has them: a Unit Limit of tokens, and a Credit Limit.
+  gateway = await startRealtimeGateway({ pm: { unitLimitUnit: 1, creditLimited: true } });
+  const units = { free: 5_000n * 10n ** 12n };
+  const credits = { free: parseCredits("100") };
+  gateway.budget.limits.set("pm_0/units", units).set("pm_0/credits", credits);
+  const client = await gateway.connect();
+  await client.turn();
+  // 132 tokens in, and 121 out.
+  expect(units.free).toBe((5_000n - 253n) * 10n ** 12n);
+  expect(credits.free).toBe(parseCredits("100") - USAGE_CREDITS);
+  expect((await gateway.journal.settled()).limits).toEqual([
+    { account: "pm_0/units", amount: 253n * 10n ** 12n },
+    { account: "pm_0/credits", amount: USAGE_CREDITS },
+  ]);
+  // What nothing was held for counts all the same.
+  const upstream = await gateway.upstream.session();
+  const usage = { type: "tokens", input_tokens: 7, output_tokens: 0 };
+  upstream.send({ type: "conversation.item.input_audio_transcription.completed", usage });
+  await client.next("conversation.item.input_audio_transcription.completed");
+  expect(units.free).toBe((5_000n - 260n) * 10n ** 12n);
+  units.free = 0n;
+  client.send({ type: "response.create" });
+  expect((await client.next("error"))["error"]).toMatchObject({ code: "model_limit_reached" });
+  await expect(gateway.connect()).rejects.toMatchObject({ status: 429, error: { code: "model_limit_reached" } });
+});

@@ -312,7 +312,7 @@ export class Session implements Live {
     this.phase = Phase.ENDING;
     this.outcome = outcome;
     this.turns.end();
-    this.upstream.resume();
+    this.down.drop();
     if (this.isFree(outcome)) return this.settleRest();
     const drains = outcome === Outcome.CLIENT_GONE && this.party.pm.provider.onDisconnect === OnDisconnect.DRAIN;
     if (!drains) for (const turn of [...this.turns.open]) if (turn.created) this.cancel(turn, outcome);

@@ -9,6 +9,7 @@ import {
   type ErrorAnswer,
   type ErrorFields,
   exhaustedFields,
+  JOURNAL_UNAVAILABLE,
   limitUnavailable,
   modelLimitReached,
   rateLimitReached,
@@ -21,7 +22,7 @@ import { isRefusal, type RateHold, type RateLimits } from "../rates/rates.ts";
 import { checkoutUrl, type RouteKey } from "../route_types.ts";
 import type { Media } from "./events.ts";
 import { Conversation } from "./tally.ts";
-import { asideOf, type Party, Turn } from "./turn.ts";
+import { asideOf, type Party, payAside, Turn } from "./turn.ts";
 import { longestOutput, outputCovered, turnAdmission, type TurnPrice } from "./turn_cost.ts";
 import { transcriptionUnits } from "./usage.ts";
 
@@ -92,7 +93,9 @@ export class Turns {
   /** Answers at once, if the lease covers it. */
   begin(wish: TurnWish, done: TurnAnswer): void {
     const { core, key, pm } = this.party;
-    const { budget } = core.deps;
+    const { budget, journal } = core.deps;
+    // What cannot be written down is not begun.
+    if (!journal.accepting) return done(null, { why: "other", fields: fieldsOfAnswer(JOURNAL_UNAVAILABLE) }, 0);
     const price: TurnPrice = { price: pm.price!, rates: pm.rates!, maxOutputTokens: pm.maxOutputTokens };
     const { strict, id } = key.ve;
     const asked = wish.asked || this.conversation.outputLimit;
@@ -169,13 +172,13 @@ export class Turns {
 
   /** A transcription is a record of its own: it is made by another model, and billed when it is done. */
   transcribed(usage: unknown, written: () => void): void {
-    const { core, key, pm, kind, tier } = this.party;
-    const { budget, journal, newId } = core.deps;
+    const { core, pm, kind, tier } = this.party;
+    const { journal, newId } = core.deps;
     const price = pm.price!;
     const units = transcriptionUnits(usage, price);
     if (units === null) return written();
     const credits = priceUsage(price, units);
-    budget.settle(budget.reserve(key.ve.id, 0n)!, credits);
+    const uses = payAside(this.party, units, credits);
     const attempt: AttemptEntry = {
       physicalModelId: pm.id,
       tier,
@@ -189,18 +192,22 @@ export class Turns {
       detail: "transcription",
       credits,
     };
-    const record = asideOf(this.party, {
-      id: newId("usg_"),
-      startMs: core.deps.now(),
-      outcome: Outcome.COMPLETED,
-      units,
-      credits,
-      pmId: pm.id,
-      priceId: price.id,
-      httpStatus: 101,
-      attempts: [attempt],
-      errorCode: "",
-    });
+    const record = asideOf(
+      this.party,
+      {
+        id: newId("usg_"),
+        startMs: core.deps.now(),
+        outcome: Outcome.COMPLETED,
+        units,
+        credits,
+        pmId: pm.id,
+        priceId: price.id,
+        httpStatus: 101,
+        attempts: [attempt],
+        errorCode: "",
+      },
+      uses,
+    );
     this.writing++;
     journal.settle(record, () => {
       this.writing--;
