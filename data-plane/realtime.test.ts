@@ -4,7 +4,7 @@ import { afterEach, expect, test } from "vitest";
 import { parseCredits } from "../core/credits.ts";
 import { Outcome } from "./outcome.ts";
 import { type RealtimeGateway, startRealtimeGateway, USAGE_CREDITS } from "./realtime/testing.ts";
-import { CHECKOUT } from "./testing.ts";
+import { CHECKOUT, KEY } from "./testing.ts";
 
 let gateway: RealtimeGateway;
 afterEach(() => gateway.close());
@@ -277,4 +277,35 @@ test("limits of the Physical Model are held by turn, and settled with what it us
   client.send({ type: "response.create" });
   expect((await client.next("error"))["error"]).toMatchObject({ code: "model_limit_reached" });
   await expect(gateway.connect()).rejects.toMatchObject({ status: 429, error: { code: "model_limit_reached" } });
+});
+
+test("/tokenbill is answered here, free, and only as the last message", async () => {
+  gateway = await startRealtimeGateway();
+  const client = await gateway.connect();
+  const upstream = await gateway.upstream.session();
+  const message = (text: string) => ({
+    type: "conversation.item.create",
+    item: { type: "message", role: "user", content: [{ type: "input_text", text }] },
+  });
+  gateway.budget.free = 0n;
+  client.send(message(" /tokenbill "));
+  await client.next("conversation.item.done");
+  const done = await client.turn();
+  const { output, usage } = done["response"] as { output: { content: { text: string }[] }[]; usage: unknown };
+  expect(usage).toEqual({ total_tokens: 0, input_tokens: 0, output_tokens: 0 });
+  const { text } = output[0]!.content[0]!;
+  expect(text).toMatch(/^TokenBill VE Info\n\{/);
+  expect(JSON.parse(text.slice(text.indexOf("{")))).toMatchObject({
+    credit_remaining: "12.5",
+    logical_models: ["gpt"],
+  });
+  expect(text).not.toContain(KEY);
+  expect(upstream.seen).toEqual([]);
+  // Once answered, or followed by another message, it is over.
+  gateway.budget.free = parseCredits("10");
+  client.send(message("/tokenbill"));
+  client.send(message("What is /tokenbill?"));
+  await client.turn();
+  expect(upstream.seen.map(({ type }) => type)).toEqual(["conversation.item.create", "response.create"]);
+  expect(gateway.budget.spent).toBe(USAGE_CREDITS);
 });

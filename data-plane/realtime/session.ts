@@ -13,6 +13,7 @@ import * as events from "./events.ts";
 import * as said from "./farewell.ts";
 import { Lane } from "./lane.ts";
 import { CloseCode, type RealtimeLimits, TURNS_MAX } from "./limits.ts";
+import { Magic } from "./magic.ts";
 import { observeClient, observeServer } from "./observe.ts";
 import type { Peer } from "./peer.ts";
 import { isDelta } from "./tally.ts";
@@ -60,6 +61,7 @@ export class Session implements Live {
   private retiring: said.Farewell | null = null;
   private heardMs: number;
   private readonly watch: Watch;
+  private readonly magic: Magic;
 
   constructor(parts: SessionParts) {
     const { party, client, upstream } = parts;
@@ -72,6 +74,7 @@ export class Session implements Live {
     this.up = new Lane(client, upstream, (data, binary) => this.fromClient(data, binary));
     this.down = new Lane(upstream, client, (data, binary) => this.fromUpstream(data, binary));
     this.startMs = this.heardMs = party.core.deps.now();
+    this.magic = new Magic(party, (event) => this.deliver(event, false));
     this.watch = new Watch(this.up, this.down, parts.limits, this.startMs);
   }
 
@@ -119,6 +122,7 @@ export class Session implements Live {
     const head = events.readHead(data);
     if (head === null) return this.up.forward(data, binary);
     if (head.ambiguous) return this.tell(said.AMBIGUOUS, head.eventId);
+    if (this.magic.takes(head, data)) return;
     switch (head.type) {
       case "response.create":
         return this.create(data, binary, head);
@@ -148,11 +152,10 @@ export class Session implements Live {
 
   /** Its own name of the model is the client's to repeat; another one would be another price. */
   private update(data: Buffer, binary: boolean, { eventId }: events.EventHead): void {
-    const model = events.fieldsOf(events.parseEvent(data)["session"])["model"];
-    const { upstreamName } = this.party.pm;
-    if (model === undefined || model === null || model === upstreamName) return this.up.forward(data, binary);
-    if (model !== this.party.model) return this.tell(said.OTHER_MODEL, eventId);
-    this.up.forward(events.renameModel(data, upstreamName), binary);
+    const { model, pm } = this.party;
+    const update = events.withModel(data, model, pm.upstreamName);
+    if (update === null) this.tell(said.OTHER_MODEL, eventId);
+    else this.up.forward(update, binary);
   }
 
   // --- from the upstream ------------------------------------------------------------------------------------------------
@@ -408,7 +411,7 @@ export class Session implements Live {
   // --- small things -------------------------------------------------------------------------------------------------------
 
   private tell(fields: ErrorFields, to: string): void {
-    if (!this.silent) this.down.forward(events.errorEvent(this.party.core.deps.newId("usg_"), fields, to), false);
+    this.deliver(events.errorEvent(this.party.core.deps.newId("usg_"), fields, to), false);
   }
 
   private now(): number {
