@@ -134,7 +134,11 @@ test("turns that the upstream begins by itself are billed; without cover they ar
   const usage = { input_tokens: 40, output_tokens: 3, total_tokens: 43 };
   upstream.send({ type: "response.done", response: { id: "resp_poor", status: "cancelled", usage } });
   const record = await gateway.journal.settled(2);
-  expect(record).toMatchObject({ outcome: Outcome.BUDGET_CUT, credits: 46n * 10n ** 9n });
+  expect(record).toMatchObject({
+    outcome: Outcome.BUDGET_CUT,
+    credits: 46n * 10n ** 9n,
+    errorCode: "insufficient_quota",
+  });
   expect(client.events.filter(({ type }) => type === "response.created")).toHaveLength(1);
 });
 

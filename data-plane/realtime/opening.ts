@@ -229,6 +229,7 @@ export class Opening implements Live {
     attempt.httpStatus = status;
     attempt.firstByteUs = Math.max(1, this.core.nowUs() - attempt.startUs);
     const { provider } = attempt.pm;
+    this.host.auth.refused?.(provider, status);
     const { clientFault, health } = openai.classify(status, body);
     const code = openai.refusalCode(body, provider);
     if (!clientFault) {

@@ -57,6 +57,8 @@ export class Turn {
   heardMs: number;
   /** The gateway ended it: how. */
   cut: Outcome | null = null;
+  /** The code that the client was told then, "" if none. */
+  cutCode = "";
   private readonly party: Party;
   private readonly held: Held;
   private readonly strict: boolean;

@@ -21,6 +21,7 @@ import { takeRates } from "../rates/request_rates.ts";
 import { isRefusal, type RateHold, type RateLimits } from "../rates/rates.ts";
 import { checkoutUrl, type RouteKey } from "../route_types.ts";
 import type { Media } from "./events.ts";
+import type { RealtimeLimits } from "./limits.ts";
 import { Conversation } from "./tally.ts";
 import { asideOf, type Party, payAside, Turn } from "./turn.ts";
 import { longestOutput, outputCovered, turnAdmission, type TurnPrice } from "./turn_cost.ts";
@@ -147,6 +148,14 @@ export class Turns {
   byResponse(responseId: string): Turn | undefined {
     const created = this.open.filter((turn) => turn.created);
     return created.find((turn) => turn.responseId === responseId) ?? (responseId === "" ? created[0] : undefined);
+  }
+
+  /** Those that the upstream did not take up in time, and whether it fell silent in another. */
+  overdue(now: number, { pendingMs, turnIdleMs }: RealtimeLimits): { untaken: Turn[]; stalled: boolean } {
+    return {
+      untaken: this.open.filter((turn) => !turn.created && now - turn.startMs >= pendingMs),
+      stalled: this.open.some((turn) => turn.created && now - turn.heardMs >= turnIdleMs),
+    };
   }
 
   /** `units` null: what arrived is estimated. */
