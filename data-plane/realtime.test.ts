@@ -4,7 +4,7 @@ import { afterEach, expect, test } from "vitest";
 import { parseCredits } from "../core/credits.ts";
 import { Outcome } from "./outcome.ts";
 import { type RealtimeGateway, startRealtimeGateway, USAGE_CREDITS } from "./realtime/testing.ts";
-import { CHECKOUT } from "./testing.ts";
+import { CHECKOUT, KEY } from "./testing.ts";
 
 let gateway: RealtimeGateway;
 afterEach(() => gateway.close());
@@ -134,7 +134,11 @@ test("turns that the upstream begins by itself are billed; without cover they ar
   const usage = { input_tokens: 40, output_tokens: 3, total_tokens: 43 };
   upstream.send({ type: "response.done", response: { id: "resp_poor", status: "cancelled", usage } });
   const record = await gateway.journal.settled(2);
-  expect(record).toMatchObject({ outcome: Outcome.BUDGET_CUT, credits: 46n * 10n ** 9n });
+  expect(record).toMatchObject({
+    outcome: Outcome.BUDGET_CUT,
+    credits: 46n * 10n ** 9n,
+    errorCode: "insufficient_quota",
+  });
   expect(client.events.filter(({ type }) => type === "response.created")).toHaveLength(1);
 });
 
@@ -240,4 +244,72 @@ test("a session's model is its own: the client may repeat it, and no more", asyn
     { type: "session.update", session: { type: "realtime", model: "up-0" } },
     { type: "input_audio_buffer.clear" },
   ]);
+});
+
+test("what cannot be written down is not begun", async () => {
+  gateway = await startRealtimeGateway();
+  const client = await gateway.connect();
+  gateway.journal.accepting = false;
+  client.send({ type: "response.create", event_id: "e1" });
+  expect((await client.next("error"))["error"]).toMatchObject({ code: "service_unavailable", event_id: "e1" });
+  gateway.journal.accepting = true;
+  await client.turn();
+});
+
+test("limits of the Physical Model are held by turn, and settled with what it used", async () => {
+  // Resources are made from plain fields, as the feed has them: a Unit Limit of tokens, and a Credit Limit.
+  gateway = await startRealtimeGateway({ pm: { unitLimitUnit: 1, creditLimited: true } });
+  const units = { free: 5_000n * 10n ** 12n };
+  const credits = { free: parseCredits("100") };
+  gateway.budget.limits.set("pm_0/units", units).set("pm_0/credits", credits);
+  const client = await gateway.connect();
+  await client.turn();
+  // 132 tokens in, and 121 out.
+  expect(units.free).toBe((5_000n - 253n) * 10n ** 12n);
+  expect(credits.free).toBe(parseCredits("100") - USAGE_CREDITS);
+  expect((await gateway.journal.settled()).limits).toEqual([
+    { account: "pm_0/units", amount: 253n * 10n ** 12n },
+    { account: "pm_0/credits", amount: USAGE_CREDITS },
+  ]);
+  // What nothing was held for counts all the same.
+  const upstream = await gateway.upstream.session();
+  const usage = { type: "tokens", input_tokens: 7, output_tokens: 0 };
+  upstream.send({ type: "conversation.item.input_audio_transcription.completed", usage });
+  await client.next("conversation.item.input_audio_transcription.completed");
+  expect(units.free).toBe((5_000n - 260n) * 10n ** 12n);
+  units.free = 0n;
+  client.send({ type: "response.create" });
+  expect((await client.next("error"))["error"]).toMatchObject({ code: "model_limit_reached" });
+  await expect(gateway.connect()).rejects.toMatchObject({ status: 429, error: { code: "model_limit_reached" } });
+});
+
+test("/tokenbill is answered here, free, and only as the last message", async () => {
+  gateway = await startRealtimeGateway();
+  const client = await gateway.connect();
+  const upstream = await gateway.upstream.session();
+  const message = (text: string) => ({
+    type: "conversation.item.create",
+    item: { type: "message", role: "user", content: [{ type: "input_text", text }] },
+  });
+  gateway.budget.free = 0n;
+  client.send(message(" /tokenbill "));
+  await client.next("conversation.item.done");
+  const done = await client.turn();
+  const { output, usage } = done["response"] as { output: { content: { text: string }[] }[]; usage: unknown };
+  expect(usage).toEqual({ total_tokens: 0, input_tokens: 0, output_tokens: 0 });
+  const { text } = output[0]!.content[0]!;
+  expect(text).toMatch(/^TokenBill VE Info\n\{/);
+  expect(JSON.parse(text.slice(text.indexOf("{")))).toMatchObject({
+    credit_remaining: "12.5",
+    logical_models: ["gpt"],
+  });
+  expect(text).not.toContain(KEY);
+  expect(upstream.seen).toEqual([]);
+  // Once answered, or followed by another message, it is over.
+  gateway.budget.free = parseCredits("10");
+  client.send(message("/tokenbill"));
+  client.send(message("What is /tokenbill?"));
+  await client.turn();
+  expect(upstream.seen.map(({ type }) => type)).toEqual(["conversation.item.create", "response.create"]);
+  expect(gateway.budget.spent).toBe(USAGE_CREDITS);
 });

@@ -168,3 +168,21 @@ test("sessions end when nobody says anything", async () => {
   expect((await client.next("error"))["error"]).toMatchObject({ code: "idle_timeout" });
   expect(await client.closed).toEqual({ code: 4408, reason: "idle_timeout" });
 });
+
+test("an upstream that does not take a turn up, or falls silent in one", async () => {
+  gateway = await startRealtimeGateway({ realtime: { limits: { pendingMs: 300, turnIdleMs: 300, cancelMs: 50 } } });
+  gateway.upstream.auto = false;
+  const untaken = await gateway.connect();
+  untaken.send({ type: "response.create", event_id: "e1" });
+  const silent = await gateway.connect();
+  silent.send({ type: "response.create" });
+  const upstream = await gateway.upstream.session(2);
+  await upstream.next("response.create");
+  upstream.respond({ open: true });
+  expect((await untaken.next("error"))["error"]).toMatchObject({ code: "timeout", event_id: "e1" });
+  expect(await silent.closed).toEqual({ code: 1011, reason: "timeout" });
+  await gateway.journal.settled(2);
+  const ends = gateway.journal.settlements.map(({ outcome, credits }) => [outcome, credits > 0n]);
+  expect(ends).toContainEqual([Outcome.UPSTREAM_ERROR, false]);
+  expect(ends).toContainEqual([Outcome.TIMEOUT, true]);
+});

@@ -225,3 +225,33 @@ test("what is no WebSocket handshake is refused before anybody is called", async
   expect(answer.toString()).toContain("HTTP/1.1 400 Bad Request");
   expect(gateway.upstream.calls).toEqual([]);
 });
+
+test("credentials can come later, from somebody else, or not at all", async () => {
+  const refusals: number[] = [];
+  let asked = 0;
+  gateway = await startRealtimeGateway({
+    upstreams: 3,
+    realtime: {
+      auth: {
+        authorize(_, request, done) {
+          asked++;
+          if (asked === 1) return Object.assign(new Error("none"), { code: "no_credentials" });
+          const headers = [...request.headers, "authorization", `Bearer token-${asked}`];
+          setTimeout(() => done({ ...request, headers }), 5);
+          return null;
+        },
+        refused: (_, status) => void refusals.push(status),
+      },
+    },
+  });
+  gateway.upstreams[1]!.next({ status: 401 });
+  const client = await gateway.connect();
+  await client.turn();
+  expect(gateway.upstreams.map(({ calls }) => calls.map(({ headers }) => headers.authorization))).toEqual([
+    [],
+    ["Bearer token-2"],
+    ["Bearer token-3"],
+  ]);
+  expect(refusals).toEqual([401]);
+  expect((await gateway.journal.settled()).attempts[0]).toMatchObject({ detail: "no_credentials" });
+});

@@ -1,7 +1,7 @@
 import { NO_ACCOUNT } from "../route_account.ts";
 import { expect, test } from "vitest";
 import fc from "fast-check";
-import { cancelEvent, errorEvent, limitOutput, mediaOf, readHead, renameModel } from "./events.ts";
+import { cancelEvent, errorEvent, limitOutput, mediaOf, readHead, withModel } from "./events.ts";
 import { observeClient, observeServer } from "./observe.ts";
 import { Answer, Conversation } from "./tally.ts";
 import { errorFrameOf, wordsOf } from "./upstream_words.ts";
@@ -58,7 +58,11 @@ test("changed events keep everything else", () => {
     max_output_tokens: 3,
   });
   const update = bytes({ type: "session.update", session: { model: "a", voice: "v" } });
-  expect(JSON.parse(renameModel(update, "b").toString())["session"]).toEqual({ model: "b", voice: "v" });
+  expect(JSON.parse(withModel(update, "a", "b")!.toString())["session"]).toEqual({ model: "b", voice: "v" });
+  expect(withModel(update, "c", "a")).toBe(update);
+  expect(withModel(update, "c", "b")).toBeNull();
+  const plain = bytes({ type: "session.update", session: { voice: "v" } });
+  expect(withModel(plain, "a", "b")).toBe(plain);
   expect(JSON.parse(cancelEvent("").toString())).toEqual({ type: "response.cancel" });
   const error = errorEvent("1", { message: "m", type: "t", code: "c" }, "e1");
   expect(JSON.parse(error.toString())).toEqual({

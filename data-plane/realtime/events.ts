@@ -132,10 +132,17 @@ export function limitOutput(frame: Buffer, tokens: number): Buffer {
   return Buffer.from(JSON.stringify({ ...event, response: { ...response, max_output_tokens: tokens } }));
 }
 
-/** A `session.update` that names this model. */
-export function renameModel(frame: Buffer, model: string): Buffer {
+/**
+ * A `session.update` as the upstream knows the model: as it came if it names none or the upstream's, and with that in place
+ * of the client's own name for it. Null: it names another one.
+ */
+export function withModel(frame: Buffer, own: string, upstreamName: string): Buffer | null {
   const event = parseEvent(frame);
-  return Buffer.from(JSON.stringify({ ...event, session: { ...fieldsOf(event["session"]), model } }));
+  const session = fieldsOf(event["session"]);
+  const { model = null } = session as { model?: unknown };
+  if (model === null || model === upstreamName) return frame;
+  if (model !== own) return null;
+  return Buffer.from(JSON.stringify({ ...event, session: { ...session, model: upstreamName } }));
 }
 
 /** `max_output_tokens` of a response or session; 0: none, or `inf`. The older name counts too. */

@@ -67,6 +67,11 @@ export class Lane {
     return this.full || this.gates > 0;
   }
 
+  /** Nothing is forwarded any more, so that nobody is waited for. */
+  drop(): void {
+    this.onRoom();
+  }
+
   onRoom(): void {
     this.full = false;
     if (this.gates === 0) this.from.resume();

@@ -232,6 +232,7 @@ export class Opening implements Live {
     attempt.httpStatus = status;
     attempt.firstByteUs = Math.max(1, this.core.nowUs() - attempt.startUs);
     const { provider } = attempt.pm;
+    this.host.auth.refused?.(provider, status, headers, body);
     const error = openAiError(status, {}, body);
     const { clientFault, health } = error;
     const code = refusalCode(error, provider);

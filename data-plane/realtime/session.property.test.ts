@@ -181,6 +181,6 @@ test("in any order", async () => {
         core.close();
       },
     ),
-    { numRuns: 300 },
+    { numRuns: 200 },
   );
 });

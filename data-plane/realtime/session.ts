@@ -9,11 +9,12 @@ import type { ErrorFields } from "../errors.ts";
 import type { AttemptEntry } from "../journal/journal.ts";
 import { OnDisconnect, Outcome } from "../outcome.ts";
 import { Deadline } from "../timers.ts";
+import { ClientEvents, type ClientHost } from "./client_events.ts";
 import * as events from "./events.ts";
 import * as said from "./farewell.ts";
 import { Lane } from "./lane.ts";
-import { CloseCode, type RealtimeLimits, TURNS_MAX } from "./limits.ts";
-import { observeClient, observeServer } from "./observe.ts";
+import { CloseCode, type RealtimeLimits } from "./limits.ts";
+import { observeServer } from "./observe.ts";
 import type { Peer } from "./peer.ts";
 import { isDelta } from "./tally.ts";
 import type { Party, Turn } from "./turn.ts";
@@ -37,15 +38,15 @@ export interface SessionParts {
   onOver(session: Session): void;
 }
 
-export class Session implements Live {
+export class Session implements Live, ClientHost {
   liveAt = -1;
-  private readonly party: Party;
+  readonly party: Party;
   private readonly client: Peer;
   private readonly upstream: Peer;
   private readonly limits: RealtimeLimits;
   private readonly onOver: (session: Session) => void;
-  private readonly turns: Turns;
-  private readonly up: Lane;
+  readonly turns: Turns;
+  readonly up: Lane;
   private readonly down: Lane;
   private readonly deadline = new Deadline({ onDeadline: () => this.guard(() => this.late()) });
   private readonly startMs: number;
@@ -57,9 +58,10 @@ export class Session implements Live {
   /** What is said when everything is settled. */
   private farewell: said.Farewell | null = null;
   /** It ends when no turn is open. */
-  private retiring: said.Farewell | null = null;
+  retiring: said.Farewell | null = null;
   private heardMs: number;
   private readonly watch: Watch;
+  private readonly events: ClientEvents;
 
   constructor(parts: SessionParts) {
     const { party, client, upstream } = parts;
@@ -72,6 +74,7 @@ export class Session implements Live {
     this.up = new Lane(client, upstream, (data, binary) => this.fromClient(data, binary));
     this.down = new Lane(upstream, client, (data, binary) => this.fromUpstream(data, binary));
     this.startMs = this.heardMs = party.core.deps.now();
+    this.events = new ClientEvents(this);
     this.watch = new Watch(this.up, this.down, parts.limits, this.startMs);
   }
 
@@ -116,43 +119,13 @@ export class Session implements Live {
   private fromClient(data: Buffer, binary: boolean): void {
     if (this.phase !== Phase.OPEN) return;
     this.heardMs = this.now();
-    const head = events.readHead(data);
-    if (head === null) return this.up.forward(data, binary);
-    if (head.ambiguous) return this.tell(said.AMBIGUOUS, head.eventId);
-    switch (head.type) {
-      case "response.create":
-        return this.create(data, binary, head);
-      case "session.update":
-        return this.update(data, binary, head);
-      default:
-        observeClient(this.turns.conversation, head, data);
-    }
-    this.up.forward(data, binary);
+    this.events.take(data, binary);
   }
 
-  /** A turn: nothing of the client goes on before its cover is known. */
-  private create(data: Buffer, binary: boolean, { eventId }: events.EventHead): void {
-    if (this.retiring !== null) return this.tell(this.retiring.fields!, eventId);
-    const invalid = said.invalid(this.party);
-    if (invalid !== null) return this.leave(invalid, Outcome.CLIENT_GONE);
-    if (this.turns.open.length >= TURNS_MAX) return this.tell(said.TOO_MANY, eventId);
-    const asked = events.outputLimitOf(events.fieldsOf(events.parseEvent(data)["response"]));
-    this.up.close();
-    this.turns.begin({ eventId, asked, limitable: true, media: events.mediaOf(data) }, (turn, refusal, limit) => {
-      if (turn === null) this.tell(refusal!.fields, eventId);
-      else if (this.phase !== Phase.OPEN) this.turns.settle(turn, this.outcome, [], "");
-      else this.up.forward(limit === 0 ? data : events.limitOutput(data, limit), binary);
-      this.up.open();
-    });
-  }
-
-  /** Its own name of the model is the client's to repeat; another one would be another price. */
-  private update(data: Buffer, binary: boolean, { eventId }: events.EventHead): void {
-    const model = events.fieldsOf(events.parseEvent(data)["session"])["model"];
-    const { upstreamName } = this.party.pm;
-    if (model === undefined || model === null || model === upstreamName) return this.up.forward(data, binary);
-    if (model !== this.party.model) return this.tell(said.OTHER_MODEL, eventId);
-    this.up.forward(events.renameModel(data, upstreamName), binary);
+  granted(turn: Turn): boolean {
+    if (this.phase === Phase.OPEN) return true;
+    this.turns.settle(turn, this.outcome, [], "");
+    return false;
   }
 
   // --- from the upstream ------------------------------------------------------------------------------------------------
@@ -177,7 +150,7 @@ export class Session implements Live {
     this.deliver(data, binary);
   }
 
-  private deliver(data: Buffer, binary: boolean): void {
+  deliver(data: Buffer, binary: boolean): void {
     if (!this.silent) this.down.forward(data, binary);
   }
 
@@ -211,7 +184,7 @@ export class Session implements Live {
 
   /** The upstream began by itself what nothing covers. */
   private uncovered(turn: Turn, { why, fields }: TurnRefusal): void {
-    this.cancel(turn, this.phase === Phase.OPEN ? Outcome.BUDGET_CUT : this.outcome);
+    this.cancel(turn, this.phase === Phase.OPEN ? Outcome.BUDGET_CUT : this.outcome, fields.code ?? "");
     if (this.phase !== Phase.OPEN) return;
     if (why === "other") return this.tell(fields, "");
     this.leave(said.exhausted(fields), Outcome.BUDGET_CUT);
@@ -220,8 +193,9 @@ export class Session implements Live {
   private delta({ type, responseId, deltaBytes }: events.EventHead): void {
     const turn = this.turns.byResponse(responseId);
     if (turn === undefined || turn.delta(type, deltaBytes)) return;
-    this.cancel(turn, Outcome.BUDGET_CUT);
-    if (this.phase === Phase.OPEN) this.tell(said.exhaustedOf(this.party.key.ve), "");
+    const fields = said.exhaustedOf(this.party.key.ve);
+    this.cancel(turn, Outcome.BUDGET_CUT, fields.code!);
+    if (this.phase === Phase.OPEN) this.tell(fields, "");
   }
 
   /** The bill first, then the frame by which the client knows that the turn is over. */
@@ -236,7 +210,7 @@ export class Session implements Live {
     const ended = this.phase === Phase.OPEN ? Outcome.COMPLETED : this.outcome;
     const { outcome, units } = doneVerdict(turn, reported, failed, ended);
     this.down.close();
-    this.turns.settle(turn, outcome, this.isFree(outcome) ? [] : units, words?.code ?? "", () => {
+    this.turns.settle(turn, outcome, this.isFree(outcome) ? [] : units, words?.code ?? turn.cutCode, () => {
       this.deliver(words === null ? data : failedFrameOf(data, words), binary);
       this.down.open();
       this.rested();
@@ -295,7 +269,7 @@ export class Session implements Live {
   }
 
   /** The client hears why, and the session ends. */
-  private leave(farewell: said.Farewell, outcome: Outcome): void {
+  leave(farewell: said.Farewell, outcome: Outcome): void {
     if (this.phase !== Phase.OPEN) return;
     this.bid(farewell);
     this.end(outcome);
@@ -312,7 +286,7 @@ export class Session implements Live {
     this.phase = Phase.ENDING;
     this.outcome = outcome;
     this.turns.end();
-    this.upstream.resume();
+    this.down.drop();
     if (this.isFree(outcome)) return this.settleRest();
     const drains = outcome === Outcome.CLIENT_GONE && this.party.pm.provider.onDisconnect === OnDisconnect.DRAIN;
     if (!drains) for (const turn of [...this.turns.open]) if (turn.created) this.cancel(turn, outcome);
@@ -325,9 +299,10 @@ export class Session implements Live {
     return outcome === Outcome.CLIENT_GONE && this.party.pm.provider.onDisconnect === OnDisconnect.FREE;
   }
 
-  private cancel(turn: Turn, outcome: Outcome): void {
+  private cancel(turn: Turn, outcome: Outcome, code = ""): void {
     if (turn.cut !== null) return;
     turn.cut = outcome;
+    turn.cutCode = code;
     this.upstream.send(events.cancelEvent(turn.responseId), false);
     if (this.phase === Phase.OPEN) this.arm(this.limits.cancelMs);
   }
@@ -338,7 +313,12 @@ export class Session implements Live {
     this.upstream.terminate();
     for (const turn of [...this.turns.open]) {
       const { outcome, units } = brokenVerdict(turn, this.outcome);
-      this.turns.settle(turn, outcome, this.isFree(outcome) ? [] : units, this.farewell?.fields?.code ?? "");
+      this.turns.settle(
+        turn,
+        outcome,
+        this.isFree(outcome) ? [] : units,
+        turn.cutCode || (this.farewell?.fields?.code ?? ""),
+      );
     }
     this.settled();
   }
@@ -371,9 +351,10 @@ export class Session implements Live {
     if (this.phase === Phase.ENDING) return this.settleRest();
     if (this.retiring !== null) return this.leave(this.retiring, Outcome.UPSTREAM_CUT);
     // A response was cancelled, and the upstream does not say that it ended.
-    if (!this.turns.open.some(({ cut }) => cut !== null)) return;
+    const cut = this.turns.open.find((turn) => turn.cut !== null);
+    if (cut === undefined) return;
     const fields = said.exhaustedOf(this.party.key.ve);
-    this.leave(said.exhausted(fields), Outcome.BUDGET_CUT);
+    this.leave(cut.cutCode === fields.code ? said.exhausted(fields) : said.SLOW, Outcome.BUDGET_CUT);
   }
 
   // --- every second -------------------------------------------------------------------------------------------------------
@@ -389,26 +370,20 @@ export class Session implements Live {
     }
     if (now - this.heardMs >= limits.idleMs) return this.leave(said.IDLE, Outcome.TIMEOUT);
     if (now - this.startMs >= limits.sessionMsMax) this.retire(said.EXPIRED);
-    this.checkTurns(now);
-    if (this.phase === Phase.OPEN) this.watch.check(now);
-  }
-
-  private checkTurns(now: number): void {
-    for (const turn of [...this.turns.open]) {
-      if (!turn.created && now - turn.startMs >= this.limits.pendingMs) {
-        this.turns.settle(turn, Outcome.UPSTREAM_ERROR, [], "timeout");
-        this.tell(said.NOT_TAKEN, turn.eventId);
-      } else if (turn.created && now - turn.heardMs >= this.limits.turnIdleMs) {
-        this.party.core.health.fail(this.party.pm, "failure", 0, now);
-        return this.leave(said.SLOW, Outcome.TIMEOUT);
-      }
+    const { untaken, stalled } = this.turns.overdue(now, limits);
+    for (const turn of untaken) {
+      this.turns.settle(turn, Outcome.UPSTREAM_ERROR, [], "timeout");
+      this.tell(said.NOT_TAKEN, turn.eventId);
     }
+    if (!stalled) return this.watch.check(now);
+    this.party.core.health.fail(this.party.pm, "failure", 0, now);
+    this.leave(said.SLOW, Outcome.TIMEOUT);
   }
 
   // --- small things -------------------------------------------------------------------------------------------------------
 
-  private tell(fields: ErrorFields, to: string): void {
-    if (!this.silent) this.down.forward(events.errorEvent(this.party.core.deps.newId("usg_"), fields, to), false);
+  tell(fields: ErrorFields, to: string): void {
+    this.deliver(events.errorEvent(this.party.core.deps.newId("usg_"), fields, to), false);
   }
 
   private now(): number {

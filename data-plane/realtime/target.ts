@@ -67,6 +67,8 @@ export interface Authorize {
     request: OutboundRequest,
     done: (result: OutboundRequest | Error) => void,
   ): OutboundRequest | Error | null;
+  /** The upstream refused the upgrade with this status: a cached token may be at fault. */
+  refused?(provider: RouteProvider, status: number): void;
 }
 
 /** API keys only. */

@@ -3,12 +3,12 @@
 import { type Credits } from "../../core/credits.ts";
 import { UnitKind, type UnitQuantity, unitsOfKind } from "../../core/meters.ts";
 import { priceUsage } from "../../core/pricing.ts";
-import { UNIT } from "../budget/accounts.ts";
+import { limitAccount, LimitKind, UNIT } from "../budget/accounts.ts";
 import type { Reservation } from "../budget/budget.ts";
 import { GROW_AT_PERCENT, sliceCost } from "../budget/estimate.ts";
 import type { Core } from "../core.ts";
 import { Endpoint } from "../endpoints.ts";
-import type { AttemptEntry, Intent, Progress, Settlement } from "../journal/journal.ts";
+import type { AttemptEntry, Intent, LimitUse, Progress, Settlement } from "../journal/journal.ts";
 import type { LimitHolds } from "../limits.ts";
 import { AttemptResult, Outcome } from "../outcome.ts";
 import type { RateHold } from "../rates/rates.ts";
@@ -57,6 +57,8 @@ export class Turn {
   heardMs: number;
   /** The gateway ended it: how. */
   cut: Outcome | null = null;
+  /** The code that the client was told then, "" if none. */
+  cutCode = "";
   private readonly party: Party;
   private readonly held: Held;
   private readonly strict: boolean;
@@ -151,7 +153,7 @@ export class Turn {
     const credits = priceUsage(this.price.price, units);
     const durationUs = this.sinceStartUs();
     budget.settle(reservation, credits);
-    const uses = limits?.settle(units, credits);
+    const uses = limits?.settle(units, credits) ?? useLimits(this.party, units, credits);
     const tokens = Number(unitsOfKind(units, UnitKind.TOKENS) / UNIT);
     for (const hold of rates) hold.settle(tokens);
     metrics.request(Endpoint.REALTIME, SWITCHING, outcome, durationUs);
@@ -190,7 +192,7 @@ export class Turn {
       durationUs,
       upstreamRequestId: RESPONSE_ID.test(this.responseId) ? this.responseId : "",
       errorCode,
-      ...(uses !== undefined && { limits: uses }),
+      ...(uses.length > 0 && { limits: uses }),
     };
     journal.settle(settlement, written);
   }
@@ -240,6 +242,21 @@ function resultOf(outcome: Outcome): AttemptResult {
   }
 }
 
+/** Counts against the limits of the target what nothing was held for. */
+function useLimits({ core, pm }: Party, units: readonly UnitQuantity[], credits: Credits): LimitUse[] {
+  const uses: LimitUse[] = [];
+  const use = (kind: LimitKind, amount: bigint): void => {
+    if (amount === 0n) return;
+    const account = limitAccount(pm.id, kind);
+    // To hold nothing is always possible.
+    core.deps.budget.settle(core.deps.budget.reserve(account, 0n)!, amount);
+    uses.push({ account, amount });
+  };
+  if (pm.unitLimit !== 0) use(LimitKind.UNITS, unitsOfKind(units, pm.unitLimit));
+  if (pm.creditLimited) use(LimitKind.CREDITS, credits);
+  return uses;
+}
+
 /** A record of something that has no turn: a transcription, or a session that no target would serve. */
 export interface Aside {
   readonly id: string;
@@ -254,9 +271,17 @@ export interface Aside {
   readonly errorCode: string;
 }
 
+/** What a transcription used, taken from the wallet and the limits; then its record must be written. */
+export function payAside(party: Party, units: readonly UnitQuantity[], credits: Credits): LimitUse[] {
+  const { budget } = party.core.deps;
+  budget.settle(budget.reserve(party.key.ve.id, 0n)!, credits);
+  return useLimits(party, units, credits);
+}
+
 export function asideOf(
   { core, key, lm, model }: Pick<Party, "core" | "key" | "lm" | "model">,
   aside: Aside,
+  limits: readonly LimitUse[] = [],
 ): Settlement {
   return {
     id: aside.id,
@@ -279,5 +304,6 @@ export function asideOf(
     durationUs: Math.max(0, Math.round((core.deps.now() - aside.startMs) * 1000)),
     upstreamRequestId: "",
     errorCode: aside.errorCode,
+    ...(limits.length > 0 && { limits }),
   };
 }

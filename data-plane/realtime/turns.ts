@@ -9,6 +9,7 @@ import {
   type ErrorAnswer,
   type ErrorFields,
   exhaustedFields,
+  JOURNAL_UNAVAILABLE,
   limitUnavailable,
   modelLimitReached,
   rateLimitReached,
@@ -20,8 +21,9 @@ import { takeRates } from "../rates/request_rates.ts";
 import { isRefusal, type RateHold, type RateLimits } from "../rates/rates.ts";
 import { checkoutUrl, type RouteKey } from "../route_types.ts";
 import type { Media } from "./events.ts";
+import type { RealtimeLimits } from "./limits.ts";
 import { Conversation } from "./tally.ts";
-import { asideOf, type Party, Turn } from "./turn.ts";
+import { asideOf, type Party, payAside, Turn } from "./turn.ts";
 import { longestOutput, outputCovered, turnAdmission, type TurnPrice, turnSize } from "./turn_cost.ts";
 import { transcriptionUnits } from "./usage.ts";
 
@@ -92,7 +94,9 @@ export class Turns {
   /** Answers at once, if the lease covers it. */
   begin(wish: TurnWish, done: TurnAnswer): void {
     const { core, key, pm } = this.party;
-    const { budget } = core.deps;
+    const { budget, journal } = core.deps;
+    // What cannot be written down is not begun.
+    if (!journal.accepting) return done(null, { why: "other", fields: fieldsOfAnswer(JOURNAL_UNAVAILABLE) }, 0);
     const price: TurnPrice = { price: pm.price!, rates: pm.rates!, maxOutputTokens: pm.maxOutputTokens };
     const { strict, id } = key.ve;
     const asked = wish.asked || this.conversation.outputLimit;
@@ -146,6 +150,14 @@ export class Turns {
     return created.find((turn) => turn.responseId === responseId) ?? (responseId === "" ? created[0] : undefined);
   }
 
+  /** Those that the upstream did not take up in time, and whether it fell silent in another. */
+  overdue(now: number, { pendingMs, turnIdleMs }: RealtimeLimits): { untaken: Turn[]; stalled: boolean } {
+    return {
+      untaken: this.open.filter((turn) => !turn.created && now - turn.startMs >= pendingMs),
+      stalled: this.open.some((turn) => turn.created && now - turn.heardMs >= turnIdleMs),
+    };
+  }
+
   /** `units` null: what arrived is estimated. */
   settle(
     turn: Turn,
@@ -169,13 +181,13 @@ export class Turns {
 
   /** A transcription is a record of its own: it is made by another model, and billed when it is done. */
   transcribed(usage: unknown, written: () => void): void {
-    const { core, key, pm, kind, tier } = this.party;
-    const { budget, journal, newId } = core.deps;
+    const { core, pm, kind, tier } = this.party;
+    const { journal, newId } = core.deps;
     const price = pm.price!;
     const units = transcriptionUnits(usage, price);
     if (units === null) return written();
     const credits = priceUsage(price, units);
-    budget.settle(budget.reserve(key.ve.id, 0n)!, credits);
+    const uses = payAside(this.party, units, credits);
     const attempt: AttemptEntry = {
       physicalModelId: pm.id,
       tier,
@@ -189,18 +201,22 @@ export class Turns {
       detail: "transcription",
       credits,
     };
-    const record = asideOf(this.party, {
-      id: newId("usg_"),
-      startMs: core.deps.now(),
-      outcome: Outcome.COMPLETED,
-      units,
-      credits,
-      pmId: pm.id,
-      priceId: price.id,
-      httpStatus: 101,
-      attempts: [attempt],
-      errorCode: "",
-    });
+    const record = asideOf(
+      this.party,
+      {
+        id: newId("usg_"),
+        startMs: core.deps.now(),
+        outcome: Outcome.COMPLETED,
+        units,
+        credits,
+        pmId: pm.id,
+        priceId: price.id,
+        httpStatus: 101,
+        attempts: [attempt],
+        errorCode: "",
+      },
+      uses,
+    );
     this.writing++;
     journal.settle(record, () => {
       this.writing--;

@@ -60,7 +60,7 @@ const inside = (name: string, ...folders: string[]): boolean => folders.some((fo
 
 /** Everything in the planes that touches network, disk or processes. */
 const IO =
-  /^(node:(net|http|http2|https|tls|dns|fs|child_process|cluster|worker_threads|dgram)(\/.*)?|undici|postgres|@electric-sql\/.*|@connectrpc\/connect-node)$/;
+  /^(node:(net|http|http2|https|tls|dns|fs|child_process|cluster|worker_threads|dgram)(\/.*)?|undici|ws|postgres|@electric-sql\/.*|@connectrpc\/connect-node)$/;
 const DATA_PLANE_IO = [
   "data-plane/upstream.ts",
   "data-plane/accounts.ts",
@@ -73,6 +73,7 @@ const DATA_PLANE_IO = [
   "data-plane/control_plane.ts",
   "data-plane/spool/",
   "data-plane/realtime/dial.ts",
+  "data-plane/realtime/peer.ts",
   "data-plane/realtime/upgrade.ts",
   "data-plane/tokenizer/token_worker.ts",
   "data-plane/tokenizer/worker_counter.ts",
