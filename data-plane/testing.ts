@@ -176,6 +176,18 @@ function postTo(url: string): Gateway["post"] {
     });
 }
 
+async function openSpools(): Promise<{ spools: Spools; close: () => Promise<void> }> {
+  const dir = await mkdtemp(join(tmpdir(), "tokenbill-spool-"));
+  const spools = await Spools.open({ dir, newId: () => newId("spool_") });
+  return {
+    spools,
+    async close() {
+      await rm(dir, { recursive: true });
+      if (spools.live !== 0) throw new Error(`${spools.live} forms were not closed`);
+    },
+  };
+}
+
 export async function startGateway(options: GatewayOptions = {}): Promise<Gateway> {
   const upstreams = await Promise.all(Array.from({ length: options.upstreams ?? 1 }, startTestUpstream));
   const table = new RouteTable();
@@ -192,15 +204,14 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
   const problems: string[] = [];
   const log = pino({ level: "error" }, { write: (line: string) => void problems.push(line) });
   const outbound = options.outbound ?? createUpstream({ allowPrivate: true });
-  const spoolDir = options.forms === true ? await mkdtemp(join(tmpdir(), "tokenbill-spool-")) : null;
-  const spools = spoolDir === null ? undefined : await Spools.open({ dir: spoolDir, newId: () => newId("spool_") });
+  const forms = options.forms === true ? await openSpools() : null;
   const pipeline = createPipeline({
     table,
     budget,
     journal,
     upstream: fanOut(outbound),
     auth: upstreamAuth(null, null),
-    ...(spools !== undefined && { spools }),
+    ...(forms !== null && { spools: forms.spools }),
     now: options.now ?? (() => performance.timeOrigin + performance.now()),
     ...(options.wallNow === undefined ? {} : { wallNow: options.wallNow }),
     random: options.random ?? Math.random,
@@ -246,9 +257,8 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
       await outbound.close();
       pipeline.close();
       await Promise.all(upstreams.map((upstream) => upstream.close()));
-      if (spoolDir !== null) await rm(spoolDir, { recursive: true });
+      await forms?.close();
       check(budget, journal, pipeline, problems);
-      if (spools !== undefined && spools.live !== 0) throw new Error(`${spools.live} spools were not closed`);
     },
   };
 }

@@ -13,7 +13,7 @@ function pmOf(format: number, basePath: string, baseQuery = "", apiVersion = "",
     headers: ["x-own", "1"],
     account: { ...NO_ACCOUNT, apiVersion },
   } as Partial<RouteProvider> as RouteProvider;
-  return { id, provider, upstreamName: "gpt realtime/1" } as Partial<RoutePm> as RoutePm;
+  return { id, provider, kinds: ~0, upstreamName: "gpt realtime/1" } as Partial<RoutePm> as RoutePm;
 }
 
 const MODEL = "gpt+realtime%2F1";

@@ -1,10 +1,17 @@
 /** PURE. Which targets speak realtime, and how they are called. Source: reference/UPSTREAM-FORMATS.md A10, B1, B2. */
 
+import { UnitKind } from "../../core/meters.ts";
+import { kindBits } from "../endpoints.ts";
+import type { AnswerHeaders } from "../formats/format.ts";
 import { ProviderFormat, type RouteGroup, type RoutePm, type RouteProvider, type RouteTier } from "../route_types.ts";
 import type { OutboundRequest } from "../transport.ts";
 import type { UpstreamAuth } from "../upstream_auth.ts";
 
-export function speaksRealtime({ provider }: RoutePm): boolean {
+/** A turn has tokens: a price that covers none would make it free by accident. */
+const KINDS = kindBits(UnitKind.TOKENS, UnitKind.REQUESTS);
+
+export function speaksRealtime({ provider, kinds }: RoutePm): boolean {
+  if ((kinds & KINDS) === 0) return false;
   return provider.format === ProviderFormat.OPENAI || provider.format === ProviderFormat.AZURE_OPENAI;
 }
 
@@ -68,7 +75,7 @@ export interface Authorize {
     done: (result: OutboundRequest | Error) => void,
   ): OutboundRequest | Error | null;
   /** The upstream refused the upgrade with this status: a cached token may be at fault. */
-  refused?(provider: RouteProvider, status: number): void;
+  refused?(provider: RouteProvider, status: number, headers: AnswerHeaders, body: Buffer): void;
 }
 
 /** API keys only. */
@@ -88,5 +95,6 @@ export function realtimeAuth(auth: UpstreamAuth | undefined): Authorize {
       const own = auth === undefined || provider.format === ProviderFormat.OPENAI ? KEY_AUTH : auth;
       return own.authorize(provider, request, done);
     },
+    refused: (provider, status, headers, body) => void auth?.refused(provider, status, headers, body),
   };
 }

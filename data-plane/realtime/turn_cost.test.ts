@@ -4,6 +4,7 @@ import { compileDetailedPrice } from "../../core/pricing.ts";
 import { inputCost, outputCost, outputCovered, turnAdmission, type TurnPrice } from "./turn_cost.ts";
 
 /** In picocredits per token: text in 1, image in 3, text out 2, audio in 10, audio out 20; a turn 5. */
+const NO_MEDIA = { image: 0n, second: 0n, character: 0n, toolCall: 0n };
 const PRICE: TurnPrice = {
   price: compileDetailedPrice(
     "p",
@@ -18,7 +19,7 @@ const PRICE: TurnPrice = {
       ] as const
     ).map(([meter, pico]) => ({ meter, creditPerUnit: `0.${String(pico).padStart(12, "0")}`, perUnits: 1n })),
   ),
-  rates: { input: 1n, output: 2n, dearInput: 10n, dearOutput: 20n, request: 5n },
+  rates: { input: 1n, output: 2n, dearInput: 10n, dearOutput: 20n, request: 5n, ...NO_MEDIA },
   maxOutputTokens: 0,
 };
 const INPUT = { text: 100, audio: 10, image: 2 };
@@ -42,7 +43,7 @@ describe("what a turn holds", () => {
   });
 
   test("a free price holds nothing, and an empty wallet begins nothing that costs", () => {
-    const rates = { input: 0n, output: 0n, dearInput: 0n, dearOutput: 0n, request: 0n };
+    const rates = { input: 0n, output: 0n, dearInput: 0n, dearOutput: 0n, request: 0n, ...NO_MEDIA };
     const free = { price: compileDetailedPrice("f", []), rates, maxOutputTokens: 0 };
     expect(turnAdmission(free, INPUT, 0, false, true)).toEqual({ amount: 0n, minimum: 0n });
     const onlyOutput = { ...free, rates: { ...rates, output: 1n, dearOutput: 1n } };
