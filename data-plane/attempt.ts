@@ -6,11 +6,12 @@
 import { type Admitted, outboundOf } from "./admitted.ts";
 import { authorizeAll } from "./authorize.ts";
 import type { Core } from "./core.ts";
+import type { ErrorAnswer } from "./errors.ts";
 import * as deadlines from "./deadlines.ts";
 import type { AnswerHeaders, Bridge } from "./formats/format.ts";
 import { type UpstreamError, RefusedFieldError } from "./formats/hub.ts";
 import { bridgeOf, serves } from "./formats/index.ts";
-import { refusalCode } from "./formats/refusal.ts";
+import { refusalCode, refusalOf } from "./formats/refusal.ts";
 import type { FailureKind } from "./health.ts";
 import { type LimitFailure, LimitHolds } from "./limits.ts";
 import { type AttemptKind, AttemptResult } from "./outcome.ts";
@@ -34,6 +35,8 @@ export interface AttemptFailure {
   readonly again: "no" | "safe" | "resend";
   /** A word for the request log. */
   readonly detail: string;
+  /** What the upstream refused, should no other target take it. */
+  readonly refusal?: ErrorAnswer;
 }
 
 /** Whose attempt it is. After `end` nothing is called, but `callOver`. */
@@ -365,7 +368,9 @@ export class Attempt implements OutboundSink, RelayHost, Timed, AttemptFacts {
     if (error.clientFault) return this.host.refused(this, error);
     const retryAfterMs = head.retryAfterMs(core.deps.now());
     const detail = detailOf(refusalCode(error, pm.provider));
-    this.host.failed(this, { result: AttemptResult.STATUS, health: error.health, retryAfterMs, again: "no", detail });
+    const failure = { result: AttemptResult.STATUS, health: error.health, retryAfterMs, again: "no", detail } as const;
+    const refused = error.elsewhere === true;
+    this.host.failed(this, refused ? { ...failure, refusal: refusalOf(head.status, error, pm.provider) } : failure);
   }
 
   private fail(

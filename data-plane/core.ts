@@ -16,6 +16,9 @@ const WALL_JITTER_MS = 1000;
 /** A shortage of connections is told of this often. */
 export const SHORTAGE_LOG_MS = 5000;
 
+/** And so is usage without a price. */
+export const UNPRICED_LOG_MS = 60_000;
+
 /** A request under way. */
 export interface Live {
   /** Its place among those under way, -1: none. */
@@ -38,6 +41,7 @@ export class Core {
   readonly drains = new Drains();
   private waiting: (() => void)[] = [];
   private shortageAt = Number.NEGATIVE_INFINITY;
+  private unpricedAt = Number.NEGATIVE_INFINITY;
   private progress: NodeJS.Timeout | null = null;
 
   constructor(deps: PipelineDeps) {
@@ -68,6 +72,14 @@ export class Core {
     if (now - this.shortageAt < SHORTAGE_LOG_MS) return;
     this.shortageAt = now;
     this.deps.log.warn({ pm: pm.id, provider: pm.provider.id, detail }, "this node has no connection to spare");
+  }
+
+  /** An upstream used what the model's price says nothing of. */
+  unpriced(pmId: string): void {
+    const now = this.deps.now();
+    if (now - this.unpricedAt < UNPRICED_LOG_MS) return;
+    this.unpricedAt = now;
+    this.deps.log.warn({ pm: pmId }, "what a model used has no price, and was free");
   }
 
   opened(live: Live): void {

@@ -103,6 +103,7 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
     const { trail, attempts } = this;
     attempt.end();
     trail.record(attempt, failure.result, failure.detail);
+    if (failure.refusal !== undefined) trail.refusedHere(failure.refusal);
     trail.failed(attempt.pm, failure.health, failure.retryAfterMs, failure.again === "resend");
     attempt.release();
     if (attempts.drop(attempt)) return;
@@ -141,9 +142,11 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
     this.attempts.serveBy(attempt);
     const { pm, startUs, head } = attempt;
     core.health.succeed(pm, core.deps.now(), request.stream, attempt.sinceSentMs);
-    this.growth = request.stream
-      ? new Growth(core.deps.budget, request.reservation, pm.rates!, request.size, request.key.ve.strict)
-      : null;
+    // Images and recordings are held for as a whole: only text grows.
+    this.growth =
+      request.stream && request.endpoint.hasOutput
+        ? new Growth(core.deps.budget, request.reservation, pm.rates!, request.size, request.key.ve.strict)
+        : null;
     timing.firstContentUs = timing.sinceArrivalUs();
     timing.firstByteUs = Math.max(1, startUs - timing.arriveUs + attempt.firstByteUs);
     core.deps.metrics.firstContent(timing.firstContentUs);

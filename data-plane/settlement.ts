@@ -84,6 +84,7 @@ export function billEstimated(
   const output = counts === null ? delivered.outputTokens : Math.max(counts.output, least);
   const limited = Math.min(output, outputLimit(request));
   const units = estimateUnits(input, growth === null ? limited : growth.billable(limited), endpoint.hasOutput);
+  units.push(...delivered.counted);
   return { units, credits: priceUsage(bill.price, units) };
 }
 
@@ -97,6 +98,13 @@ function unitsOf(endpoint: EndpointSpec, delivered: Delivered, whole: boolean): 
   const zero = units.every(({ meter, quantity }) => meter === Meter.REQUESTS || quantity === 0);
   if (zero && delivered.hasContent) return null;
   return !whole && outputOf(units) < delivered.pieces ? null : units;
+}
+
+/** True if something was used that the price says nothing of: it was free by accident. A price of 0 is a price. */
+export function isUnpriced({ price }: Bill, units: readonly UnitQuantity[]): boolean {
+  if (price === null) return false;
+  const used = units.filter(({ meter, quantity }) => meter !== Meter.REQUESTS && quantity > 0);
+  return used.length > 0 && [...used, ONE_REQUEST].every(({ meter }) => price.rates[meter] === undefined);
 }
 
 /** How a request ended, besides what it cost. */

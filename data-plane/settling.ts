@@ -13,7 +13,15 @@ import type { LimitHolds } from "./limits.ts";
 import type { Outcome } from "./outcome.ts";
 import type { RateHold } from "./rates/rates.ts";
 import type { Delivered } from "./relay.ts";
-import { type Bill, type Billed, billEstimated, billReported, NOTHING_BILLED, settlementOf } from "./settlement.ts";
+import {
+  type Bill,
+  type Billed,
+  billEstimated,
+  billReported,
+  NOTHING_BILLED,
+  settlementOf,
+  isUnpriced,
+} from "./settlement.ts";
 import type { Timing } from "./timing.ts";
 import { readInput } from "./tokenizer/input.ts";
 import type { TextSample, TokenCounts } from "./tokenizer/tokens.ts";
@@ -156,6 +164,7 @@ export class Settling {
       for (const hold of end.rates) hold.settle(tokens);
     }
     if (end.attempt !== null) end.attempt.credits = billed.credits;
+    if (billed.credits === 0n && isUnpriced(end.bill, billed.units)) core.unpriced(end.bill.pmId);
     // A call that lost to another of its request is no request that was answered.
     if (request.hedgeOf === undefined) metrics.request(request.endpoint.number, status, outcome, durationUs);
     // If the write failed the journal keeps the record and says so itself; the client has paid for its answer.

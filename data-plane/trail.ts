@@ -74,8 +74,8 @@ export class Trail {
   private onlyRateLimits = true;
   private shortages = 0;
   private tooLarge = 0;
-  /** Targets that cannot do what the request asks for, and what the first of them could not. */
-  private unsupported = 0;
+  /** Calls that were refused for what another target may take, and the words of the first target that cannot. */
+  private refusedTries = 0;
   private refusal: ErrorAnswer | null = null;
   /** Targets passed over for a limit, and whether all limits are known to be reached. */
   private limitedCount = 0;
@@ -177,6 +177,12 @@ export class Trail {
     else this.onlyRateLimits = false;
   }
 
+  /** A target refused what another may take. */
+  refusedHere(refusal: ErrorAnswer): void {
+    this.refusedTries++;
+    this.refusal ??= refusal;
+  }
+
   /** What a target cannot do, in words for the client, should no other be able to. */
   cannot(refusal: ErrorAnswer): void {
     this.refusal ??= refusal;
@@ -197,7 +203,6 @@ export class Trail {
     // If it was the last resort, another may be.
     this.usedLastResort = false;
     if (why === "unsupported") {
-      this.unsupported++;
       this.record(facts, AttemptResult.UNSUPPORTED, detail);
       return;
     }
@@ -216,8 +221,8 @@ export class Trail {
 
   /** What the client is told when no target is left. */
   error(model: string): ErrorAnswer {
-    const others = this.tries + this.shortages + this.limitedCount;
-    if (this.refusal !== null && this.unsupported > 0 && others === 0) return this.refusal;
+    const others = this.tries - this.refusedTries + this.shortages + this.limitedCount;
+    if (this.refusal !== null && others === 0) return this.refusal;
     if (this.limitedCount > 0 && this.tries + this.shortages === 0)
       return this.onlyReached ? modelLimitReached(model, this.limitRetryMs / 1000) : limitUnavailable(model);
     if (this.tooLarge > 0 && this.tooLarge === this.tries + this.shortages + this.limitedCount)

@@ -81,6 +81,8 @@ export interface UpstreamError {
   readonly clientFault: boolean;
   /** What it says of the target. */
   readonly health: FailureKind;
+  /** Another target may well take it: the client hears of it only if none does. Not a client's fault. */
+  readonly elsewhere?: boolean;
   /** The status for the client, where the upstream's own would mislead; else absent. */
   readonly status?: number;
 }

@@ -65,14 +65,17 @@ export function openAiError(status: number, _headers: AnswerHeaders, body: Buffe
   const error = errorOf(body);
   const { message, type, param, code } = error;
   const health = healthOf(status, String(code ?? ""), type === "insufficient_quota");
-  const clientFault = CLIENT_FAULTS.has(status) && health !== "account" && health !== "model";
+  // Reasoning that another account encrypted, which that one can still read.
+  const elsewhere = code === "invalid_encrypted_content";
+  const clientFault = !elsewhere && CLIENT_FAULTS.has(status) && health !== "account" && health !== "model";
   return {
     message: typeof message === "string" ? message : "",
     type: wordOf(type),
     param: typeof param === "string" ? param : null,
     code: wordOf(code),
     clientFault,
-    health: clientFault ? "ignore" : health,
+    health: clientFault || elsewhere ? "ignore" : health,
+    ...(elsewhere && { elsewhere }),
   };
 }
 

@@ -55,7 +55,7 @@ export class OpenAiStream implements StreamReader {
   /** `usage` stands in the last frame and has to go. */
   private usageShown = false;
   private data: Buffer = DONE_BYTES;
-  /** The first frame that is a chunk, to answer in its name. */
+  /** The first chunk with content, to answer in its name. */
   private firstChunk: Buffer | null = null;
 
   constructor(endpoint: EndpointSpec, stripUsage: boolean) {
@@ -84,8 +84,6 @@ export class OpenAiStream implements StreamReader {
     if (first >= data.length) return FrameKind.COMMENT;
     if (data[first] !== OBJECT) return FrameKind.BROKEN;
     this.data = data;
-    // The chunk lives in a socket's read buffer: keep a copy of the one that is needed later.
-    this.firstChunk ??= Buffer.from(data);
     if (exact) return this.readExactly(data);
     try {
       return this.readFast(data);
@@ -162,7 +160,10 @@ export class OpenAiStream implements StreamReader {
 
   private verdict(finish: boolean): FrameKind {
     if (finish) this.finished = true;
-    if (this.measure.content) this.pieces++;
+    if (this.measure.content && this.pieces++ === 0) {
+      // The chunk lives in a socket's read buffer, and what is said in its name comes later. Azure's first is nameless.
+      this.firstChunk = Buffer.from(this.data);
+    }
     return this.measure.content || finish ? FrameKind.CONTENT : FrameKind.EMPTY;
   }
 

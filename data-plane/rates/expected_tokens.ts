@@ -12,7 +12,9 @@ export interface ExpectedTokens {
 
 /** The input by its bytes, but for media, and as long an answer as is expected. */
 export function expectedTokens(body: Buffer, media: Media, size: RequestSize): ExpectedTokens {
-  const { hasOutput, outputTokensMax, answers } = size;
-  const input = Math.ceil(Math.max(0, body.length - media.bytes) / BYTES_PER_TOKEN) + media.tokens;
-  return { input, all: hasOutput ? input + (outputTokensMax || STREAM_OUTPUT_TOKENS) * answers : input };
+  const { hasOutput, outputTokensMax, answers, mediaInputTokens, mediaOutputTokens } = size;
+  const text = Math.ceil(Math.max(0, body.length - media.bytes) / BYTES_PER_TOKEN);
+  const input = text + media.tokens + mediaInputTokens;
+  const output = hasOutput ? (outputTokensMax || STREAM_OUTPUT_TOKENS) * answers : mediaOutputTokens;
+  return { input, all: input + output };
 }

@@ -3,6 +3,7 @@
  * the ids of stored responses are renamed. Facts: reference/UPSTREAM-FORMATS.md 1, A4 and A5.
  */
 
+import { Meter, type UnitQuantity, UnitSource } from "../../../core/meters.ts";
 import type { ErrorFields } from "../../errors.ts";
 import { skipSpace } from "../../json_scan.ts";
 import { type RenameId, renameInEvent } from "../../pins.ts";
@@ -81,6 +82,16 @@ export class ResponsesStream implements StreamReader {
   /** @param rename the client's id of a stored response; null: ids stay as they are */
   constructor(rename: RenameId | null) {
     this.rename = rename;
+  }
+
+  /** Of a stream that broke off before its usage, which says all of it. */
+  get counted(): readonly UnitQuantity[] {
+    if (this.usage !== null) return [];
+    const { images, tool_calls } = this.hosted;
+    const counted: UnitQuantity[] = [];
+    if (images > 0) counted.push({ meter: Meter.IMAGES, quantity: images, source: UnitSource.REPORTED });
+    if (tool_calls > 0) counted.push({ meter: Meter.TOOL_CALLS, quantity: tool_calls, source: UnitSource.REPORTED });
+    return counted;
   }
 
   get textBytes(): number {
