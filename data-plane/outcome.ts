@@ -10,6 +10,7 @@
  * | `timeout-before-content` | `UPSTREAM_ERROR` | the deadline of the whole passed before any content | nothing | as above |
  * | `stop-before-content` | `UPSTREAM_ERROR` | the node stopped before any content | nothing | as above; the client tries another node |
  * | `client-error` | `CLIENT_ERROR` | the upstream refused the request as the client's fault | nothing | upstreams do not bill refusals |
+ * | `cannot-be-done` | `CLIENT_ERROR` | no target can do what the request asks for | nothing | nothing was sent |
  * | `cut-reported` | `UPSTREAM_CUT` | the upstream failed after content; it had reported usage on the way, not less than what arrived | the usage as last reported | the client has what it pays for |
  * | `cut-estimated` | `UPSTREAM_CUT` | the upstream failed after content, without such a usage | an estimate of what arrived | the client has what it pays for |
  * | `stop-after-content` | `UPSTREAM_CUT` | the node stopped after content | an estimate of what arrived | the client has what it pays for |

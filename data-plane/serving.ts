@@ -79,7 +79,8 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
     if (this.client.gone) return this.settle(Outcome.CLIENT_GONE, null, null, 0);
     if (this.refusal !== null) return this.finishWithError(this.refusal, Outcome.CLIENT_ERROR);
     if (this.attempts.next()) return;
-    this.finishWithError(this.trail.error(this.request.body.model), Outcome.UPSTREAM_ERROR);
+    const error = this.trail.error(this.request.body.model);
+    this.finishWithError(error, error.status === 400 ? Outcome.CLIENT_ERROR : Outcome.UPSTREAM_ERROR);
   }
 
   answers(attempt: Attempt): void {
