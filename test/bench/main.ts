@@ -23,6 +23,7 @@ const BENCHES = [
   "ingest",
   "recovery",
   "failover",
+  "upload",
 ] as const;
 
 let running: ReturnType<typeof spawn> | undefined;
