@@ -88,6 +88,8 @@ describe.each(["PGlite", "PostgreSQL"])("on %s", (store) => {
     expect(output).toContain('"checkout_url":"http');
     // The last answer comes after the top-up.
     expect(output.lastIndexOf("This is a simulated answer")).toBeGreaterThan(output.lastIndexOf("insufficient_quota"));
+    expect(output).toContain('"type":"message"');
+    expect(output).toContain('"object":"response"');
     expect(output).toMatch(/"requests":\[\{"id":"usg_/);
     expect(output).toMatch(/"rows":\[\{"veId":"ve_/);
   });
