@@ -2,6 +2,7 @@
 
 import { UnitKind } from "../core/meters.ts";
 import type { ClientShape, EndpointSpec } from "./formats/format.ts";
+import { type PassRoute, passRouteOf } from "./passthrough/routes.ts";
 import type { StoredAction } from "./stored_calls.ts";
 
 /** Numbers of `tokenbill.v1.Endpoint`. */
@@ -150,7 +151,8 @@ export type Route =
       readonly methods: readonly string[];
       readonly id: string;
       readonly action: StoredAction;
-    };
+    }
+  | PassRoute;
 
 const POST: readonly string[] = ["POST"];
 const GET: readonly string[] = ["GET"];
@@ -193,6 +195,8 @@ export function routeOf(path: string): Route | null {
   if (route !== undefined) return route;
   const stored = storedRoute(path);
   if (stored !== null) return stored;
+  const passed = passRouteOf(path);
+  if (passed !== null) return passed;
   if (!path.startsWith(MODEL_PREFIX) || path.length === MODEL_PREFIX.length) return null;
   try {
     return { kind: "models", methods: GET, model: decodeURIComponent(path.slice(MODEL_PREFIX.length)) };

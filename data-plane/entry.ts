@@ -14,6 +14,7 @@ import {
   type RequestSize,
   type TargetCost,
 } from "./budget/estimate.ts";
+import { namesStoredFile } from "./chat_files.ts";
 import { shaped } from "./client_errors.ts";
 import type { Core, Live } from "./core.ts";
 import {
@@ -55,7 +56,7 @@ import {
   StickySource,
 } from "./route_types.ts";
 import { Serving } from "./serving.ts";
-import { type Place, placeOf } from "./stored_responses.ts";
+import { filesPlace, type Place, placeOf } from "./stored_responses.ts";
 import { type Media, mediaOf } from "./tokenizer/media.ts";
 import type { BodyFailure, BodySink, Exchange, ExchangeSink } from "./transport.ts";
 import { type Upload, UploadReader, type UploadSink } from "./upload.ts";
@@ -202,12 +203,18 @@ export class Entry implements BodySink, UploadSink, ExchangeSink, Live {
     if (body.noOutput) return this.answer(warmUpAnswer(this.id, body));
     if (!journal.accepting) return this.refuse(JOURNAL_UNAVAILABLE);
     this.place = { group: lm.spec.group, previousId: null };
-    if (this.endpoint.shape === "responses") {
-      const place = placeOf(table, this.key.ve, lm, body.bytes);
-      if ("status" in place) return this.refuse(place);
-      this.place = place;
-    }
+    const place = this.pinnedPlace(body, lm);
+    if (place !== null && "status" in place) return this.refuse(place);
+    if (place !== null) this.place = place;
     this.admit(body, lm);
+  }
+
+  /** Where a request must go that may name what is stored; null: wherever its model leads. */
+  private pinnedPlace(body: ScannedBody, lm: RouteLm): Place | ErrorAnswer | null {
+    const { ve } = this.key;
+    const { shape } = this.endpoint;
+    if (shape === "responses") return placeOf(this.core.deps.table, ve, lm, body.bytes);
+    return shape === "chat" && namesStoredFile(body) ? filesPlace(ve, lm, "messages") : null;
   }
 
   private admit(body: ScannedBody, lm: RouteLm): void {

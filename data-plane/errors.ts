@@ -262,6 +262,61 @@ export function tooManySessions(): ErrorAnswer {
   return answer(503, { message, type: UNAVAILABLE, code: "too_many_sessions" }, retryAfter(2));
 }
 
+/** The VE names no Provider for what is stored. */
+export const PASSTHROUGH_NOT_SET: ErrorAnswer = answer(
+  404,
+  {
+    message:
+      "This Virtual Endpoint has no files, uploads, batches and vector stores: " +
+      "the merchant must name a Provider for them in its `passthrough_provider_id`.",
+    type: INVALID,
+    code: "passthrough_not_set",
+  },
+  NO_RETRY,
+);
+
+export const PASSTHROUGH_NOT_SUPPORTED: ErrorAnswer = answer(
+  404,
+  {
+    message:
+      "The Provider that this Virtual Endpoint names in `passthrough_provider_id` has no files, uploads, batches and " +
+      "vector stores: the merchant must name one of the format OPENAI or AZURE_OPENAI.",
+    type: INVALID,
+    code: "passthrough_not_supported",
+  },
+  NO_RETRY,
+);
+
+export const PASSTHROUGH_UNAVAILABLE: ErrorAnswer = answer(
+  503,
+  {
+    message: "The upstream of files, uploads, batches and vector stores is not available at the moment.",
+    type: UNAVAILABLE,
+    code: "no_available_target",
+  },
+  retryAfter(2),
+);
+
+export const BATCHES_NOT_PRICED: ErrorAnswer = badRequest(
+  "Batches cannot be created through this gateway: what they use is known only when they end, so that no wallet could " +
+    "cover it. Send their requests one by one.",
+  null,
+  "batches_not_priced",
+);
+
+/** The one upstream that could answer has had enough requests for now. */
+export function upstreamBusy(retryAfterS: number): ErrorAnswer {
+  return answer(
+    429,
+    {
+      message: "The upstream is rate limited. Please try again later.",
+      type: "rate_limit_error",
+      code: "rate_limit_exceeded",
+    },
+    retryAfter(retryAfterS),
+  );
+}
+
 export function storedNotFound(id: string): ErrorAnswer {
   const message = `Response with id '${id.slice(0, 128)}' not found.`;
   return answer(404, { message, type: INVALID, param: null, code: "response_not_found" }, NO_RETRY);

@@ -1,18 +1,32 @@
 /**
- * A request that one known upstream answers, and that costs nothing: what is stored there is read, cancelled or deleted. Its
- * answer is passed on as it is, or changed as a whole. Nothing is retried, and no other upstream is asked.
+ * A request that one known upstream answers, and that costs nothing: what is stored there is made, read, cancelled or deleted.
+ * Its body goes there as it comes. Its answer is passed on as it is, or changed as a whole. Nothing is retried, and no other
+ * upstream is asked.
  */
 
 import { authorizeAll } from "./authorize.ts";
+import type { ClientBody, ClientBodyHost } from "./client_body.ts";
 import type { Core, Live } from "./core.ts";
-import { badAnswer, type ErrorAnswer, INTERNAL, noTarget, SHUTTING_DOWN_ANSWER, TOTAL_TIMEOUT } from "./errors.ts";
+import {
+  badAnswer,
+  BODIES_UNAVAILABLE,
+  bodyTooLarge,
+  type ErrorAnswer,
+  INTERNAL,
+  REQUEST_TIMEOUT,
+  SHUTTING_DOWN_ANSWER,
+  TOTAL_TIMEOUT,
+  upstreamBusy,
+} from "./errors.ts";
 import type { AnswerHeaders } from "./formats/format.ts";
 import type { UpstreamError } from "./formats/hub.ts";
 import { refusalOf } from "./formats/refusal.ts";
+import type { RateHold } from "./rates/rates.ts";
 import { addAnswerHeaders, replyError } from "./reply.ts";
 import type { RouteProvider } from "./route_types.ts";
 import { Deadline, type Timed } from "./timers.ts";
 import type {
+  BodyFailure,
   CallErrorKind,
   Exchange,
   ExchangeSink,
@@ -23,17 +37,28 @@ import type {
 import { AnswerHead, StatusBody } from "./upstream_head.ts";
 import { AuthError } from "./upstream_auth.ts";
 
-/** From sending to the head of the answer, and between its chunks. */
+/** From sending to the head of the answer, unless the plan says more. */
 export const PLAIN_HEAD_MS = 60_000;
+/** Between the chunks of the answer. */
 export const PLAIN_IDLE_MS = 60_000;
+/** Until a request's body begins to flow, and between its chunks. */
+export const PLAIN_STALL_MS = 60_000;
 /** An answer that is changed as a whole is kept, up to this size. */
 export const PLAIN_CHANGED_BYTES_MAX = 16 * 1024 * 1024;
 
 export interface PlainPlan {
-  /** What the client asked for, in words for its error: an id, or a path. */
-  readonly subject: string;
   readonly provider: RouteProvider;
   readonly request: OutboundRequest;
+  /** The request's body where it is the client's; absent: it has none, or one that is here. */
+  readonly body?: ClientBody | null;
+  /** What the client is told if this upstream cannot be had. */
+  readonly unavailable: ErrorAnswer;
+  /** From sending the whole request to the head of the answer. */
+  readonly headMs: number;
+  /** Headers of the answer that the client gets besides its content-type; lower case. */
+  readonly keeps: readonly string[];
+  /** Held until the request is over. Absent: none. */
+  readonly rates?: readonly RateHold[];
   /** Makes of a whole JSON answer what the client gets; null: its bytes pass through as they come. */
   readonly change: ((body: Buffer) => Buffer) | null;
   error(status: number, headers: AnswerHeaders, body: Buffer): UpstreamError;
@@ -44,7 +69,7 @@ export interface PlainPlan {
 /** Statuses that speak of our account at the upstream, and not of what the client asked for. */
 const OURS = new Set([401, 402, 403]);
 
-export class PlainCall implements OutboundSink, ExchangeSink, Timed, Live {
+export class PlainCall implements OutboundSink, ExchangeSink, ClientBodyHost, Timed, Live {
   liveAt = -1;
   private readonly core: Core;
   private readonly exchange: Exchange;
@@ -70,7 +95,8 @@ export class PlainCall implements OutboundSink, ExchangeSink, Timed, Live {
     const { core, plan } = this;
     core.opened(this);
     this.exchange.setSink(this);
-    this.arm(PLAIN_HEAD_MS);
+    if (plan.body) plan.body.host = this;
+    this.arm(plan.body ? PLAIN_STALL_MS : plan.headMs);
     this.guard(() => {
       const ready = authorizeAll(core.deps.auth, plan.provider, plan.request, (result) => this.send(result));
       if (ready !== null) this.send(ready);
@@ -78,6 +104,18 @@ export class PlainCall implements OutboundSink, ExchangeSink, Timed, Live {
   }
 
   onSent(): void {}
+
+  onBodyProgress(): void {
+    if (this.head === null && !this.over) this.arm(PLAIN_STALL_MS);
+  }
+
+  onBodySent(): void {
+    if (this.head === null && !this.over) this.arm(this.plan.headMs);
+  }
+
+  onBodyFailure(failure: BodyFailure): void {
+    this.guard(() => this.fail(failure === "too_large" ? bodyTooLarge(this.plan.body!.bytesMax) : BODIES_UNAVAILABLE));
+  }
 
   onHead(status: number, headers: AnswerHeaders): void {
     this.guard(() => {
@@ -124,11 +162,13 @@ export class PlainCall implements OutboundSink, ExchangeSink, Timed, Live {
     this.guard(() => {
       this.call = null;
       this.core.deps.log.debug({ provider: this.plan.provider.id, kind, detail }, "upstream call failed");
-      this.fail(noTarget(this.plan.subject));
+      this.fail(this.plan.unavailable);
     });
   }
 
   onDrain(): void {
+    // The upstream was not asked for more until now.
+    if (!this.over) this.arm(PLAIN_IDLE_MS);
     this.call?.resume();
   }
 
@@ -137,7 +177,10 @@ export class PlainCall implements OutboundSink, ExchangeSink, Timed, Live {
   }
 
   onDeadline(): void {
-    this.guard(() => this.fail(TOTAL_TIMEOUT));
+    this.guard(() => {
+      const waitsForClient = this.head === null && this.plan.body?.waitsForClient === true;
+      this.fail(waitsForClient ? REQUEST_TIMEOUT : TOTAL_TIMEOUT);
+    });
   }
 
   onProgressTick(): void {}
@@ -149,7 +192,7 @@ export class PlainCall implements OutboundSink, ExchangeSink, Timed, Live {
   private send(result: OutboundRequest | AuthError): void {
     this.guard(() => {
       if (this.over) return;
-      if (result instanceof AuthError) return this.fail(noTarget(this.plan.subject));
+      if (result instanceof AuthError) return this.fail(this.plan.unavailable);
       this.call = this.core.deps.upstream.send(result, this);
     });
   }
@@ -157,6 +200,10 @@ export class PlainCall implements OutboundSink, ExchangeSink, Timed, Live {
   private writeHead(head: AnswerHead, bytes: number | null): void {
     this.begun = true;
     addAnswerHeaders(this.headers, head.contentType.includes("event-stream"), head.contentType, bytes, 1);
+    for (const name of this.plan.keeps) {
+      const value = head.header(name);
+      if (value !== "") this.headers.push(name, value);
+    }
     this.exchange.writeHead(head.status, this.headers);
   }
 
@@ -165,8 +212,10 @@ export class PlainCall implements OutboundSink, ExchangeSink, Timed, Live {
     const head = this.head!;
     const error = plan.error(head.status, head.headers, body);
     if (error.health === "account") this.core.deps.auth?.refused(plan.provider, head.status, head.headers, body);
-    if (OURS.has(head.status) || error.health === "account" || head.status >= 500)
-      return this.fail(noTarget(plan.subject));
+    if (OURS.has(head.status) || error.health === "account" || head.status >= 500) return this.fail(plan.unavailable);
+    // Redirects are not followed: where they lead is nobody's business.
+    if (head.status < 400) return this.fail(badAnswer());
+    if (head.status === 429) return this.fail(upstreamBusy(head.retryAfterMs(this.core.deps.now()) / 1000));
     this.fail(refusalOf(head.status, error, plan.provider));
   }
 
@@ -189,6 +238,7 @@ export class PlainCall implements OutboundSink, ExchangeSink, Timed, Live {
   private leave(): void {
     this.over = true;
     this.kept = [];
+    for (const hold of this.plan.rates ?? []) hold.settle(0);
     this.core.wheel.clear(this.deadline);
     this.core.closed(this);
   }

@@ -13,6 +13,7 @@ import { routeOf } from "./endpoints.ts";
 import { Entry } from "./entry.ts";
 import { type ErrorAnswer, INTERNAL, INVALID_KEY, modelNotFound, unknownPath, wrongMethod } from "./errors.ts";
 import type { ClientShape } from "./formats/format.ts";
+import { Passthrough } from "./passthrough/passthrough.ts";
 import { PlainCall } from "./plain_call.ts";
 import { storedPlan } from "./stored_calls.ts";
 import { listModels, showModel } from "./models.ts";
@@ -66,6 +67,10 @@ function handle(core: Core, exchange: Exchange): void {
     if (route.kind === "stored") {
       const plan = storedPlan(core, key, exchange.method, route.id, route.action, exchange.target);
       return "status" in plan ? refused(plan) : new PlainCall(core, exchange, headers, plan).begin();
+    }
+    if (route.kind === "passthrough") {
+      const wish = { path: target.path, operation: route.operations[exchange.method]! };
+      return new Passthrough(core, exchange, headers, id, key, wish, shape).begin();
     }
     new Entry(core, exchange, headers, id, arriveMs, key, route.endpoint).begin();
   } catch (error) {

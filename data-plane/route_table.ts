@@ -8,7 +8,7 @@ import type { Resource } from "../proto/gen/tokenbill/node/v1/config_pb.ts";
 import type { Delta, WatchConfigResponse } from "../proto/gen/tokenbill/node/v1/config_feed_service_pb.ts";
 import { Tables } from "./route_tables.ts";
 import type { Health } from "./health.ts";
-import type { RouteKey, RouteLm, RoutePm, RouteVe } from "./route_types.ts";
+import type { RouteKey, RouteLm, RoutePm, RouteProvider, RouteVe } from "./route_types.ts";
 
 /** At most this many rejections are told of one event. */
 export const REJECTED_MAX = 1000;
@@ -75,6 +75,12 @@ export class RouteTable {
   ve(id: string): RouteVe | undefined {
     const ve = this.tables.ves.get(id);
     return ve !== undefined && ve.present ? ve : undefined;
+  }
+
+  /** The Provider with this id, disabled or not. */
+  provider(id: string): RouteProvider | undefined {
+    const provider = this.tables.providers.get(id);
+    return provider !== undefined && provider.present ? provider : undefined;
   }
 
   /** The Physical Model with this id. */

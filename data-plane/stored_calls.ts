@@ -7,7 +7,8 @@ import { CALL_HEADERS, openAiKey, pathOf } from "./formats/call.ts";
 import type { Bridge } from "./formats/format.ts";
 import { renameFor } from "./formats/responses/bridge.ts";
 import { renameInAnswer } from "./pins.ts";
-import type { PlainPlan } from "./plain_call.ts";
+import { PLAIN_HEAD_MS, type PlainPlan } from "./plain_call.ts";
+import { keptQuery, queryOf } from "./query.ts";
 import { type RouteKey, routable } from "./route_types.ts";
 import { findStored } from "./stored_responses.ts";
 
@@ -18,15 +19,11 @@ const QUERY = ["include[]", "include", "limit", "order", "after", "before"];
 const METHODS = new Set(["GET", "POST", "DELETE"]);
 
 /** The query without what is not known, and a refusal of what would be billed twice. */
-function queryOf(target: string): string | ErrorAnswer {
-  const at = target.indexOf("?");
-  const given = new URLSearchParams(at === -1 ? "" : target.slice(at + 1));
+function storedQuery(target: string): string | ErrorAnswer {
+  const given = queryOf(target);
   if (given.get("stream") === "true")
     return badRequest("A stored response cannot be streamed.", "stream", "unsupported_parameter");
-  const kept = new URLSearchParams();
-  for (const name of QUERY) for (const value of given.getAll(name)) kept.append(name, value);
-  const text = kept.toString();
-  return text === "" ? "" : `?${text}`;
+  return keptQuery(given, QUERY);
 }
 
 /** The call to make, or why there is none. */
@@ -43,18 +40,20 @@ export function storedPlan(
   const { pm, pin } = stored;
   const bridge: Bridge | undefined = pm.provider.bridges[Endpoint.RESPONSES];
   if (!routable(pm) || bridge === undefined) return noTarget(id);
-  const query = queryOf(target);
+  const query = storedQuery(target);
   if (typeof query !== "string") return query;
   const { provider } = pm;
   const rename = renameFor(key.ve.pinSecret, pm);
   const path = `/responses/${encodeURIComponent(pin.upstreamId)}${action}${query}`;
   const headers = ["accept", "application/json", ...CALL_HEADERS, ...openAiKey(provider), ...provider.headers];
   return {
-    subject: id,
     provider,
     request: { origin: provider.origin, path: pathOf(pm, path), method: method as "GET", headers, body: null },
     change: (body) => (rename === null ? body : renameInAnswer(body, rename)),
     error: (status, answerHeaders, body) => bridge.error(status, answerHeaders, body),
+    unavailable: noTarget(id),
+    headMs: PLAIN_HEAD_MS,
+    keeps: [],
     endpoint: Endpoint.RESPONSES,
   };
 }

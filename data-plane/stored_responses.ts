@@ -61,6 +61,14 @@ function knowing(ve: RouteVe, lm: RouteLm): readonly RoutePm[] {
   return lm.spec.group.pms.filter(({ provider }) => provider.id === ve.passthroughProviderId);
 }
 
+/** Where a request may go that names files of the VE. @param param what names them */
+export function filesPlace(ve: RouteVe, lm: RouteLm, param: string): Place | ErrorAnswer {
+  const pms = ve.passthroughProviderId === "" ? [] : knowing(ve, lm);
+  if (pms.length === 0)
+    return badRequest("The model cannot read stored files of this endpoint.", param, "file_not_found");
+  return { group: groupOf(pms), previousId: null };
+}
+
 /** Where a Responses request may go. Without ids that is wherever its Logical Model leads. */
 export function placeOf(table: RouteTable, ve: RouteVe, lm: RouteLm, body: Buffer): Place | ErrorAnswer {
   const ids = idsOfRequest(body);
@@ -70,12 +78,7 @@ export function placeOf(table: RouteTable, ve: RouteVe, lm: RouteLm, body: Buffe
   if (wrong !== null) return wrong;
   const { previousResponseId: previous } = ids;
   if (previous !== null) return continued(table, ve, lm, previous);
-  if (ids.files.length > 0) {
-    const pms = ve.passthroughProviderId === "" ? [] : knowing(ve, lm);
-    if (pms.length === 0)
-      return badRequest("The model cannot read stored files of this endpoint.", "input", "file_not_found");
-    return { group: groupOf(pms), previousId: null };
-  }
+  if (ids.files.length > 0) return filesPlace(ve, lm, "input");
   // Templates are made by the merchant at one Provider.
   if (ids.prompt !== null && new Set(group.pms.map(({ provider }) => provider.id)).size > 1)
     return unsupported("prompt", "`prompt` is not supported for a model with several Providers.");

@@ -34,6 +34,11 @@ export class AnswerHead {
     this.contentType = first(headers, "content-type");
   }
 
+  /** A header by its lower-case name; the first one if it came several times, "" if absent. */
+  header(name: string): string {
+    return first(this.headers, name);
+  }
+
   get ok(): boolean {
     return this.status >= 200 && this.status < 300;
   }

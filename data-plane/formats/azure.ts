@@ -73,6 +73,17 @@ function join(path: string, query: readonly string[]): string {
   return query.length === 0 ? path : `${path}?${query.join("&")}`;
 }
 
+/** A path that is no deployment's, such as that of a file: also batches are read there. */
+export function azureAccountPath(provider: RouteProvider, path: string): string {
+  const base = baseOf(provider.basePath);
+  const version = azureVersion(provider);
+  const v1 = isV1(base, version);
+  const [op = "", opQuery = ""] = path.split("?");
+  const query = [...queryWithout(provider.baseQuery, VERSION), ...queryWithout(opQuery, VERSION)];
+  if (version !== "" && !(v1 && version === V1)) query.push(`${VERSION}=${encodeURIComponent(version)}`);
+  return join(`${base.prefix}/openai${v1 ? "/v1" : ""}${op}`, query);
+}
+
 /**
  * Path and query of a call, after the origin. A deployment in the base URL counts more than the Physical Model's name.
  * @param endpointPath such as `/chat/completions`; may have a query

@@ -3,7 +3,7 @@
 import type { ScannedBody } from "../body.ts";
 import { BedrockApi, ProviderFormat, type RoutePm, type RouteProvider } from "../route_types.ts";
 import type { OutboundRequest } from "../transport.ts";
-import { azurePath } from "./azure.ts";
+import { azureAccountPath, azurePath } from "./azure.ts";
 import type { Asked } from "./format.ts";
 import type { HubCall, HubContext, HubTarget, Json } from "./hub.ts";
 import { parseObject } from "./json.ts";
@@ -51,7 +51,15 @@ function bedrockPrefix({ format, basePath, origin, account }: RouteProvider): st
 /** The path and query of a call. `path` is what stands behind the base URL. */
 export function pathOf(pm: RoutePm, path: string): string {
   const { provider } = pm;
-  if (provider.format === ProviderFormat.AZURE_OPENAI) return azurePath(provider, pm, path);
+  return provider.format === ProviderFormat.AZURE_OPENAI ? azurePath(provider, pm, path) : basedPath(provider, path);
+}
+
+/** As `pathOf`, for what belongs to the account as a whole and to no model, such as files. */
+export function accountPathOf(provider: RouteProvider, path: string): string {
+  return provider.format === ProviderFormat.AZURE_OPENAI ? azureAccountPath(provider, path) : basedPath(provider, path);
+}
+
+function basedPath(provider: RouteProvider, path: string): string {
   const { basePath, baseQuery } = provider;
   const whole = joined(basePath + bedrockPrefix(provider), path);
   return baseQuery === "" || !whole.includes("?") ? whole + baseQuery : `${whole}&${baseQuery.slice(1)}`;

@@ -1,0 +1,27 @@
+/** PURE. Files that messages of chat completions name by id: only the account that stores them can read them. */
+
+import { mayHold, type ScannedBody } from "./body.ts";
+import { objectOf } from "./formats/json.ts";
+
+function namesFile(message: unknown): boolean {
+  const { content } = objectOf(message);
+  if (!Array.isArray(content)) return false;
+  return content.some((part: unknown) => {
+    const id = objectOf(objectOf(part)["file"])["file_id"];
+    return typeof id === "string" && id !== "";
+  });
+}
+
+/** True if a message names a stored file. Costs one search for a word if none can. */
+export function namesStoredFile({ bytes, ranges }: ScannedBody): boolean {
+  const { messages } = ranges;
+  if (messages === undefined || !mayHold(bytes, "file_id")) return false;
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(bytes.toString("utf8", messages.start, messages.end));
+  } catch {
+    // Whoever cannot read it finds no file in it either.
+    return false;
+  }
+  return Array.isArray(parsed) && parsed.some(namesFile);
+}
