@@ -223,6 +223,14 @@ describe.each(WORDS)("$format", ({ format, badKey, busy, tooLong, fault }) => {
   });
 });
 
+test("Azure says in headers of its own when to ask again", async () => {
+  await start(["azure"]);
+  const left = { "x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "21" };
+  imitations[0]!.next(refuses(429, "429", "Slow down", left));
+  const error = await failure(CALLS[0]![1]());
+  expect([error["status"], (error["headers"] as Headers).get("retry-after")]).toEqual([429, "21"]);
+});
+
 test("the wires are told apart", () => {
   expect(FORMATS.openai.wire).toBe(CHAT_WIRE);
   expect(FORMATS.anthropic.wire).toBe(MESSAGES_WIRE);

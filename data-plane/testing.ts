@@ -183,13 +183,7 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
   const count = options.urls === undefined ? (options.upstreams ?? 1) : 0;
   const upstreams = await Promise.all(Array.from({ length: count }, startTestUpstream));
   const table = new RouteTable();
-  snapshot(
-    table,
-    gatewayResources(
-      options.urls ?? upstreams.map(({ url }) => url),
-      options,
-    ),
-  );
+  snapshot(table, gatewayResources(options.urls ?? upstreams.map(({ url }) => url), options));
   const budget = new FakeBudget();
   const journal = new FakeJournal();
   const metrics = new FakeMetrics();

@@ -51,7 +51,8 @@ function optionsOf(model: LanguageModel, ask: Ask) {
     ...(ask.schema && { output: Output.object({ schema }) }),
     ...(ask.think && {
       providerOptions: {
-        openai: { reasoningEffort: "low", reasoningSummary: "auto" },
+        // By its name it is no reasoning model.
+        openai: { forceReasoning: true, reasoningEffort: "low" },
         anthropic: { thinking: { type: "enabled", budgetTokens: 1024 } },
       },
     }),
