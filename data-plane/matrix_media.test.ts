@@ -1,6 +1,6 @@
 /** Images, embeddings, moderations and lists of models through OpenAI's SDK, at OpenAI, Azure and Bedrock. */
 
-import OpenAI from "openai";
+import type OpenAI from "openai";
 import { afterEach, describe, expect, test } from "vitest";
 import { type Gateway, type GatewayOptions, KEY } from "./testing.ts";
 import { anthropic, openAi } from "./testing_clients.ts";
