@@ -366,7 +366,7 @@ export class Attempt implements OutboundSink, RelayHost, Timed, AttemptFacts {
     if (error.health === "account" && core.deps.auth?.refused(pm.provider, head.status, head.headers, body) === true)
       return this.fail(AttemptResult.STATUS, "ignore", "credentials_renewed", "safe");
     if (error.clientFault) return this.host.refused(this, error);
-    const retryAfterMs = head.retryAfterMs(core.deps.now());
+    const retryAfterMs = head.retryAfterMs(core.deps.now()) || (error.retryAfterMs ?? 0);
     const detail = detailOf(refusalCode(error, pm.provider));
     const failure = { result: AttemptResult.STATUS, health: error.health, retryAfterMs, again: "no", detail } as const;
     const refused = error.elsewhere === true;

@@ -45,14 +45,18 @@ function unsupported(param: string, message: string): ErrorAnswer {
   return badRequest(message, param, "unsupported_parameter");
 }
 
+/** The AI SDK refers to its earlier items unless it is told that nothing is stored. */
+const NO_REFERENCES =
+  "Items cannot be named by their ids. Send them whole, as the AI SDK does with `store: false` among the options of its " +
+  "provider, or use `previous_response_id`.";
+
 /** What no request may name here, whatever its target. */
 function refused(ids: ResponsesIds): ErrorAnswer | null {
   if (ids.background)
     return unsupported("background", "`background` is not supported: its answer would come after it is billed.");
   if (ids.conversation !== null)
     return unsupported("conversation", "`conversation` is not supported. Use `previous_response_id` instead.");
-  if (ids.itemReferences.length > 0)
-    return unsupported("input", "Items cannot be named by their ids. Send them whole, or use `previous_response_id`.");
+  if (ids.itemReferences.length > 0) return unsupported("input", NO_REFERENCES);
   return null;
 }
 

@@ -22,7 +22,7 @@ import { Spools } from "./spool/spools.ts";
 import { startTestUpstream, type TestUpstream } from "./testing_upstream.ts";
 import type { Exchange, Pipeline, Upstream } from "./transport.ts";
 import { createUpstream } from "./upstream.ts";
-import { upstreamAuth } from "./upstream_auth.ts";
+import { type UpstreamAuth, upstreamAuth } from "./upstream_auth.ts";
 
 export const VE = "ve_aaaaaaaaaaaaaaaaaaaaaaaaaa";
 export const KEY = "tbk_test_secret_of_the_first_key";
@@ -74,12 +74,19 @@ export const PRICE = {
 export interface GatewayOptions {
   /** Number of upstreams, each with a Provider and a Physical Model `pm_<n>` behind the Logical Model `gpt`. */
   readonly upstreams?: number;
+  /** Addresses of upstreams that the test runs itself, in place of those. */
+  readonly urls?: readonly string[];
   /** Tier and weight of `pm_<n>`. */
   readonly targets?: readonly { tier: number; weight: number }[];
   readonly settings?: Partial<PipelineSettings>;
   readonly ve?: Record<string, unknown>;
   readonly provider?: Record<string, unknown>;
   readonly pm?: Record<string, unknown>;
+  /** Of `prov_<n>` and `pm_<n>` alone. */
+  readonly providers?: readonly Record<string, unknown>[];
+  readonly pms?: readonly Record<string, unknown>[];
+  /** Absent: API keys only. */
+  readonly auth?: UpstreamAuth;
   readonly deadlines?: Record<string, number>;
   /** Of the target `pm_<n>` alone. */
   readonly targetDeadlines?: readonly (Record<string, number> | undefined)[];
@@ -126,6 +133,7 @@ export function gatewayResources(urls: readonly string[], options: GatewayOption
         baseUrl: `${url}/v1`,
         credentials: { apiKey: `sk-upstream-secret-${i}` },
         ...options.provider,
+        ...options.providers?.[i],
       }),
     );
   });
@@ -137,6 +145,7 @@ export function gatewayResources(urls: readonly string[], options: GatewayOption
         upstreamName: `up-${i}`,
         price: PRICE,
         ...options.pm,
+        ...options.pms?.[i],
       }),
     );
   });
@@ -189,15 +198,10 @@ async function openSpools(): Promise<{ spools: Spools; close: () => Promise<void
 }
 
 export async function startGateway(options: GatewayOptions = {}): Promise<Gateway> {
-  const upstreams = await Promise.all(Array.from({ length: options.upstreams ?? 1 }, startTestUpstream));
+  const count = options.urls === undefined ? (options.upstreams ?? 1) : 0;
+  const upstreams = await Promise.all(Array.from({ length: count }, startTestUpstream));
   const table = new RouteTable();
-  snapshot(
-    table,
-    gatewayResources(
-      upstreams.map(({ url }) => url),
-      options,
-    ),
-  );
+  snapshot(table, gatewayResources(options.urls ?? upstreams.map(({ url }) => url), options));
   const budget = new FakeBudget();
   const journal = new FakeJournal();
   const metrics = new FakeMetrics();
@@ -210,7 +214,7 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
     budget,
     journal,
     upstream: fanOut(outbound),
-    auth: upstreamAuth(null, null),
+    auth: options.auth ?? upstreamAuth(null, null),
     ...(forms !== null && { spools: forms.spools }),
     now: options.now ?? (() => performance.timeOrigin + performance.now()),
     ...(options.wallNow === undefined ? {} : { wallNow: options.wallNow }),

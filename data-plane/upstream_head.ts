@@ -6,7 +6,7 @@ import { RETRY_AFTER_MS_MAX } from "./health.ts";
 /** Bodies of refusals are read up to this size. */
 export const REFUSAL_BYTES_MAX = 64 * 1024;
 const REQUEST_ID = /^[\x21-\x7e]{1,128}$/;
-const REQUEST_ID_HEADERS = ["x-request-id", "request-id"];
+const REQUEST_ID_HEADERS = ["x-request-id", "request-id", "x-amzn-requestid"];
 
 function first(headers: AnswerHeaders, name: string): string {
   const value = headers[name];

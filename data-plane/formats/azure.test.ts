@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { ModelApi, type RoutePm, type RouteProvider } from "../route_types.ts";
-import { azureDialect, azureError, azurePath, azureRetryAfterMs, azureUsesV1, entraCloud } from "./azure.ts";
+import { azureDialect, azureError, azurePath, azureResetMs, azureUsesV1, entraCloud } from "./azure.ts";
 
 function target(baseUrl: string, apiVersion: string, upstreamName = "gpt 4o/eu"): [RouteProvider, RoutePm] {
   const url = new URL(baseUrl);
@@ -167,10 +167,8 @@ describe("azureError", () => {
   });
 });
 
-describe("azureRetryAfterMs", () => {
+describe("azureResetMs", () => {
   test.each([
-    [{ "retry-after": "7", "retry-after-ms": "6500" }, 6500],
-    [{ "retry-after": "7" }, 7000],
     [{ "x-ratelimit-reset-requests": "3", "x-ratelimit-reset-tokens": "9" }, 9000],
     [
       {
@@ -186,7 +184,6 @@ describe("azureRetryAfterMs", () => {
         "x-ratelimit-reset-requests": "-1",
         "x-ratelimit-remaining-requests": "-1",
         "x-ratelimit-reset-tokens": "0",
-        "retry-after": "-1",
       },
       0,
     ],
@@ -194,6 +191,7 @@ describe("azureRetryAfterMs", () => {
     [{ "x-ratelimit-reset-tokens": "1m0s" }, 0],
     [{}, 0],
   ])("%j: %d", (headers, ms) => {
-    expect(azureRetryAfterMs(headers, 1_800_000_000_000)).toBe(ms);
+    expect(azureResetMs(headers)).toBe(ms);
+    expect(azureError(429, headers, Buffer.from("{}"))).toMatchObject({ health: "rate_limit", retryAfterMs: ms });
   });
 });

@@ -5,7 +5,6 @@
 
 import { ModelApi, type RoutePm, type RouteProvider } from "../route_types.ts";
 import { RETRY_AFTER_MS_MAX } from "../health.ts";
-import { retryAfterMs } from "../upstream_head.ts";
 import type { AnswerHeaders } from "./format.ts";
 import { type Dialect, OPENAI_DIALECT } from "./dialects.ts";
 import type { UpstreamError } from "./hub.ts";
@@ -205,7 +204,7 @@ function healthOf(status: number, code: string): UpstreamError["health"] {
 }
 
 /** An error in OpenAI's words. What the resource's filter blocked is the client's own fault. */
-export function azureError(status: number, _headers: AnswerHeaders, body: Buffer): UpstreamError {
+export function azureError(status: number, headers: AnswerHeaders, body: Buffer): UpstreamError {
   const { message, type, param, code, filtered } = fieldsOf(body);
   if (filtered && status < 500) {
     const own = code === "" || code === "contentFilter" ? "content_filter" : code;
@@ -220,6 +219,7 @@ export function azureError(status: number, _headers: AnswerHeaders, body: Buffer
     code: code || (status === 429 ? "rate_limit_exceeded" : null),
     clientFault,
     health: clientFault ? "ignore" : health,
+    ...(status === 429 && { retryAfterMs: azureResetMs(headers) }),
   };
 }
 
@@ -234,12 +234,10 @@ function single(headers: AnswerHeaders, name: string): string {
 }
 
 /**
- * Milliseconds after a 429, 0 if it does not say. Without `retry-after` Azure tells in plain seconds when its windows
- * reset; -1 in any of them means that it does not know (B4).
+ * Milliseconds until the window that refused resets, 0 if that is not said: for a 429 without `retry-after`. Azure tells
+ * plain seconds; -1 means that it does not know (B4).
  */
-export function azureRetryAfterMs(headers: AnswerHeaders, now: number): number {
-  const wish = retryAfterMs(headers, now);
-  if (wish > 0) return wish;
+export function azureResetMs(headers: AnswerHeaders): number {
   let longest = 0;
   for (const [reset, remaining] of RESETS) {
     const seconds = single(headers, reset);

@@ -85,6 +85,8 @@ export interface UpstreamError {
   readonly elsewhere?: boolean;
   /** The status for the client, where the upstream's own would mislead; else absent. */
   readonly status?: number;
+  /** When to ask again, where the format says so by other means than `retry-after`, which wins; 0: it does not. */
+  readonly retryAfterMs?: number;
 }
 
 /** One step of an answer: what a chunk says of one choice. */

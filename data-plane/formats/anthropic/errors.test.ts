@@ -36,6 +36,7 @@ describe("errors", () => {
     [429, "rate_limit_error", "no", account, "contract_spend_limit_reached"],
     [429, "rate_limit_error", "no", account, "ramp_limit_exceeded"],
     [500, "api_error", "no", { ...failure, type: "server_error" }],
+    [500, invalid, "no", failure],
     [503, "api_error", "no", failure, "cmek_key_unreachable"],
     [504, "timeout_error", "no", { ...failure, code: "timeout" }],
     [529, "overloaded_error", "no", { ...failure, status: 503, code: "overloaded" }],

@@ -78,7 +78,9 @@ function verdictOf(error: Json, message: string, status: number): Verdict {
   if (SPEND_CODES.has(code) || code.endsWith("spend_limit_reached")) return ACCOUNT;
   const known = Object.hasOwn(BY_TYPE, type) ? BY_TYPE[type] : BY_STATUS[status];
   if (known !== undefined) return known;
-  const invalid = CLIENT_FAULTS.has(status) || type === "invalid_request_error" || type === "request_too_large";
+  // Whatever a failing server calls it.
+  const named = status < 500 && (type === "invalid_request_error" || type === "request_too_large");
+  const invalid = CLIENT_FAULTS.has(status) || named;
   if (!invalid) return FAILURE;
   if (type === "invalid_request_error" && ACCOUNT_MESSAGE.test(message)) return ACCOUNT;
   const tooLarge = status === 413 || type === "request_too_large";
