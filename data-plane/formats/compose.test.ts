@@ -8,6 +8,7 @@ import type { RoutePm } from "../route_types.ts";
 import { gatewayResources, snapshot, VE } from "../testing.ts";
 import type { Asked, EndpointSpec } from "./format.ts";
 import { bridgeOf } from "./index.ts";
+import { blockOfItem } from "./responses/reasoning.ts";
 
 interface Target {
   readonly format: number;
@@ -85,5 +86,74 @@ describe("a limit of the answer's length in another endpoint's field, by which C
   ])("%s: is one there too", (_, pm, limit) => {
     expect(limit(sent(RESPONSES, pm, { input: "Hi", max_tokens: 7 }))).toBe(7);
     expect(limit(sent(RESPONSES, pm, { input: "Hi", max_completion_tokens: 7, max_output_tokens: 9 }))).toBe(9);
+  });
+});
+
+describe("Messages that go through to Claude", () => {
+  const claude = pmOf(ANTHROPIC, "claude-sonnet-4-5");
+  const use = { type: "tool_use", id: "t", name: "f", input: { signature: "" } };
+  const signed = { type: "thinking", thinking: "Hm", signature: "c2ln" };
+  const result = { role: "user", content: [{ type: "tool_result", tool_use_id: "t", content: "1" }] };
+  const history = (...content: unknown[]) => [{ role: "user", content: "Hi" }, { role: "assistant", content }, result];
+  const thinking = { type: "enabled", budget_tokens: 8000, display: "omitted" };
+  // What a client got of a model that thinks without signing, and of one whose reasoning only it can decrypt.
+  const { signature: sealed } = blockOfItem({ id: "rs_1", summary: [], encrypted_content: "x" })! as any;
+
+  test("stay as they came", () => {
+    const fields = { max_tokens: 9000, thinking, messages: history(signed, use) };
+    expect(sent(MESSAGES, claude, fields)).toEqual({ ...fields, model: "claude-sonnet-4-5" });
+    const unclosed = { max_tokens: 10, thinking, messages: [{ role: "user", content: "Hi" }] };
+    expect(sent(MESSAGES, claude, unclosed)).toMatchObject(unclosed);
+  });
+
+  test.each(["", sealed])(
+    "lose thoughts that Claude did not sign, and the budget that cannot be then: %j",
+    (signature) => {
+      const unsigned = { type: "thinking", thinking: "Hm", signature };
+      const fields = { max_tokens: 9000, thinking };
+      expect(sent(MESSAGES, claude, { ...fields, messages: history(unsigned, use) })).toEqual({
+        model: "claude-sonnet-4-5",
+        max_tokens: 9000,
+        thinking: { type: "disabled" },
+        messages: history(use),
+      });
+      expect(sent(MESSAGES, claude, { ...fields, messages: history(signed, unsigned, use) })).toMatchObject({
+        thinking,
+        messages: history(signed, use),
+      });
+      // Nothing is left of that message.
+      expect(sent(MESSAGES, claude, { max_tokens: 9, messages: history(unsigned) }).messages).toHaveLength(2);
+    },
+  );
+
+  test("have room for thinking within what the wallet covers, or do not think", () => {
+    const fields = { max_tokens: 32000, thinking, ...MESSAGE };
+    expect(sent(MESSAGES, claude, fields, 9000)).toMatchObject({ max_tokens: 9000, thinking });
+    expect(sent(MESSAGES, claude, fields, 5000)).toMatchObject({
+      max_tokens: 5000,
+      thinking: { ...thinking, budget_tokens: 4000 },
+    });
+    expect(sent(MESSAGES, claude, fields, 1100)).toMatchObject({ max_tokens: 1100, thinking: { type: "disabled" } });
+  });
+
+  test("so are those that are translated for Claude", () => {
+    const tools = [{ name: "f", input_schema: { type: "object" } }];
+    const fields = {
+      tools,
+      max_tokens: 9000,
+      thinking,
+      messages: history({ type: "thinking", thinking: "Hm", signature: sealed }, use),
+    };
+    const body = sent(MESSAGES, pmOf(CONVERSE, "anthropic.claude-sonnet-4-5-20250929-v1:0"), fields);
+    expect(body.messages[1].content).toEqual([{ toolUse: { toolUseId: "t", name: "f", input: use.input } }]);
+    expect(body.additionalModelRequestFields).toBeUndefined();
+    const chat = {
+      messages: [
+        MESSAGE.messages[0],
+        { role: "assistant", content: "Yes", thinking_blocks: [{ type: "thinking", thinking: "", signature: sealed }] },
+        MESSAGE.messages[0],
+      ],
+    };
+    expect(sent(CHAT, claude, chat).messages[1].content).toEqual([{ type: "text", text: "Yes" }]);
   });
 });

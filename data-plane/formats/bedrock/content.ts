@@ -6,6 +6,7 @@
 import { createHash } from "node:crypto";
 import { type Json, RefusedFieldError } from "../hub.ts";
 import { listOf, objectOf, parseObject, textOf } from "../json.ts";
+import { isSealed } from "../responses/reasoning.ts";
 import type { Family } from "./family.ts";
 import { blockOf, cachePoint, isBlank } from "./parts.ts";
 
@@ -137,7 +138,7 @@ class ConversationBuilder {
     const blocks: Json[] = [];
     for (const each of listOf(message["thinking_blocks"])) {
       const { type, thinking, signature, data } = objectOf(each);
-      if (type === "thinking" && typeof signature === "string" && signature !== "")
+      if (type === "thinking" && typeof signature === "string" && signature !== "" && !isSealed(signature))
         blocks.push({ reasoningContent: { reasoningText: { text: textOf(thinking), signature } } });
       else if (type === "redacted_thinking" && typeof data === "string" && data !== "")
         blocks.push({ reasoningContent: { redactedContent: data } });
@@ -230,7 +231,7 @@ export function forbidsBudget(chat: Json): boolean {
   const calls = listOf(assistant["tool_calls"]).length > 0 || typeof assistant["function_call"] === "object";
   const thought = listOf(assistant["thinking_blocks"]).some((each) => {
     const { signature, data } = objectOf(each);
-    return textOf(signature) !== "" || textOf(data) !== "";
+    return (textOf(signature) !== "" && !isSealed(textOf(signature))) || textOf(data) !== "";
   });
   return calls && !thought;
 }
