@@ -1,10 +1,13 @@
 /** Requests and answers from end to end, as bridges put them together: client, hub, upstream and back. */
 
 import { describe, expect, test } from "vitest";
+import { Meter } from "../../core/meters.ts";
 import { scanBody } from "../body.ts";
 import { CHAT, COMPLETIONS, MESSAGES, RESPONSES } from "../endpoints.ts";
 import { RouteTable } from "../route_table.ts";
-import type { RoutePm } from "../route_types.ts";
+import { ModelApi, type RoutePm } from "../route_types.ts";
+import { unitsFromUsage } from "../meter.ts";
+import { parseFrame, type SseEvent } from "../sse.ts";
 import { gatewayResources, snapshot, VE } from "../testing.ts";
 import type { Asked, EndpointSpec } from "./format.ts";
 import { bridgeOf } from "./index.ts";
@@ -19,6 +22,7 @@ interface Target {
 const ANTHROPIC: Target = { format: 3, baseUrl: "https://api.anthropic.com" };
 const CONVERSE: Target = { format: 4, baseUrl: "https://bedrock-runtime.us-east-1.amazonaws.com" };
 const OPENAI: Target = { format: 1, baseUrl: "https://api.openai.com/v1" };
+const XAI: Target = { format: 1, baseUrl: "https://api.x.ai/v1", apis: [ModelApi.CHAT_COMPLETIONS] };
 const GENERIC: Target = { format: 1, baseUrl: "https://x.example/v1" };
 
 function pmOf({ format, baseUrl, apis = [] }: Target, upstreamName: string): RoutePm {
@@ -55,6 +59,34 @@ function sent(
 ): any {
   const call = bridgeOf(endpoint, pm)!.request(pm, askedOf(endpoint, fields, clampTo), []);
   return JSON.parse((call.body as Buffer).toString());
+}
+
+/** What the client gets of a whole answer, and the usage that is billed. */
+function answered(endpoint: EndpointSpec, pm: RoutePm, fields: Record<string, unknown>, answer: unknown): any {
+  const asked = askedOf(endpoint, fields, null);
+  const reading = bridgeOf(endpoint, pm)!.readAnswer(Buffer.from(JSON.stringify(answer)), asked, pm, {});
+  return { client: JSON.parse(reading.bytes!.toString()), usage: reading.usage };
+}
+
+/** What the client gets of a stream of chat chunks, and the usage that is billed. */
+function streamed(
+  endpoint: EndpointSpec,
+  pm: RoutePm,
+  fields: Record<string, unknown>,
+  chunks: readonly unknown[],
+): any {
+  const bridge = bridgeOf(endpoint, pm)!;
+  const reader = bridge.streamReader(askedOf(endpoint, { ...fields, stream: true }, null), pm);
+  const event: SseEvent = { event: "", data: null };
+  let client = "";
+  const text = [...chunks.map((chunk) => JSON.stringify(chunk)), "[DONE]"].map((each) => `data: ${each}\n\n`).join("");
+  bridge.splitter().push(Buffer.from(text), (buffer, start, end) => {
+    parseFrame(buffer, start, end, event);
+    reader.read(event, false);
+    client += reader.replacement(buffer, start, end)!.toString();
+  });
+  const events = client.split("\n").filter((line) => line.startsWith("data: {"));
+  return { events: events.map((line): any => JSON.parse(line.slice("data: ".length))), usage: reader.usage };
 }
 
 const MESSAGE = { messages: [{ role: "user", content: "Hi" }] };
@@ -155,5 +187,78 @@ describe("Messages that go through to Claude", () => {
       ],
     };
     expect(sent(CHAT, claude, chat).messages[1].content).toEqual([{ type: "text", text: "Yes" }]);
+  });
+});
+
+describe("reasoning that a server leaves out of what was completed", () => {
+  const grok = pmOf(XAI, "grok-4");
+  const usage = {
+    prompt_tokens: 10,
+    completion_tokens: 5,
+    total_tokens: 45,
+    completion_tokens_details: { reasoning_tokens: 30 },
+  };
+  const billed = (reported: unknown) =>
+    unitsFromUsage(reported, true, true)!.map(({ meter, quantity }) => [meter, quantity]);
+  const UNITS = [
+    [Meter.INPUT_TOKENS, 10],
+    [Meter.OUTPUT_TOKENS, 5],
+    [Meter.REASONING_TOKENS, 30],
+    [Meter.REQUESTS, 1],
+  ];
+
+  test.each([
+    ["with a total", usage],
+    ["as it shows by the numbers alone", { ...usage, total_tokens: undefined }],
+  ])("%s is in what a client of another format is told", (_, reported) => {
+    const message = { role: "assistant", content: "Yes" };
+    const answer = { choices: [{ index: 0, message, finish_reason: "stop" }], usage: reported };
+    const whole = answered(MESSAGES, grok, { max_tokens: 9, ...MESSAGE }, answer);
+    expect(whole.client.usage).toMatchObject({ output_tokens: 35, output_tokens_details: { thinking_tokens: 30 } });
+    expect(billed(whole.usage)).toEqual(UNITS);
+    const chunks = [
+      { choices: [{ index: 0, delta: { content: "Yes" }, finish_reason: "stop" }] },
+      { choices: [], usage: reported },
+    ];
+    const stream = streamed(MESSAGES, grok, { max_tokens: 9, ...MESSAGE }, chunks);
+    expect(stream.events.at(-2).usage).toMatchObject({
+      output_tokens: 35,
+      output_tokens_details: { thinking_tokens: 30 },
+    });
+    expect(billed(stream.usage)).toEqual(UNITS);
+  });
+});
+
+describe("Messages at an upstream that has responses alone", () => {
+  const fields = { max_tokens: 300, temperature: 0.2, top_p: 0.5, ...MESSAGE };
+  test.each([
+    ["gpt-5-pro", { type: "disabled" }, undefined, undefined],
+    ["gpt-5.2-pro", { type: "disabled" }, { effort: "none" }, 0.2],
+    ["gpt-5.2-pro", { type: "adaptive" }, { effort: "high", summary: "auto" }, undefined],
+    ["gpt-5-codex", { type: "enabled", budget_tokens: 2048 }, { effort: "low", summary: "auto" }, undefined],
+    ["gpt-4.1", { type: "adaptive" }, undefined, 0.2],
+    ["grok-4", { type: "adaptive" }, { effort: "high", summary: "auto" }, 0.2],
+  ])("%s with %j asks for what the model takes", (model, thinking, reasoning, temperature) => {
+    const pm = pmOf({ ...OPENAI, apis: [ModelApi.RESPONSES] }, model);
+    const body = sent(MESSAGES, pm, { ...fields, thinking });
+    expect(body.reasoning).toEqual(reasoning);
+    expect(body.temperature).toBe(temperature);
+    expect(body.top_p).toBe(temperature === undefined ? undefined : 0.5);
+  });
+
+  test("the client's effort wins over its budget, at most high", () => {
+    const pm = pmOf({ ...OPENAI, apis: [ModelApi.RESPONSES] }, "gpt-5-pro");
+    const thinking = { type: "enabled", budget_tokens: 200 };
+    const effort = (value: string) =>
+      sent(MESSAGES, pm, { ...fields, thinking, output_config: { effort: value } }).reasoning.effort;
+    expect([effort("low"), effort("medium"), effort("max")]).toEqual(["low", "medium", "high"]);
+  });
+
+  test("say that a tool failed", () => {
+    const pm = pmOf({ ...OPENAI, apis: [ModelApi.RESPONSES] }, "gpt-5-pro");
+    const content = [{ type: "tool_use", id: "t", name: "f", input: {} }];
+    const result = { type: "tool_result", tool_use_id: "t", is_error: true, content: "no such file" };
+    const messages = [...MESSAGE.messages, { role: "assistant", content }, { role: "user", content: [result] }];
+    expect(sent(MESSAGES, pm, { max_tokens: 9, messages }).input.at(-1).output).toBe("Error: no such file");
   });
 });

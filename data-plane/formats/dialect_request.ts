@@ -14,7 +14,7 @@ const MEDIUM_TOKENS_MAX = 8192;
 /** What Anthropic's clients may ask for and other servers do not know. */
 const ABOVE_HIGH = new Set(["xhigh", "max"]);
 /** Stands before the content of a tool's message that says why the tool failed: chat has no field for that. */
-const FAILED = "Error: ";
+export const FAILED = "Error: ";
 
 function effortOf(thinking: Json, effort: string): string {
   if (thinking["type"] === "disabled") return "none";
