@@ -262,3 +262,77 @@ describe("Messages at an upstream that has responses alone", () => {
     expect(sent(MESSAGES, pm, { max_tokens: 9, messages }).input.at(-1).output).toBe("Error: no such file");
   });
 });
+
+describe("Messages that other formats are stricter about", () => {
+  const gpt = pmOf({ ...OPENAI, apis: [ModelApi.CHAT_COMPLETIONS] }, "gpt-5");
+  const pro = pmOf({ ...OPENAI, apis: [ModelApi.RESPONSES] }, "gpt-5-pro");
+  const sonnet = pmOf(CONVERSE, "anthropic.claude-sonnet-4-5-20250929-v1:0");
+  const schema = (required: string[]) => {
+    const properties = { a: { type: "string" }, b: { anyOf: [{ type: "null" }, { type: "integer" }] } };
+    return { type: "object", properties, required, additionalProperties: false };
+  };
+  const strictness = (required: string[]) => {
+    const tools = [{ name: "f", strict: true, input_schema: schema(required) }];
+    const format = { type: "json_schema", schema: { type: "array", items: schema(required) } };
+    const fields = { max_tokens: 9, tools, output_config: { format }, ...MESSAGE };
+    const [chat, responses, converse] = [gpt, pro, sonnet].map((pm) => sent(MESSAGES, pm, fields));
+    return [
+      chat.tools[0].function.strict === true,
+      chat.response_format.json_schema.strict,
+      responses.tools[0].strict,
+      responses.text.format.strict,
+      converse.toolConfig.tools[0].toolSpec.strict,
+    ];
+  };
+
+  test("strict tools and formats are strict at OpenAI only if they demand all of their properties", () => {
+    expect(strictness(["a", "b"])).toEqual([true, true, true, true, true]);
+    expect(strictness(["a"])).toEqual([false, false, false, false, true]);
+  });
+
+  test("chat takes four stop sequences, Converse all of them", () => {
+    const fields = { max_tokens: 9, stop_sequences: ["1", "2", "3", "4", "5"], ...MESSAGE };
+    expect(sent(MESSAGES, gpt, fields).stop).toEqual(["1", "2", "3", "4"]);
+    expect(sent(MESSAGES, sonnet, fields).inferenceConfig.stopSequences).toEqual(fields.stop_sequences);
+  });
+
+  test("Converse takes four cache points, of which the last stay", () => {
+    const cache_control = { type: "ephemeral" };
+    const text = (each: string) => ({ type: "text", text: each, cache_control });
+    const tools = [{ name: "f", input_schema: { type: "object" }, cache_control }];
+    const messages = [{ role: "user", content: ["1", "2", "3", "4"].map(text) }];
+    const point = { cachePoint: { type: "default" } };
+    const body = sent(MESSAGES, sonnet, { max_tokens: 9, tools, system: [text("s")], messages });
+    expect(body.toolConfig.tools).toHaveLength(1);
+    expect(body.system).toEqual([{ text: "s" }]);
+    expect(body.messages[0].content).toEqual(["1", "2", "3", "4"].flatMap((each) => [{ text: each }, point]));
+  });
+
+  test("thoughts of an answer that was cut are no turn of their own", () => {
+    const content = [{ type: "thinking", thinking: "Hm", signature: "c2ln" }];
+    const messages = [...MESSAGE.messages, { role: "assistant", content }, { role: "user", content: "Go on" }];
+    const roles = (body: any) => body.messages.map(({ role }: any) => role);
+    expect(roles(sent(MESSAGES, sonnet, { max_tokens: 9, messages }))).toEqual(["user"]);
+    const chat = [
+      ...MESSAGE.messages,
+      { role: "assistant", content: "", thinking_blocks: content },
+      { role: "user", content: "Go on" },
+    ];
+    expect(roles(sent(CHAT, pmOf(ANTHROPIC, "claude-opus-4-5"), { messages: chat }))).toEqual(["user"]);
+    const input = [
+      { role: "user", content: "Hi" },
+      { type: "reasoning", id: "r", summary: [] },
+      { role: "user", content: "Go on" },
+    ];
+    expect(sent(RESPONSES, pmOf(GENERIC, "llama"), { input }).messages[1]).toEqual({ role: "assistant", content: "" });
+  });
+
+  test("a PDF is named so that its ending tells what it is", () => {
+    const source = { type: "base64", media_type: "application/pdf", data: "JVBERi0=" };
+    const named = (title?: string) => {
+      const messages = [{ role: "user", content: [{ type: "document", title, source }] }];
+      return sent(MESSAGES, gpt, { max_tokens: 9, messages }).messages[0].content[0].file.filename;
+    };
+    expect([named(), named("Report"), named("a.PDF")]).toEqual(["document.pdf", "Report.pdf", "a.PDF"]);
+  });
+});

@@ -144,7 +144,8 @@ class Builder {
       this.legacyId = `call_${this.turns.length}`;
       blocks.push(this.call({ id: this.legacyId, function: legacy }, `${at}.function_call`));
     }
-    this.push("assistant", withCache(blocks, message));
+    // Thoughts alone, such as those of an answer that was cut, are no turn.
+    if (!blocks.every(isThinking)) this.push("assistant", withCache(blocks, message));
   }
 
   private call(call: Json, at: string): Block {

@@ -129,7 +129,8 @@ class ConversationBuilder {
       blocks.push(this.call(objectOf(message["function_call"]), this.functionId));
     }
     this.mark(blocks, message);
-    if (blocks.length > 0) this.turn("assistant").blocks.push(...blocks);
+    // Thoughts alone, such as those of an answer that was cut, are no turn.
+    if (blocks.some((block) => !("reasoningContent" in block))) this.turn("assistant").blocks.push(...blocks);
   }
 
   /** Unsigned reasoning is left out: nobody would believe it. */

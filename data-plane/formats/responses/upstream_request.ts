@@ -7,6 +7,7 @@ import { refusesSampling, SAMPLING } from "../dialect_rules.ts";
 import { thinks } from "../dialects.ts";
 import { type HubTarget, type Json, RefusedFieldError } from "../hub.ts";
 import { countOf, listOf, objectOf, textOf } from "../json.ts";
+import { isStrictSchema } from "../strict_schema.ts";
 import { inputOf } from "./upstream_items.ts";
 
 function refuse(param: string, message: string): never {
@@ -52,8 +53,8 @@ function toolOf(value: unknown, index: number): Json {
       name,
       ...(typeof description === "string" ? { description } : {}),
       parameters: parameters ?? { type: "object", properties: {} },
-      // Strict unless something else is said, other than in chat.
-      strict: strict === true,
+      // Strict unless something else is said, other than in chat; and no tool is refused for its schema.
+      strict: strict === true && isStrictSchema(parameters),
     };
   }
   if (type === "custom") {
