@@ -370,7 +370,9 @@ export class Attempt implements OutboundSink, RelayHost, Timed, AttemptFacts {
     const detail = detailOf(refusalCode(error, pm.provider));
     const failure = { result: AttemptResult.STATUS, health: error.health, retryAfterMs, again: "no", detail } as const;
     const refused = error.elsewhere === true;
-    this.host.failed(this, refused ? { ...failure, refusal: refusalOf(head.status, error, pm.provider) } : failure);
+    if (!refused) return this.host.failed(this, failure);
+    const names = { upstream: pm.upstreamName, client: this.request.body.model };
+    this.host.failed(this, { ...failure, refusal: refusalOf(head.status, error, pm.provider, names) });
   }
 
   private fail(

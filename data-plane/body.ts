@@ -47,6 +47,7 @@ type Key = (typeof KEYS)[number];
  * read and, where it must be, lowered, whatever the path: servers differ about which ones they obey.
  */
 const LIMITS = ["max_tokens", "max_completion_tokens", "max_output_tokens"] as const satisfies readonly Key[];
+export type LimitName = (typeof LIMITS)[number];
 
 /** The keys of one length, and their bytes. */
 interface KnownKeys {
@@ -276,7 +277,12 @@ export interface BodyChanges {
   /** The most output tokens, null to leave them alone. */
   readonly outputTokensMax: number | null;
   /** The field for it when the client used none: servers differ about which one they take. */
-  readonly outputTokensField: (typeof LIMITS)[number];
+  readonly outputTokensField: LimitName;
+  /**
+   * Limits of other endpoints. They say how much is held for the answer, so one that stands alone is said once more in the
+   * field that counts here: an upstream that passes over what it does not know would have no limit at all.
+   */
+  readonly foreignLimits?: readonly LimitName[];
 }
 
 /** The changed body; all other bytes are as they came. @param more splices besides, null for none */
@@ -293,7 +299,7 @@ export function changeBody(body: ScannedBody, changes: BodyChanges, more: readon
       splices.push({ start: options.start, end: options.end, text: JSON.stringify(value) });
     }
   }
-  if (changes.outputTokensMax !== null) clamp(body, changes.outputTokensMax, changes.outputTokensField, splices);
+  limitOutput(body, changes, splices);
   return splice(bytes, more === null ? splices : outermost([...splices, ...more]));
 }
 
@@ -309,13 +315,18 @@ export function outermost(splices: readonly Splice[]): readonly Splice[] {
   );
 }
 
-function clamp(body: ScannedBody, max: number, field: BodyChanges["outputTokensField"], splices: Splice[]): void {
+function limitOutput(body: ScannedBody, changes: BodyChanges, splices: Splice[]): void {
   const { bytes, ranges, inside } = body;
+  const { outputTokensMax, outputTokensField: field, foreignLimits } = changes;
+  const max = outputTokensMax ?? body.outputTokensMax;
+  // Without a limit `max` is 0 here; with one of this endpoint's own nothing is to be done unless it is lowered.
+  if (max === 0 && outputTokensMax === null) return;
   let found = false;
   for (const name of LIMITS) {
     const range = ranges[name];
     if (!isSet(bytes, range)) continue;
-    found = true;
+    if (foreignLimits?.includes(name) !== true) found = true;
+    if (outputTokensMax === null) continue;
     if (Number(bytes.toString("latin1", range.start, range.end)) > max)
       splices.push({ start: range.start, end: range.end, text: String(max) });
   }

@@ -119,7 +119,10 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
   refused(attempt: Attempt, error: UpstreamError): void {
     const { core, request, trail, attempts } = this;
     const { pm } = attempt;
-    const refusal = refusalOf(attempt.httpStatus, error, pm.provider);
+    const refusal = refusalOf(attempt.httpStatus, error, pm.provider, {
+      upstream: pm.upstreamName,
+      client: request.body.model,
+    });
     core.health.succeed(pm, core.deps.now(), request.stream, 0);
     if (attempt !== this.current) {
       // A hedge must not fail what would be served without it: this counts only if the slow one fails too.

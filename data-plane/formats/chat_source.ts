@@ -41,14 +41,31 @@ function normalised(given: Json): Json {
   return made;
 }
 
-/** Usage with the cached tokens where OpenAI has them; DeepSeek says them elsewhere. Null: there is none. */
+/**
+ * Usage as the hub has it, where servers say it otherwise: DeepSeek names cached tokens elsewhere, and xAI leaves reasoning
+ * out of what was completed. Clients of other formats are told what is billed. Null: there is none.
+ */
 function hubUsage(value: unknown): Json | null {
   if (typeof value !== "object" || value === null || Array.isArray(value)) return null;
-  const usage = value as Json;
+  return withReasoning(withCached(value as Json));
+}
+
+function withCached(usage: Json): Json {
   const hit = countOf(usage["prompt_cache_hit_tokens"]);
   const details = objectOf(usage["prompt_tokens_details"]);
   if (hit === undefined || countOf(details["cached_tokens"]) !== undefined) return usage;
   return { ...usage, prompt_tokens_details: { ...details, cached_tokens: hit } };
+}
+
+/** The same signs as in `meter.ts`: the total has the reasoning on top, or it is more than there could be. */
+function withReasoning(usage: Json): Json {
+  const prompt = countOf(usage["prompt_tokens"]);
+  const completion = countOf(usage["completion_tokens"]);
+  const reasoning = countOf(objectOf(usage["completion_tokens_details"])["reasoning_tokens"]) ?? 0;
+  if (prompt === undefined || completion === undefined || reasoning === 0) return usage;
+  const whole = completion + reasoning;
+  if (usage["total_tokens"] !== prompt + whole && completion >= reasoning) return usage;
+  return { ...usage, completion_tokens: whole, total_tokens: prompt + whole };
 }
 
 /** What the status would have been, had the error come before the answer. */

@@ -7,14 +7,17 @@ import { type Dialect, OPENAI_ONLY, thinks, translatedDialect } from "./dialects
 import { applyDialect, isObject, mapped, without } from "./dialect_rules.ts";
 import type { Json } from "./hub.ts";
 import { countOf, listOf, objectOf, textOf } from "./json.ts";
+import { isStrictSchema } from "./strict_schema.ts";
 
 /** Thinking budgets up to these are so much effort; larger ones are `high` (C8). */
 const LOW_TOKENS_MAX = 2048;
 const MEDIUM_TOKENS_MAX = 8192;
 /** What Anthropic's clients may ask for and other servers do not know. */
 const ABOVE_HIGH = new Set(["xhigh", "max"]);
+/** The most that chat takes; others take more. */
+const STOP_SEQUENCES_MAX = 4;
 /** Stands before the content of a tool's message that says why the tool failed: chat has no field for that. */
-const FAILED = "Error: ";
+export const FAILED = "Error: ";
 
 function effortOf(thinking: Json, effort: string): string {
   if (thinking["type"] === "disabled") return "none";
@@ -138,6 +141,14 @@ function limitMembers(dialect: Dialect, chat: Json): Json {
   return limit === undefined || limit === null ? {} : { [dialect.limit]: limit };
 }
 
+/** A strict tool whose schema OpenAI would refuse for it is as good a tool without. */
+function plainTool(dialect: Dialect, value: unknown): unknown {
+  const tool = dialect.cacheControl ? value : withoutCache(value);
+  const { strict, parameters } = objectOf(objectOf(tool)["function"]);
+  if (strict !== true || isStrictSchema(parameters)) return tool;
+  return { ...objectOf(tool), function: without(objectOf(objectOf(tool)["function"]), ["strict"]) };
+}
+
 const REWRITTEN = ["thinking", "reasoning_effort", "max_tokens", "max_completion_tokens"];
 
 /**
@@ -152,6 +163,7 @@ export function dialectRequest(dialect: Dialect, chat: Json, model: string): Jso
   request = { ...request, ...limitMembers(translated, chat), ...reasoningMembers(translated, chat, model) };
   const { messages, tools } = chat;
   if (Array.isArray(messages)) request = { ...request, messages: plainMessages(translated, messages) };
-  if (Array.isArray(tools) && !translated.cacheControl) request = { ...request, tools: mapped(tools, withoutCache) };
+  if (Array.isArray(tools)) request = { ...request, tools: mapped(tools, (tool) => plainTool(translated, tool)) };
+  if (Array.isArray(chat["stop"])) request = { ...request, stop: chat["stop"].slice(0, STOP_SEQUENCES_MAX) };
   return applyDialect(translated, request, model);
 }

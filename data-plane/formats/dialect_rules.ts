@@ -27,7 +27,7 @@ export type Lookup = (key: string) => unknown;
 const BESIDE_TOOLS = ["tool_choice", "parallel_tool_calls"];
 
 /** Sampling parameters that OpenAI's reasoning models refuse, and the values that they do not. */
-const SAMPLING: Readonly<Record<string, unknown>> = {
+export const SAMPLING: Readonly<Record<string, unknown>> = {
   temperature: 1,
   top_p: 1,
   presence_penalty: 0,
@@ -74,7 +74,8 @@ function reasoningEdits(dialect: Dialect, lookup: Lookup, edits: Map<string, Edi
   }
 }
 
-function refusesSampling(model: string, lookup: Lookup): boolean {
+/** Whether one of OpenAI's models is asked in a way in which it takes no sampling parameters. */
+export function refusesSampling(model: string, lookup: Lookup): boolean {
   const kind = thinks(model);
   if (kind !== "may") return kind === "always";
   const effort = lookup("reasoning_effort");

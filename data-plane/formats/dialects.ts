@@ -303,10 +303,10 @@ export function translatedDialect(dialect: Dialect): Dialect {
   return dialect === GENERIC ? GENERIC_TRANSLATED : dialect;
 }
 
-/** o1, o3-mini, gpt-5, gpt-5-mini-2025-08-07: they think whether asked to or not, and refuse sampling parameters. */
-const ALWAYS_THINKS = /^(?:openai\/)?(?:o\d(?:-|$)|gpt-5(?:-(?!chat)|$))/;
+/** o1, o3-mini, gpt-5, gpt-5-mini-2025-08-07, and by their ids at Bedrock and others: they think whether asked to or not, and refuse sampling parameters. */
+const ALWAYS_THINKS = /^(?:(?:[a-z-]+\.)?openai[./])?(?:o\d(?:-|$)|gpt-5(?:-(?!chat)|$))/;
 /** gpt-5.1 and those that followed it: they can be told not to think, and then take sampling parameters. */
-const MAY_THINK = /^(?:openai\/)?gpt-(?:5\.\d|[6-9]|\d\d)/;
+const MAY_THINK = /^(?:(?:[a-z-]+\.)?openai[./])?gpt-(?:5\.\d|[6-9]|\d\d)/;
 
 /** `always`, `may`: one of OpenAI's reasoning models; `no`: not one, as far as its name tells. */
 export function thinks(model: string): "always" | "may" | "no" {

@@ -10,7 +10,7 @@ import { type Asked, type EndpointSpec, FrameKind } from "./format.ts";
 import { bridgeOf, serves } from "./index.ts";
 import { dialectOf } from "./dialects.ts";
 import { bodyChanges, openAiBridge, openAiError } from "./openai.ts";
-import { scrub } from "./refusal.ts";
+import { refusalOf, scrub } from "./refusal.ts";
 import { OUTPUT_SAMPLE_BYTES_MAX, Sampler } from "../tokenizer/tokens.ts";
 import { measureObject, measureValue } from "./openai_text.ts";
 
@@ -138,6 +138,25 @@ describe("statuses", () => {
     expect(scrub(`${"x".repeat(1990)}${provider.apiKey}`, provider)).not.toContain(provider.apiKey.slice(0, 5));
     const tenant = { ...provider, headers: ["x-tenant", "Zq9.team.private"] };
     expect(scrub("bad tenant Zq9.team.private", tenant)).toBe("bad tenant ***");
+  });
+
+  test("words of an upstream lose ids of accounts, requests and resources", () => {
+    const { provider } = pmOf("https://contoso-res.openai.azure.com");
+    const clean = (text: string) => scrub(text, provider);
+    expect(clean("tenant 72f988bf-86f1-41af-91ab-2d7cd011db47")).toBe("tenant ***");
+    expect(clean("Account 123456789012, request req_011CQabcDEF123")).toBe("Account ***, request ***");
+    expect(clean("at Contoso-Res or contoso-res.openai.azure.com, not contoso-resource")).toBe(
+      "at *** or ***, not contoso-resource",
+    );
+    expect(clean("1234567890123 is more than 12345678901")).toBe("1234567890123 is more than 12345678901");
+  });
+
+  test("a client hears its own name of a model, not that of a deployment", () => {
+    const { provider } = pmOf("https://x.example/v1");
+    const names = { upstream: "prod-eu.4o", client: "gpt" };
+    const message = "prod-eu.4o takes no `n`, other than prod-eu-4o";
+    const error = { ...openAiError(400, {}, Buffer.from("{}")), message };
+    expect(refusalOf(400, error, provider, names).fields.message).toBe("gpt takes no `n`, other than prod-eu-4o");
   });
 });
 

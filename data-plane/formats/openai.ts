@@ -3,7 +3,7 @@
  * reference/UPSTREAM-FORMATS.md sections 1, A and F2.
  */
 
-import { type BodyChanges, changeBody } from "../body.ts";
+import { type BodyChanges, changeBody, type LimitName } from "../body.ts";
 import { Endpoint } from "../endpoints.ts";
 import type { FailureKind } from "../health.ts";
 import { JsonScanError, skipSpace, skipValue } from "../json_scan.ts";
@@ -11,7 +11,7 @@ import type { RoutePm, RouteProvider } from "../route_types.ts";
 import { SseSplitter } from "../sse.ts";
 import { OUTPUT_SAMPLE_BYTES_MAX, Sampler, type TextSample } from "../tokenizer/tokens.ts";
 import type { OutboundRequest } from "../transport.ts";
-import type { AnswerHeaders, AnswerReading, Asked, AskedForm, Bridge, EndpointSpec } from "./format.ts";
+import type { AnswerHeaders, AnswerReading, Asked, AskedForm, Bridge, ClientShape, EndpointSpec } from "./format.ts";
 import type { UpstreamError } from "./hub.ts";
 import { CALL_HEADERS, openAiKey, pathOf } from "./call.ts";
 import type { Dialect } from "./dialects.ts";
@@ -226,6 +226,14 @@ function headers(provider: RouteProvider, stream: boolean): readonly string[] {
   return stream ? made.stream : made.json;
 }
 
+/** Limits of an answer's length that the endpoint does not know, by its shape. */
+const FOREIGN_LIMITS: Readonly<Partial<Record<ClientShape, readonly LimitName[]>>> = {
+  chat: ["max_output_tokens"],
+  completions: ["max_completion_tokens", "max_output_tokens"],
+  responses: ["max_tokens", "max_completion_tokens"],
+};
+const NO_LIMITS: readonly LimitName[] = [];
+
 /** What an upstream reads instead of what the client wrote. */
 export function bodyChanges(dialect: Dialect, pm: RoutePm, { endpoint, stream, clampTo }: Asked): BodyChanges {
   const { shape } = endpoint;
@@ -234,6 +242,7 @@ export function bodyChanges(dialect: Dialect, pm: RoutePm, { endpoint, stream, c
     includeUsage: stream && dialect.streamOptions && (shape === "chat" || shape === "completions"),
     outputTokensMax: clampTo,
     outputTokensField: shape === "responses" ? "max_output_tokens" : shape === "chat" ? dialect.limit : "max_tokens",
+    foreignLimits: FOREIGN_LIMITS[shape] ?? NO_LIMITS,
   };
 }
 

@@ -189,7 +189,9 @@ export function translated({ client, upstream, splitter, streamType }: Translate
     request(pm, asked) {
       const { stream } = asked;
       const body = bodyOf(asked);
-      const chat = clamped(client === null ? body : client.request(body), asked.clampTo);
+      // Also a limit in a field that the client's endpoint does not know: what is held goes by it.
+      const most = asked.clampTo ?? (asked.body.outputTokensMax || null);
+      const chat = clamped(client === null ? body : client.request(body), most);
       const call = upstream.request(chat, targetOf(pm, stream));
       return outbound(pm, call, stream ? (streamType ?? "text/event-stream") : "application/json");
     },

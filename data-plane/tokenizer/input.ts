@@ -54,6 +54,8 @@ const SILENT = new Set([
   "signature",
   "encrypted_content",
   "data",
+  // They say again what stands in `reasoning_content`.
+  "thinking_blocks",
 ]);
 /** Where text stands at the top level. */
 const PLACES = new Set(["messages", "prompt", "input", "instructions", "suffix", "system"]);

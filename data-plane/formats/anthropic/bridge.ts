@@ -1,4 +1,4 @@
-/** PURE. Messages clients at an upstream that speaks Messages: bytes pass through. */
+/** PURE. Messages clients at an upstream that speaks Messages: bytes pass through, but for what `through.ts` has to change. */
 
 import { changeBody } from "../../body.ts";
 import { SseSplitter } from "../../sse.ts";
@@ -6,6 +6,7 @@ import { CALL_HEADERS, pathOf, targetOf } from "../call.ts";
 import type { Bridge } from "../format.ts";
 import { anthropicError } from "./errors.ts";
 import { AnthropicAnswer, AnthropicStream, usageInTail } from "./native.ts";
+import { throughChanges } from "./through.ts";
 import { MESSAGES_PATH, messagesHeaders } from "./upstream.ts";
 
 /** Features in trial that clients ask for by a header go upstream as they came, but for what looks like none. */
@@ -36,7 +37,7 @@ export const anthropicBridge: Bridge = {
       path: pathOf(pm, MESSAGES_PATH),
       method: "POST",
       headers: [...own, ...messagesHeaders(targetOf(pm, asked.stream)), ...betasOf(forwarded)],
-      body: changeBody(asked.body, changes),
+      body: changeBody(asked.body, changes, throughChanges(asked.body, asked.clampTo)),
     };
   },
   error: (status, _headers, body) => anthropicError(status, body),

@@ -6,6 +6,7 @@
 
 import type { Json } from "../hub.ts";
 import { listOf, objectOf, textOf } from "../json.ts";
+import { isSealed } from "../responses/reasoning.ts";
 import { type Block, blocksOf, cacheOf } from "./content.ts";
 import type { Capabilities } from "./models.ts";
 import { optionalText, refuse, requiredText } from "./refuse.ts";
@@ -143,7 +144,8 @@ class Builder {
       this.legacyId = `call_${this.turns.length}`;
       blocks.push(this.call({ id: this.legacyId, function: legacy }, `${at}.function_call`));
     }
-    this.push("assistant", withCache(blocks, message));
+    // Thoughts alone, such as those of an answer that was cut, are no turn.
+    if (!blocks.every(isThinking)) this.push("assistant", withCache(blocks, message));
   }
 
   private call(call: Json, at: string): Block {
@@ -201,12 +203,12 @@ function inputOf(text: string): Json {
   return { _raw: text };
 }
 
-/** Only what is signed can be replayed; a signature is never made up. */
+/** Only what Claude signed can be replayed: a signature is never made up, and what was packed here is none. */
 function thinkingBlocks(value: unknown): Block[] {
   return listOf(value).flatMap((each): Block[] => {
     const { type, thinking, signature, data } = objectOf(each) as Record<string, unknown>;
     if (type === "redacted_thinking" && typeof data === "string" && data !== "") return [{ type, data }];
-    if (type !== "thinking" || typeof signature !== "string" || signature === "") return [];
+    if (type !== "thinking" || typeof signature !== "string" || signature === "" || isSealed(signature)) return [];
     return [{ type, thinking: textOf(thinking), signature }];
   });
 }

@@ -131,6 +131,12 @@ function adaptive(display: string, effort: string | null, { capabilities, length
   return { thinking, effort: known, maxTokens: length.tokens, on: true };
 }
 
+/** The budget for an answer that the wallet limits to `maxTokens`, thoughts included; null: there is no room for any. */
+export function budgetWithin(wanted: number, maxTokens: number): number | null {
+  const budget = Math.min(wanted, Math.floor(maxTokens * BUDGET_SHARE_MAX));
+  return budget < BUDGET_TOKENS_MIN ? null : budget;
+}
+
 /** @param given null: the budget is ours to choose, and what the client limits is kept for its answer too */
 function budget(wanted: number, given: { display: string } | null, { length, budgetAllowed }: Plan): Thinking {
   if (!budgetAllowed) return silent(null, length);

@@ -6,6 +6,7 @@
 import { createHash } from "node:crypto";
 import { type Json, RefusedFieldError } from "../hub.ts";
 import { listOf, objectOf, parseObject, textOf } from "../json.ts";
+import { isSealed } from "../responses/reasoning.ts";
 import type { Family } from "./family.ts";
 import { blockOf, cachePoint, isBlank } from "./parts.ts";
 
@@ -128,7 +129,8 @@ class ConversationBuilder {
       blocks.push(this.call(objectOf(message["function_call"]), this.functionId));
     }
     this.mark(blocks, message);
-    if (blocks.length > 0) this.turn("assistant").blocks.push(...blocks);
+    // Thoughts alone, such as those of an answer that was cut, are no turn.
+    if (blocks.some((block) => !("reasoningContent" in block))) this.turn("assistant").blocks.push(...blocks);
   }
 
   /** Unsigned reasoning is left out: nobody would believe it. */
@@ -137,7 +139,7 @@ class ConversationBuilder {
     const blocks: Json[] = [];
     for (const each of listOf(message["thinking_blocks"])) {
       const { type, thinking, signature, data } = objectOf(each);
-      if (type === "thinking" && typeof signature === "string" && signature !== "")
+      if (type === "thinking" && typeof signature === "string" && signature !== "" && !isSealed(signature))
         blocks.push({ reasoningContent: { reasoningText: { text: textOf(thinking), signature } } });
       else if (type === "redacted_thinking" && typeof data === "string" && data !== "")
         blocks.push({ reasoningContent: { redactedContent: data } });
@@ -230,7 +232,7 @@ export function forbidsBudget(chat: Json): boolean {
   const calls = listOf(assistant["tool_calls"]).length > 0 || typeof assistant["function_call"] === "object";
   const thought = listOf(assistant["thinking_blocks"]).some((each) => {
     const { signature, data } = objectOf(each);
-    return textOf(signature) !== "" || textOf(data) !== "";
+    return (textOf(signature) !== "" && !isSealed(textOf(signature))) || textOf(data) !== "";
   });
   return calls && !thought;
 }

@@ -18,6 +18,8 @@ import { planTools } from "./tools.ts";
 const METADATA_PAIRS_MAX = 16;
 const METADATA_TEXT = /^[a-zA-Z0-9\s:_@$#=/+,.-]{1,256}$/;
 const TIERS = new Set(["flex", "priority"]);
+/** So many cache points are taken, as at Anthropic. */
+const CACHE_POINTS_MAX = 4;
 
 /** What nothing on Converse answers to, and whose absence the client would notice. */
 function refuse(chat: Json): void {
@@ -58,6 +60,24 @@ export function modelPath(model: string, call: string): string {
   return `/model/${encodeSegment(model)}/${call}`;
 }
 
+/** Of too many cache points the last ones stay: they are those that the most stands before. */
+function limitCachePoints(body: Record<string, unknown>): void {
+  const lists = [
+    objectOf(body["toolConfig"])["tools"],
+    body["system"],
+    ...listOf(body["messages"]).map((message) => objectOf(message)["content"]),
+  ].map((list) => listOf(list) as unknown[]);
+  const isPoint = (block: unknown) => objectOf(block)["cachePoint"] !== undefined;
+  let surplus = lists.flat().filter(isPoint).length - CACHE_POINTS_MAX;
+  for (const list of lists) {
+    for (let at = 0; at < list.length && surplus > 0; at++) {
+      if (!isPoint(list[at])) continue;
+      list.splice(at--, 1);
+      surplus--;
+    }
+  }
+}
+
 function request(chat: Json, target: HubTarget): HubCall {
   refuse(chat);
   const family = familyOf(target);
@@ -83,6 +103,7 @@ function request(chat: Json, target: HubTarget): HubCall {
   if (outputConfig !== null) body["outputConfig"] = outputConfig;
   if (Object.keys(metadata).length > 0) body["requestMetadata"] = metadata;
   if (typeof tier === "string" && TIERS.has(tier)) body["serviceTier"] = { type: tier };
+  limitCachePoints(body);
   return {
     path: modelPath(target.model, target.stream ? "converse-stream" : "converse"),
     headers: ["accept", target.stream ? "application/vnd.amazon.eventstream" : "application/json"],

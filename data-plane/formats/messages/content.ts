@@ -43,6 +43,12 @@ function imageUrl(source: Json, at: string): string {
   }
 }
 
+/** Upstreams go by the ending. */
+function pdfName(title: string): string {
+  if (title === "") return "document.pdf";
+  return title.toLowerCase().endsWith(".pdf") ? title : `${title}.pdf`;
+}
+
 function documentParts(block: Json, at: string): Json[] {
   const source = objectOf(block["source"]);
   const title = textOf(block["title"]);
@@ -50,7 +56,7 @@ function documentParts(block: Json, at: string): Json[] {
     case "base64": {
       const type = textOf(source["media_type"]);
       if (type !== PDF) refuse("unsupported_value", `${at}.source.media_type`, `only ${PDF} can be used here.`);
-      const file = { file_data: `data:${PDF};base64,${textOf(source["data"])}`, filename: title || "document.pdf" };
+      const file = { file_data: `data:${PDF};base64,${textOf(source["data"])}`, filename: pdfName(title) };
       return [...textPart(textOf(block["context"]), {}), { type: "file", file, ...cacheControl(block) }];
     }
     case "text": {

@@ -3,11 +3,10 @@
 import { createHash } from "node:crypto";
 import { type Json, RefusedFieldError } from "../hub.ts";
 import { countOf, listOf, objectOf, textOf } from "../json.ts";
+import { isStrictSchema } from "../strict_schema.ts";
 import { chatMessages } from "./content.ts";
 import { shortName } from "./names.ts";
 
-/** The most that chat takes. */
-export const STOP_SEQUENCES_MAX = 4;
 /** The longest user id that OpenAI takes; a SHA-256 in hex has just this length. */
 export const USER_ID_CHARS_MAX = 64;
 /** Budgets of thinking up to these are low and medium effort. */
@@ -128,14 +127,16 @@ function addFormat(body: Json, chat: Record<string, unknown>): void {
     const at = "output_config.format.type";
     throw new RefusedFieldError("unsupported_value", at, `${at}: only json_schema can be used here.`);
   }
-  const schema = { name: "output", schema: objectOf(format["schema"]), strict: true };
-  chat["response_format"] = { type: "json_schema", json_schema: schema };
+  const schema = objectOf(format["schema"]);
+  // OpenAI refuses to be strict about schemas whose properties may be left out.
+  const json_schema = { name: "output", schema, strict: isStrictSchema(schema) };
+  chat["response_format"] = { type: "json_schema", json_schema };
 }
 
 function addSampling(body: Json, chat: Record<string, unknown>): void {
   for (const name of ["temperature", "top_p", "top_k"]) if (typeof body[name] === "number") chat[name] = body[name];
   const stop = listOf(body["stop_sequences"]).filter((each) => typeof each === "string" && each !== "");
-  if (stop.length > 0) chat["stop"] = stop.slice(0, STOP_SEQUENCES_MAX);
+  if (stop.length > 0) chat["stop"] = stop;
 }
 
 /** Ids that chat would not take become digests: still one for each user, always the same. */

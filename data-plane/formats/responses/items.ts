@@ -118,7 +118,8 @@ class Messages {
     const single = only !== null && only["type"] === "text" && Object.keys(only).length === 2;
     this.list.push({
       role: "assistant",
-      content: single ? only["text"] : turn.parts.length === 0 ? null : turn.parts,
+      // Nothing at all, such as after reasoning that was cut, is taken as text but not as null.
+      content: single ? only["text"] : turn.parts.length > 0 ? turn.parts : turn.calls.length > 0 ? null : "",
       ...(turn.reasoning.length === 0 ? {} : { reasoning_content: turn.reasoning.join("\n\n") }),
       ...(turn.blocks.length === 0 ? {} : { thinking_blocks: turn.blocks }),
       ...(turn.calls.length === 0 ? {} : { tool_calls: turn.calls }),

@@ -14,10 +14,17 @@ function pack(mark: string, value: unknown): string {
   return Buffer.from(JSON.stringify({ mark, value })).toString("base64");
 }
 
+/** Everything that was packed begins with these: what others made is told apart without decoding it. */
+export const SEALED_START = "eyJtYXJrIjoi";
+
+/** Whether a signature, or encrypted reasoning, was packed here, so that no upstream but the one it came of can read it. */
+export function isSealed(text: string): boolean {
+  return text.startsWith(SEALED_START);
+}
+
 /** What `pack` made with this mark; undefined for anything else. */
 function unpack(mark: string, text: string): unknown {
-  // Everything that was packed begins with the same bytes: what others made is told apart without decoding it.
-  if (!text.startsWith("eyJtYXJrIjoi")) return undefined;
+  if (!isSealed(text)) return undefined;
   try {
     const { mark: found, value } = objectOf(JSON.parse(Buffer.from(text, "base64").toString("utf8")));
     return found === mark ? value : undefined;

@@ -2,6 +2,7 @@
 
 import { type Json, RefusedFieldError } from "../hub.ts";
 import { listOf, objectOf, textOf } from "../json.ts";
+import { FAILED } from "../dialect_request.ts";
 import { itemOfBlock } from "./reasoning.ts";
 
 function refuse(param: string, message: string): never {
@@ -42,6 +43,13 @@ function inputPart(value: unknown, at: string): Json {
 
 function inputContent(content: unknown, at: string): unknown {
   return Array.isArray(content) ? content.map((part, index) => inputPart(part, `${at}[${index}]`)) : (content ?? "");
+}
+
+/** There is no field that says that a tool failed. */
+function failedOutput(output: unknown): unknown {
+  return Array.isArray(output)
+    ? [{ type: "input_text", text: FAILED.trimEnd() }, ...(output as unknown[])]
+    : FAILED + textOf(output);
 }
 
 /** What the assistant said before. */
@@ -97,7 +105,8 @@ export function inputOf(chat: Json): readonly Json[] {
     } else if (role === "tool") {
       const callId = textOf(message["tool_call_id"]);
       const type = customCalls.has(callId) ? "custom_tool_call_output" : "function_call_output";
-      items.push({ type, call_id: callId, output: inputContent(message["content"], `${at}.content`) });
+      const output = inputContent(message["content"], `${at}.content`);
+      items.push({ type, call_id: callId, output: message["is_error"] === true ? failedOutput(output) : output });
     } else if (role === "user" || role === "system" || role === "developer") {
       items.push({ role, content: inputContent(message["content"], `${at}.content`) });
     } else {

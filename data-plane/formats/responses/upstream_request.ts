@@ -3,8 +3,11 @@
  * reference/UPSTREAM-FORMATS.md A2, A4 and E1.
  */
 
+import { refusesSampling, SAMPLING } from "../dialect_rules.ts";
+import { thinks } from "../dialects.ts";
 import { type HubTarget, type Json, RefusedFieldError } from "../hub.ts";
 import { countOf, listOf, objectOf, textOf } from "../json.ts";
+import { isStrictSchema } from "../strict_schema.ts";
 import { inputOf } from "./upstream_items.ts";
 
 function refuse(param: string, message: string): never {
@@ -50,8 +53,8 @@ function toolOf(value: unknown, index: number): Json {
       name,
       ...(typeof description === "string" ? { description } : {}),
       parameters: parameters ?? { type: "object", properties: {} },
-      // Strict unless something else is said, other than in chat.
-      strict: strict === true,
+      // Strict unless something else is said, other than in chat; and no tool is refused for its schema.
+      strict: strict === true && isStrictSchema(parameters),
     };
   }
   if (type === "custom") {
@@ -93,32 +96,50 @@ function textConfig(chat: Json): Json {
   return text;
 }
 
-/** Up to so many tokens of thinking are that effort. */
-const EFFORT_LOW_TOKENS = 4096;
-const EFFORT_MEDIUM_TOKENS = 16_384;
+/** Up to so many tokens of thinking are that effort (C8). */
+const EFFORT_LOW_TOKENS = 2048;
+const EFFORT_MEDIUM_TOKENS = 8192;
+/** What Anthropic's clients may ask for, and most models do not know. */
+const ABOVE_HIGH = new Set(["xhigh", "max"]);
+/** OpenAI's models that do not reason, and refuse to be asked for it. */
+const UNTHINKING = /^(?:openai\/)?(?:gpt-[34]|chatgpt-|gpt-\d.*-chat)/;
 
 /**
  * `thinking` says more than an effort, and who sends it wants to read the thoughts. Others are not given a summary: OpenAI
  * gives it to verified organisations only, and chat clients do not know it.
  */
-function reasoningOf(chat: Json): Json | null {
+function reasoningOf(chat: Json, model: string): Json | null {
   const thinking = objectOf(chat["thinking"]);
   const effort = chat["reasoning_effort"];
-  const known = typeof effort === "string" ? { effort } : {};
-  if (thinking["type"] === "disabled") return { effort: "none" };
-  if (thinking["type"] === "adaptive") return { ...known, summary: "auto" };
-  if (thinking["type"] !== "enabled") return typeof effort === "string" ? known : null;
+  if (thinking["type"] === undefined) return typeof effort === "string" ? { effort } : null;
+  if (UNTHINKING.test(model)) return null;
+  // Only the later ones can be told not to.
+  if (thinking["type"] === "disabled") return thinks(model) === "may" ? { effort: "none" } : null;
+  if (typeof effort === "string") return { effort: ABOVE_HIGH.has(effort) ? "high" : effort, summary: "auto" };
+  if (thinking["type"] !== "enabled") return { summary: "auto" };
   const budget = countOf(thinking["budget_tokens"]) ?? EFFORT_MEDIUM_TOKENS;
   const wanted = budget <= EFFORT_LOW_TOKENS ? "low" : budget <= EFFORT_MEDIUM_TOKENS ? "medium" : "high";
   return { effort: wanted, summary: "auto" };
 }
+
+/** Which fields the model would refuse, for the effort that it is asked with. */
+function refusedSampling(chat: Json, model: string, effort: unknown): ReadonlySet<string> {
+  if (!refusesSampling(model, (key) => (key === "reasoning_effort" ? effort : undefined))) return NO_FIELDS;
+  return new Set(Object.keys(SAMPLING).filter((name) => chat[name] !== SAMPLING[name]));
+}
+
+const NO_FIELDS: ReadonlySet<string> = new Set();
 
 /** The request for `/responses`. @throws RefusedFieldError */
 export function responsesRequest(chat: Json, target: HubTarget): Json {
   refuseUnsupported(chat);
   const body: Record<string, unknown> = { model: target.model, input: inputOf(chat), store: false };
   if (target.stream) body["stream"] = true;
-  for (const name of SAME) if (chat[name] !== undefined && chat[name] !== null) body[name] = chat[name];
+  const model = target.family || target.model;
+  const reasoning = reasoningOf(chat, model);
+  const refused = refusedSampling(chat, model, reasoning?.["effort"]);
+  for (const name of SAME)
+    if (chat[name] !== undefined && chat[name] !== null && !refused.has(name)) body[name] = chat[name];
   const limit = chat["max_completion_tokens"] ?? chat["max_tokens"];
   if (limit !== undefined && limit !== null) body["max_output_tokens"] = limit;
   const tools = listOf(chat["tools"]).map(toolOf);
@@ -131,13 +152,12 @@ export function responsesRequest(chat: Json, target: HubTarget): Json {
   const text = textConfig(chat);
   if (Object.keys(text).length > 0) body["text"] = text;
   const include: string[] = [];
-  const reasoning = reasoningOf(chat);
   if (reasoning !== null) {
     body["reasoning"] = reasoning;
     // Models that do not reason refuse to be asked for it.
     if (reasoning["effort"] !== "none") include.push("reasoning.encrypted_content");
   }
-  if (chat["logprobs"] === true) {
+  if (chat["logprobs"] === true && !refused.has("logprobs")) {
     include.push("message.output_text.logprobs");
     if (chat["top_logprobs"]) body["top_logprobs"] = chat["top_logprobs"];
   }
