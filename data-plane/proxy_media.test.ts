@@ -258,6 +258,34 @@ describe("images", () => {
     expect(credits()).toBe("83.8");
   });
 
+  test("of megabytes that break off are billed as far as they came", async () => {
+    await start({ pm: IMAGES });
+    gateway.upstreams[0]!.next((response) => {
+      response.writeHead(200, { "content-type": "application/json" });
+      response.write(`{"created":1,"data":[{"b64_json":"${"QUJD".repeat(400_000)}"},{"b64_json":"`, () => {
+        setTimeout(() => response.destroy(), 100);
+      });
+    });
+    const made = await gateway.post("/v1/images/generations", { model: "gpt", prompt: "A cat", n: 2 });
+    await expect(made.text()).rejects.toThrow();
+    await expect.poll(() => gateway.journal.settlements.length).toBe(1);
+    expect(units()).toEqual([
+      [8, 2, 1],
+      [11, 1, 1],
+    ]);
+    expect(credits()).toBe("10");
+  });
+
+  test("of a size that is no size are billed as those that fit nothing", async () => {
+    await start({ pm: IMAGES });
+    for (const size of ["x".repeat(70_000), "1536x1024\u0000", "a b"]) {
+      gateway.upstreams[0]!.next(answer(1));
+      await gateway.post("/v1/images/generations", { model: "gpt", prompt: "A cat", size, quality: size });
+      const { units: billed } = gateway.journal.settlements.at(-1)!;
+      expect(billed[0]).toEqual({ meter: 8, quantity: 1, source: 1 });
+    }
+  });
+
   test("edited from a form, and streamed with partial images", async () => {
     await start({ pm: IMAGES });
     const frame = (value: { type: string }) => `event: ${value.type}\ndata: ${JSON.stringify(value)}\n\n`;
