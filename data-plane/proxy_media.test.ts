@@ -98,6 +98,37 @@ describe("transcriptions", () => {
     expect(credits()).toBe("10");
   });
 
+  test.each([
+    ["whose length cannot be told are billed by their bytes", Buffer.alloc(8_000, 7), "Hi\n", 2000],
+    ["with a longer text than their head admits are billed by that", wav(1), "word ".repeat(60), 3000],
+    [
+      "with later subtitles than their head admits are billed by those",
+      wav(1),
+      "1\n00:00:00,000 --> 00:00:09,000\nHi\n\n",
+      9000,
+    ],
+  ])("%s", async (_, audio, text, thousandths) => {
+    await start({ pm: SECONDS });
+    gateway.upstreams[0]!.next(bytes("text/plain; charset=utf-8", Buffer.from(text)));
+    const file = await toFile(audio, "a.bin");
+    await client.audio.transcriptions.create({ file, model: "gpt", response_format: "text" });
+    expect(units()[0]).toEqual([9, thousandths, 2]);
+  });
+
+  test("in plain text, priced by tokens alone, are estimated", async () => {
+    await start({ pm: priced({ meter: 1, creditPerUnit: "1" }, { meter: 4, creditPerUnit: "10" }) });
+    gateway.upstreams[0]!.next(bytes("text/plain; charset=utf-8", Buffer.from("Hello\n")));
+    const file = await toFile(wav(2), "a.wav");
+    await client.audio.transcriptions.create({ file, model: "gpt", response_format: "text" });
+    expect(units()).toEqual([
+      [9, 2000, 2],
+      [11, 1, 1],
+      [6, 20, 2],
+      [4, 2, 2],
+    ]);
+    expect(credits()).toBe("40");
+  });
+
   test("stream, and fall over to another target with the whole file", async () => {
     await start({ upstreams: 2, pm: priced({ meter: 1, creditPerUnit: "1" }, { meter: 4, creditPerUnit: "10" }) });
     gateway.upstreams[0]!.next(json(503, {}));
@@ -184,6 +215,18 @@ describe("speech", () => {
       [11, 1, 1],
     ]);
     expect(credits()).toBe("107");
+  });
+
+  test("priced by tokens alone is estimated where its bytes say nothing of them", async () => {
+    await start({ pm: priced({ meter: 1, creditPerUnit: "1" }, { meter: 4, creditPerUnit: "2" }) });
+    gateway.upstreams[0]!.next(bytes("audio/pcm", Buffer.alloc(48_000)));
+    const input = "What is spoken here.";
+    await gateway.post("/v1/audio/speech", { model: "gpt", voice: "alloy", input, response_format: "pcm" });
+    expect(units().slice(3)).toEqual([
+      [1, 5, 2],
+      [7, 20, 2],
+    ]);
+    expect(credits()).toBe("45");
   });
 
   test("in frames", async () => {
