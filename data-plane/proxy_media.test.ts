@@ -174,6 +174,19 @@ describe("transcriptions", () => {
     expect(gateway.upstreams[0]!.seen).toHaveLength(0);
   });
 
+  test("go on with a content type that names its boundary and nothing else", async () => {
+    await start({ pm: SECONDS });
+    gateway.upstreams[0]!.next(json(200, { text: "Hi", usage: { type: "duration", seconds: 1 } }));
+    const part = (name: string, value: string) =>
+      `--b c\r\ncontent-disposition: form-data; name="${name}"\r\n\r\n${value}\r\n`;
+    const type = "multipart/form-data; boundary*=utf-8''z; charset=utf-7; boundary=\"b c\"";
+    const answer = await gateway.post("/v1/audio/transcriptions", `${part("model", "gpt")}--b c--`, {
+      "content-type": type,
+    });
+    expect(answer.status).toBe(200);
+    expect(gateway.upstreams[0]!.seen[0]!.headers["content-type"]).toBe('multipart/form-data; boundary="b c"');
+  });
+
   test.each([
     ["no form", JSON.stringify({ model: "gpt" }), "application/json", "file"],
     [

@@ -9,7 +9,7 @@ import { badRequest, BODIES_UNAVAILABLE, bodyTooLarge, type ErrorAnswer, INTERNA
 import { measureSeconds } from "./media/seconds.ts";
 import { createFormReader, formField, type MultipartForm, modelSplice, readForm } from "./multipart_form.ts";
 import type { MultipartPart, MultipartReader } from "./multipart.ts";
-import { MultipartError } from "./multipart_head.ts";
+import { boundaryOf, formType, MultipartError } from "./multipart_head.ts";
 import { announcedBytes, receiveBody } from "./spool/receive.ts";
 import type { Spool } from "./spool/spool.ts";
 import { SpoolError } from "./spool/spool_types.ts";
@@ -128,7 +128,12 @@ export class UploadReader {
     const reader = this.reader!;
     reader.end();
     const form = readForm(reader);
-    const upload = new Upload(this.exchange.header("content-type"), form, reader.parts, this.spool!);
+    const upload = new Upload(
+      formType(boundaryOf(this.exchange.header("content-type"))),
+      form,
+      reader.parts,
+      this.spool!,
+    );
     if (!this.heard) return this.done(upload);
     upload
       .measure(() => this.core.deps.now())
