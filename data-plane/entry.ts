@@ -307,7 +307,7 @@ export class Entry implements BodySink, UploadSink, ExchangeSink, Live {
         group: place.group,
         previousId: place.previousId,
         form: upload,
-        mediaSeconds: upload?.seconds ?? null,
+        mediaSeconds: upload?.heard ?? null,
         pinSecret: key.ve.pinSecret,
         body,
         stream,

@@ -159,6 +159,9 @@ export class MultipartReader {
       }
     }
     const found = bytes.indexOf(delimiter, at);
+    // There are readers that find parts in what stands before the first boundary. Nobody sends more than a line end there.
+    const before = found === -1 ? bytes.length - delimiter.length : found;
+    if (this.part === null && this.base + before > 1) throw malformed("it does not begin with its boundary");
     if (found === -1) {
       // The boundary may have begun in the last bytes, its CR included.
       const decided = Math.max(at, bytes.length - delimiter.length);

@@ -50,6 +50,13 @@ export function boundaryOf(contentType: string): string {
   return boundary;
 }
 
+const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
+
+/** The content type of a form with this boundary, and nothing else: some readers know more parameters, such as `boundary*`. */
+export function formType(boundary: string): string {
+  return `multipart/form-data; boundary=${TOKEN.test(boundary) ? boundary : `"${boundary}"`}`;
+}
+
 const PARAMETER = /^[\t ]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[\t ]*=[\t ]*(?:"((?:[^"\\]|\\.)*)"|([^\s;"]*))[\t ]*(?=;|$)/;
 
 /** Names in lower case. `text` begins with a semicolon. @throws MultipartError */

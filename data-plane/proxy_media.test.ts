@@ -98,6 +98,37 @@ describe("transcriptions", () => {
     expect(credits()).toBe("10");
   });
 
+  test.each([
+    ["whose length cannot be told are billed by their bytes", Buffer.alloc(8_000, 7), "Hi\n", 2000],
+    ["with a longer text than their head admits are billed by that", wav(1), "word ".repeat(60), 3000],
+    [
+      "with later subtitles than their head admits are billed by those",
+      wav(1),
+      "1\n00:00:00,000 --> 00:00:09,000\nHi\n\n",
+      9000,
+    ],
+  ])("%s", async (_, audio, text, thousandths) => {
+    await start({ pm: SECONDS });
+    gateway.upstreams[0]!.next(bytes("text/plain; charset=utf-8", Buffer.from(text)));
+    const file = await toFile(audio, "a.bin");
+    await client.audio.transcriptions.create({ file, model: "gpt", response_format: "text" });
+    expect(units()[0]).toEqual([9, thousandths, 2]);
+  });
+
+  test("in plain text, priced by tokens alone, are estimated", async () => {
+    await start({ pm: priced({ meter: 1, creditPerUnit: "1" }, { meter: 4, creditPerUnit: "10" }) });
+    gateway.upstreams[0]!.next(bytes("text/plain; charset=utf-8", Buffer.from("Hello\n")));
+    const file = await toFile(wav(2), "a.wav");
+    await client.audio.transcriptions.create({ file, model: "gpt", response_format: "text" });
+    expect(units()).toEqual([
+      [9, 2000, 2],
+      [11, 1, 1],
+      [6, 20, 2],
+      [4, 2, 2],
+    ]);
+    expect(credits()).toBe("40");
+  });
+
   test("stream, and fall over to another target with the whole file", async () => {
     await start({ upstreams: 2, pm: priced({ meter: 1, creditPerUnit: "1" }, { meter: 4, creditPerUnit: "10" }) });
     gateway.upstreams[0]!.next(json(503, {}));
@@ -143,6 +174,19 @@ describe("transcriptions", () => {
     expect(gateway.upstreams[0]!.seen).toHaveLength(0);
   });
 
+  test("go on with a content type that names its boundary and nothing else", async () => {
+    await start({ pm: SECONDS });
+    gateway.upstreams[0]!.next(json(200, { text: "Hi", usage: { type: "duration", seconds: 1 } }));
+    const part = (name: string, value: string) =>
+      `--b c\r\ncontent-disposition: form-data; name="${name}"\r\n\r\n${value}\r\n`;
+    const type = "multipart/form-data; boundary*=utf-8''z; charset=utf-7; boundary=\"b c\"";
+    const answer = await gateway.post("/v1/audio/transcriptions", `${part("model", "gpt")}--b c--`, {
+      "content-type": type,
+    });
+    expect(answer.status).toBe(200);
+    expect(gateway.upstreams[0]!.seen[0]!.headers["content-type"]).toBe('multipart/form-data; boundary="b c"');
+  });
+
   test.each([
     ["no form", JSON.stringify({ model: "gpt" }), "application/json", "file"],
     [
@@ -184,6 +228,18 @@ describe("speech", () => {
       [11, 1, 1],
     ]);
     expect(credits()).toBe("107");
+  });
+
+  test("priced by tokens alone is estimated where its bytes say nothing of them", async () => {
+    await start({ pm: priced({ meter: 1, creditPerUnit: "1" }, { meter: 4, creditPerUnit: "2" }) });
+    gateway.upstreams[0]!.next(bytes("audio/pcm", Buffer.alloc(48_000)));
+    const input = "What is spoken here.";
+    await gateway.post("/v1/audio/speech", { model: "gpt", voice: "alloy", input, response_format: "pcm" });
+    expect(units().slice(3)).toEqual([
+      [1, 5, 2],
+      [7, 20, 2],
+    ]);
+    expect(credits()).toBe("45");
   });
 
   test("in frames", async () => {
@@ -256,6 +312,34 @@ describe("images", () => {
       [11, 1, 1],
     ]);
     expect(credits()).toBe("83.8");
+  });
+
+  test("of megabytes that break off are billed as far as they came", async () => {
+    await start({ pm: IMAGES });
+    gateway.upstreams[0]!.next((response) => {
+      response.writeHead(200, { "content-type": "application/json" });
+      response.write(`{"created":1,"data":[{"b64_json":"${"QUJD".repeat(400_000)}"},{"b64_json":"`, () => {
+        setTimeout(() => response.destroy(), 100);
+      });
+    });
+    const made = await gateway.post("/v1/images/generations", { model: "gpt", prompt: "A cat", n: 2 });
+    await expect(made.text()).rejects.toThrow();
+    await expect.poll(() => gateway.journal.settlements.length).toBe(1);
+    expect(units()).toEqual([
+      [8, 2, 1],
+      [11, 1, 1],
+    ]);
+    expect(credits()).toBe("10");
+  });
+
+  test("of a size that is no size are billed as those that fit nothing", async () => {
+    await start({ pm: IMAGES });
+    for (const size of ["x".repeat(70_000), "1536x1024\u0000", "a b"]) {
+      gateway.upstreams[0]!.next(answer(1));
+      await gateway.post("/v1/images/generations", { model: "gpt", prompt: "A cat", size, quality: size });
+      const { units: billed } = gateway.journal.settlements.at(-1)!;
+      expect(billed[0]).toEqual({ meter: 8, quantity: 1, source: 1 });
+    }
   });
 
   test("edited from a form, and streamed with partial images", async () => {

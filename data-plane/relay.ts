@@ -171,7 +171,9 @@ class JsonRelay implements Relay {
     if (this.whole !== null) return this.whole;
     const hasContent = this.bytes > 0;
     const outputTokens = estimateTokens(this.bytes, 0);
-    return { usage: null, counted: NO_UNITS, outputTokens, pieces: 0, hasContent, text: null };
+    // What went out already counts, whether or not the rest comes: an image is not free for who leaves before its end.
+    const counted = this.long?.counted ?? NO_UNITS;
+    return { usage: null, counted, outputTokens, pieces: 0, hasContent, text: null };
   }
 
   lengthFrame(): null {

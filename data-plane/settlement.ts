@@ -10,6 +10,7 @@ import type { AttemptEntry, LimitUse, Progress, Settlement } from "./journal/jou
 import { BYTES_PER_TOKEN, estimateUnits, ONE_REQUEST, unitsFromUsage } from "./meter.ts";
 import type { Outcome } from "./outcome.ts";
 import type { Delivered } from "./relay.ts";
+import { unreportedTokens } from "./unreported.ts";
 import type { TokenCounts } from "./tokenizer/tokens.ts";
 
 /** Who is paid for, and at what price. */
@@ -44,13 +45,16 @@ function outputOf(units: readonly UnitQuantity[]): number {
  */
 export function billReported(
   bill: Bill,
-  { endpoint }: Admitted,
+  { endpoint, size }: Admitted,
   delivered: Delivered | null,
   whole: boolean,
 ): Billed | null {
   if (bill.price === null || delivered === null) return NOTHING_BILLED;
   const units = unitsOf(endpoint, delivered, whole);
-  return units === null ? null : { units, credits: priceUsage(bill.price, units) };
+  if (units === null) return null;
+  if (!endpoint.estimated && delivered.usage === null && isUnpriced(bill, units))
+    units.push(...unreportedTokens(size, delivered));
+  return { units, credits: priceUsage(bill.price, units) };
 }
 
 /**

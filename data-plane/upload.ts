@@ -9,7 +9,7 @@ import { badRequest, BODIES_UNAVAILABLE, bodyTooLarge, type ErrorAnswer, INTERNA
 import { measureSeconds } from "./media/seconds.ts";
 import { createFormReader, formField, type MultipartForm, modelSplice, readForm } from "./multipart_form.ts";
 import type { MultipartPart, MultipartReader } from "./multipart.ts";
-import { MultipartError } from "./multipart_head.ts";
+import { boundaryOf, formType, MultipartError } from "./multipart_head.ts";
 import { announcedBytes, receiveBody } from "./spool/receive.ts";
 import type { Spool } from "./spool/spool.ts";
 import { SpoolError } from "./spool/spool_types.ts";
@@ -17,6 +17,8 @@ import type { BodySource, Exchange } from "./transport.ts";
 
 /** The file that is heard: the others of a form are not. */
 const AUDIO_FILE = "file";
+/** Speech at 32 kbit/s: what a recording is taken for whose length cannot be told, so that it is not heard for nothing. */
+const GUESSED_BYTES_PER_S = 4_000;
 /** Fields of a form as a JSON body would have them, for whoever reads one or the other. */
 const TEXTS = ["prompt", "language", "user", "size", "quality", "response_format", "output_format"];
 
@@ -31,6 +33,8 @@ export class Upload {
   readonly fileBytes: number;
   /** How long its recording lasts, in thousandths of a second; null: there is none, or it cannot be told. */
   seconds: number | null = null;
+  /** The same for the bill: guessed by its bytes where it cannot be told. */
+  heard: number | null = null;
   private readonly spool: Spool;
 
   /** @throws BodyError */
@@ -59,6 +63,7 @@ export class Upload {
     if (file === undefined) return;
     const options = { filename: file.filename ?? "", contentType: file.contentType, now };
     this.seconds = await measureSeconds(this.spool.view(file.start, file.end), options);
+    this.heard = this.seconds ?? Math.ceil(((file.end - file.start) * 1000) / GUESSED_BYTES_PER_S);
   }
 
   /** Ends whatever reads it. Safe to call twice. */
@@ -123,7 +128,12 @@ export class UploadReader {
     const reader = this.reader!;
     reader.end();
     const form = readForm(reader);
-    const upload = new Upload(this.exchange.header("content-type"), form, reader.parts, this.spool!);
+    const upload = new Upload(
+      formType(boundaryOf(this.exchange.header("content-type"))),
+      form,
+      reader.parts,
+      this.spool!,
+    );
     if (!this.heard) return this.done(upload);
     upload
       .measure(() => this.core.deps.now())

@@ -14,11 +14,19 @@ import { nativeBody, nativeCall } from "./openai.ts";
 /** A frame holds a second or two of audio. */
 const SPEECH_FRAME_BYTES_MAX = 16 * 1024 * 1024;
 
-/** Seconds as the upstream reports them; else as they were measured in what the client sent. */
-function heardSeconds({ seconds }: AudioRead, asked: Asked): readonly UnitQuantity[] {
+/** Nobody says more in a second: a recording with a longer text is longer than its head says. */
+const TEXT_BYTES_PER_S_MAX = 100;
+
+/** Seconds as the upstream reports them; else as they were measured in what the client sent, but not less than was said. */
+function heardSeconds(
+  read: Pick<AudioRead, "seconds"> & { readonly textBytes: number },
+  { mediaSeconds }: Asked,
+): readonly UnitQuantity[] {
+  const { seconds, textBytes } = read;
   if (seconds?.source === UnitSource.REPORTED) return [secondsOf(seconds.thousandths, UnitSource.REPORTED)];
-  const measured = asked.mediaSeconds ?? seconds?.thousandths ?? null;
-  return measured === null ? [] : [secondsOf(measured, UnitSource.ESTIMATED)];
+  const said = seconds?.thousandths ?? Math.ceil((textBytes * 1000) / TEXT_BYTES_PER_S_MAX);
+  if (mediaSeconds === null && said === 0) return [];
+  return [secondsOf(Math.max(mediaSeconds ?? 0, said), UnitSource.ESTIMATED)];
 }
 
 function secondsOf(quantity: number, source: UnitSource): UnitQuantity {
@@ -42,7 +50,7 @@ export function transcriptionBridge(dialect: Dialect, error: Bridge["error"]): B
     readAnswer(body, asked, _pm, headers): AnswerReading {
       const type = headers["content-type"];
       const read = new TranscriptionAnswer(body, typeof type === "string" ? type : "");
-      return counting(read, () => heardSeconds(read, asked));
+      return counting(read, () => heardSeconds({ seconds: read.seconds, textBytes: read.textBytes() }, asked));
     },
     readTail: () => null,
     streamReader(asked): StreamReader {

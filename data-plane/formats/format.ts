@@ -50,7 +50,7 @@ export interface Asked {
   readonly previousId: string | null;
   /** The form with files that the client sent in place of a JSON body; null: it sent one. */
   readonly form: AskedForm | null;
-  /** How long the recording is that it sent, in thousandths of a second, as far as it could be measured. */
+  /** How long the recording is that it sent, in thousandths of a second: measured, or guessed; null: there is none. */
   readonly mediaSeconds: number | null;
 }
 

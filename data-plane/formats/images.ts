@@ -60,19 +60,26 @@ export function imageUsage(value: unknown): Json | null {
   };
 }
 
+/** A size or a quality, as prices name them. Whatever else a client writes there must not get into its record. */
+const LABEL = /^[A-Za-z0-9._:-]{1,32}$/;
+
+function labelOf(text: string): string {
+  return text !== "auto" && LABEL.test(text) ? text : "";
+}
+
 /** The images of an answer as a quantity. Where the answer says less than was asked, the request's words are used. */
 export function imageQuantity(
   read: Pick<ImagesRead, "images" | "size" | "quality">,
   asked: { readonly size: string; readonly quality: string },
 ): UnitQuantity {
-  const size = read.size || asked.size;
-  const quality = read.quality || asked.quality;
+  const size = labelOf(read.size || asked.size);
+  const quality = labelOf(read.quality || asked.quality);
   return {
     meter: Meter.IMAGES,
     quantity: read.images,
     source: UnitSource.REPORTED,
-    ...(size === "" || size === "auto" ? {} : { size }),
-    ...(quality === "" || quality === "auto" ? {} : { quality }),
+    ...(size === "" ? {} : { size }),
+    ...(quality === "" ? {} : { quality }),
   };
 }
 

@@ -1,10 +1,11 @@
 /** PURE. Bridges of endpoints with JSON answers that are never streamed, at upstreams that speak another format. */
 
-import { UnitSource, type UnitQuantity, Meter } from "../../core/meters.ts";
+import type { UnitQuantity } from "../../core/meters.ts";
 import { SseSplitter } from "../sse.ts";
 import { bodyOf, contextOf, outbound, targetOf } from "./call.ts";
 import { type AnswerHeaders, type AnswerReading, type Bridge, type StreamReader } from "./format.ts";
 import { type Json, type JsonAnswer, type JsonUpstream, RefusedFieldError } from "./hub.ts";
+import { imageQuantity } from "./images.ts";
 import { countOf, listOf, objectOf, parseObject, textOf } from "./json.ts";
 
 const NO_TEXT = { bytes: new Uint8Array(0), textBytes: 0, tokens: 0 };
@@ -28,18 +29,12 @@ function answersOf(body: Buffer, headers: AnswerHeaders, several: boolean): Json
 
 /** Images by number, with the size and quality that were asked for. */
 function imagesOf(answer: Json, request: Json): readonly UnitQuantity[] {
-  const quantity = listOf(answer["data"]).length;
-  const size = textOf(answer["size"]) || textOf(request["size"]);
-  const quality = textOf(answer["quality"]) || textOf(request["quality"]);
-  return [
-    {
-      meter: Meter.IMAGES,
-      quantity,
-      source: UnitSource.REPORTED,
-      ...(size !== "" && size !== "auto" && { size }),
-      ...(quality !== "" && quality !== "auto" && { quality }),
-    },
-  ];
+  const read = {
+    images: listOf(answer["data"]).length,
+    size: textOf(answer["size"]),
+    quality: textOf(answer["quality"]),
+  };
+  return [imageQuantity(read, { size: textOf(request["size"]), quality: textOf(request["quality"]) })];
 }
 
 /** @param images its answers are images, which are counted */
