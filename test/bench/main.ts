@@ -23,6 +23,7 @@ const BENCHES = [
   "ingest",
   "recovery",
   "failover",
+  "formats",
 ] as const;
 
 let running: ReturnType<typeof spawn> | undefined;
