@@ -31,8 +31,8 @@ const ROUNDS = 9;
 const WARM_UP_ROUNDS = 2;
 const PIECES = 200;
 const STREAMS = 60;
-const ANSWER_COUNT = 400;
-const REQUEST_COUNT = 200;
+const ANSWER_COUNT = 1_000;
+const REQUEST_COUNT = 500;
 const BODY_BYTES = 20 * 1024;
 const CONTENTS = ["text", "tool"] as const;
 
