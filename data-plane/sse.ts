@@ -39,6 +39,8 @@ export type OnFrame = (buffer: Buffer, start: number, end: number) => void;
 export class SseSplitter {
   /** Bytes of a frame that is not whole yet. */
   private rest: Buffer = EMPTY;
+  /** What `rest` begins, if it was made here and no frame came from it: there may be room behind. */
+  private room: Buffer = EMPTY;
   /** Where in `rest` the line begins that was not whole. */
   private lineStart = 0;
   /** The frame before ended with CR at the end of its chunk: a LF now belongs to that. */
@@ -51,7 +53,7 @@ export class SseSplitter {
 
   /** @throws FrameTooLargeError */
   push(chunk: Buffer, onFrame: OnFrame): void {
-    const buffer = this.rest.length === 0 ? chunk : Buffer.concat([this.rest, chunk]);
+    const buffer = this.rest.length === 0 ? chunk : this.append(chunk);
     let frame = 0;
     let line = this.lineStart;
     let searchFrom = this.rest.length;
@@ -85,8 +87,24 @@ export class SseSplitter {
       if (cr !== -1 && cr < next) cr = buffer.indexOf(CR, next);
     }
     this.rest = frame === buffer.length ? EMPTY : buffer.subarray(frame);
+    // Frames that were told may still be on their way to a client: what they stand in is not written to again.
+    if (frame > 0) this.room = EMPTY;
     this.lineStart = line - frame;
     if (this.rest.length > this.frameBytesMax) throw new FrameTooLargeError();
+  }
+
+  /** Most frames are whole with the second chunk. Where more come, room is doubled, so that a long one is copied twice. */
+  private append(chunk: Buffer): Buffer {
+    const { rest } = this;
+    const bytes = rest.length + chunk.length;
+    if (bytes > this.room.length) {
+      const size = this.room.length === 0 ? bytes : Math.max(bytes, Math.min(2 * bytes, this.frameBytesMax));
+      const room = Buffer.allocUnsafe(size);
+      rest.copy(room);
+      this.room = room;
+    }
+    chunk.copy(this.room, rest.length);
+    return this.room.length === bytes ? this.room : this.room.subarray(0, bytes);
   }
 
   /** What came after the last whole frame. */
@@ -98,7 +116,7 @@ export class SseSplitter {
   finish(onFrame: OnFrame): void {
     const { rest } = this;
     if (rest.length === 0 || rest.toString("latin1").trim() === "") return;
-    this.rest = EMPTY;
+    this.rest = this.room = EMPTY;
     const last = Buffer.concat([rest, LINE_BREAKS]);
     onFrame(last, 0, last.length);
   }

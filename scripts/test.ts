@@ -1,22 +1,41 @@
-/** `npm test`: everything. Arguments go to vitest, so `npm test -- core` runs a part. Counts go to .cache/vitest.json. */
+/**
+ * `npm test`: everything. Arguments go to vitest, so `npm test -- core` runs a part. Counts go to `.cache/vitest*.json`.
+ *
+ * Without arguments two runs go side by side: the files of `BESIDE` need hours of simulated time, whose processes give way
+ * to all others, or minutes of real time without doing much. What they leave of the processors the others use.
+ */
 
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { ROOT, run } from "./run.ts";
 import { setUpTestEnvironment } from "./setup_test_env.ts";
 
-export const COUNTS = join(ROOT, ".cache", "vitest.json");
+/** Of both runs; the second is there only if all was run. */
+export const COUNTS = ["vitest.json", "vitest_beside.json"].map((name) => join(ROOT, ".cache", name));
+const [COUNTS_MAIN, COUNTS_BESIDE] = COUNTS as [string, string];
 
-async function main(): Promise<number> {
-  await rm(COUNTS, { force: true });
+const BESIDE = ["test/simulator/", "test/rates/real.test.ts"] as const;
+
+async function vitest(args: readonly string[], counts: string, show: boolean): Promise<number> {
+  const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${counts}`];
+  const { code, output } = await run("vitest", ["run", ...reporters, ...args], { show });
+  if (output !== "") console.log(output);
+  return code;
+}
+
+async function main(args: readonly string[]): Promise<number> {
+  for (const file of COUNTS) await rm(file, { force: true });
   await setUpTestEnvironment();
-  const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${COUNTS}`];
-  return (await run("vitest", ["run", ...reporters, ...process.argv.slice(2)], { show: true })).code;
+  if (args.length > 0) return vitest(args, COUNTS_MAIN, true);
+  console.log(`Beside, with their output at the end: ${BESIDE.join(", ")}`);
+  const excludes = BESIDE.flatMap((path) => ["--exclude", path.endsWith("/") ? `${path}**` : path]);
+  const codes = await Promise.all([vitest(excludes, COUNTS_MAIN, true), vitest(BESIDE, COUNTS_BESIDE, false)]);
+  return Math.max(...codes);
 }
 
 if (import.meta.main) {
   try {
-    process.exitCode = await main();
+    process.exitCode = await main(process.argv.slice(2));
   } catch (error) {
     console.error(error instanceof Error ? error.message : error);
     process.exitCode = 1;

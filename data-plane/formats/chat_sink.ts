@@ -16,9 +16,11 @@ export class ChatChunkSink implements ChatSink {
   }
 
   push({ index, delta, finishReason, logprobs }: ChatDelta): string {
-    return this.frame([
-      { index, delta: this.withRole(index, delta), logprobs: logprobs ?? null, finish_reason: finishReason },
-    ]);
+    const text = JSON.stringify(this.withRole(index, delta));
+    const probs = logprobs === undefined || logprobs === null ? "null" : JSON.stringify(logprobs);
+    const reason = finishReason === null ? "null" : JSON.stringify(finishReason);
+    // Put together by hand: this is what nearly all frames are.
+    return this.framed(`{"index":${index},"delta":${text},"logprobs":${probs},"finish_reason":${reason}}`);
   }
 
   end(usage: Json | null): string {
@@ -39,7 +41,10 @@ export class ChatChunkSink implements ChatSink {
   }
 
   private frame(choices: readonly Json[]): string {
-    const text = choices.map((choice) => JSON.stringify(choice)).join(",");
-    return `${this.head}${text}]${this.usageAsked ? ',"usage":null' : ""}}\n\n`;
+    return this.framed(choices.map((choice) => JSON.stringify(choice)).join(","));
+  }
+
+  private framed(choices: string): string {
+    return `${this.head}${choices}]${this.usageAsked ? ',"usage":null' : ""}}\n\n`;
   }
 }

@@ -29,6 +29,7 @@ function textsOf(content: readonly unknown[]): { text: string; thinking: string 
 
 /** A delta or message with the names and types that the hub has. */
 function normalised(given: Json): Json {
+  if (!("reasoning" in given) && !("reasoning_content" in given) && !Array.isArray(given["content"])) return given;
   const { content, reasoning, reasoning_content, ...rest } = given;
   const made: Record<string, unknown> = rest;
   let thought = textOf(reasoning_content) || textOf(reasoning);
@@ -121,16 +122,15 @@ class OpenAiChatSource implements ChatSource {
     const { data } = event;
     const failed = event.event === "error";
     if (data === null) return failed ? this.fail({}) : SourceState.OPEN;
+    const chunk = parseObject(data);
+    if (chunk !== null && !failed) return this.readChunk(chunk);
     const text = data.toString("utf8").trim();
     if (text === DONE) {
       this.finished = true;
       return SourceState.DONE;
     }
-    if (text === "" && !failed) return SourceState.OPEN;
-    const chunk = parseObject(data);
     if (failed) return this.fail(chunk?.["error"] ?? chunk ?? { message: text });
-    if (chunk === null) return SourceState.BROKEN;
-    return this.readChunk(chunk);
+    return text === "" ? SourceState.OPEN : SourceState.BROKEN;
   }
 
   private readChunk(chunk: Json): SourceState {

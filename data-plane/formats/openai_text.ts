@@ -33,8 +33,10 @@ export interface TextMeasure {
 /** Adds up what `value`, a parsed delta, message or choice, holds. */
 export function measureValue(value: unknown, into: TextMeasure): void {
   if (typeof value !== "object" || value === null) return;
-  for (const [key, each] of Object.entries(value)) {
+  // Names alone: pairs would be made for each piece of a stream.
+  for (const key of Object.keys(value)) {
     if (NO_CONTENT.has(key)) continue;
+    const each = (value as Readonly<Record<string, unknown>>)[key];
     if (typeof each === "string") {
       if (!GENERATED.has(key) || each === "") continue;
       into.bytes += Buffer.byteLength(each);

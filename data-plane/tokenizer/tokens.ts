@@ -76,10 +76,27 @@ export class Sampler implements TextSource {
       this.textBytes += Buffer.byteLength(text);
       return;
     }
+    if (text.length <= SHORT_BYTES && this.addPlain(text)) return;
     const short = text.length <= this.max ? text : text.slice(0, this.max);
     const bytes = Buffer.from(JSON.stringify(short).slice(1, -1));
     this.add(bytes, 0, bytes.length);
     if (short !== text) this.textBytes += Buffer.byteLength(text.slice(this.max));
+  }
+
+  /** Nothing to escape, and a byte for each character: as most pieces of a stream are. False: it is not so. */
+  private addPlain(text: string): boolean {
+    const { length } = text;
+    if (this.used + length > this.max) return false;
+    if (this.used + length > this.kept.length) this.grow(this.used + length);
+    const { kept, used } = this;
+    for (let at = 0; at < length; at++) {
+      const code = text.charCodeAt(at);
+      if (code < SPACE || code > TILDE || code === QUOTE || code === BACKSLASH) return false;
+      kept[used + at] = code;
+    }
+    this.used += length;
+    this.textBytes += length;
+    return true;
   }
 
   /** The next piece is a string of its own. */
@@ -101,6 +118,10 @@ export class Sampler implements TextSource {
 }
 
 const SHORT_BYTES = 32;
+const SPACE = 0x20;
+const TILDE = 0x7e;
+const QUOTE = 0x22;
+const BACKSLASH = 0x5c;
 const FIRST_BYTES = 512;
 const NOTHING = Buffer.alloc(0);
 const LINE_BREAK = Buffer.from("\n");

@@ -24,6 +24,7 @@ const BENCHES = [
   "recovery",
   "failover",
   "upload",
+  "formats",
 ] as const;
 
 let running: ReturnType<typeof spawn> | undefined;

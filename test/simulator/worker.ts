@@ -1,4 +1,4 @@
-/** Runs its part of the seeds, in a process of its own, and tells its parent of each hundred. */
+/** Runs its part of the seeds, in a process of its own, and tells its parent of a few at a time and of each that fails. */
 
 import { parseOptions } from "./options.ts";
 import { runSeed } from "./run.ts";
@@ -12,7 +12,8 @@ let next = first + (part ?? 0);
 
 /** A real timer: a simulation cannot run inside of a promise. */
 function turn(): void {
-  for (let n = 0; n < SEEDS_PER_MESSAGE && next < first + seeds; n++, next += workers) addTo(totals, runSeed(next));
+  for (let n = 0; n < SEEDS_PER_MESSAGE && next < first + seeds && totals.failures.length === 0; n++, next += workers)
+    addTo(totals, runSeed(next));
   const done = next >= first + seeds;
   process.send!({ totals, next, done });
   totals = newTotals();

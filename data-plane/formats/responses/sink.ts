@@ -78,8 +78,9 @@ export class ResponsesSink implements ChatSink {
   }
 
   private readonly emit = (type: string, fields: Json): string => {
-    const event = JSON.stringify({ type, sequence_number: this.sequence++, ...fields });
-    return `event: ${type}\ndata: ${event}\n\n`;
+    // Types are names without anything to escape, and every event has fields.
+    const rest = JSON.stringify(fields).slice(1);
+    return `event: ${type}\ndata: {"type":"${type}","sequence_number":${this.sequence++},${rest}\n\n`;
   };
 
   private add(item: GrowingReasoning | GrowingMessage | GrowingCall): string {
