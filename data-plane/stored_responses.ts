@@ -3,7 +3,9 @@
  * and nowhere else; and only the VE that it was made for can name it (`pins.ts`).
  */
 
+import { RESPONSES } from "./endpoints.ts";
 import { badRequest, type ErrorAnswer } from "./errors.ts";
+import { bridgeOf } from "./formats/index.ts";
 import { idsOfRequest, type ResponsesIds } from "./formats/responses/body.ts";
 import { type Pin, unpinId } from "./pins.ts";
 import type { RouteTable } from "./route_table.ts";
@@ -47,8 +49,8 @@ function unsupported(param: string, message: string): ErrorAnswer {
 
 /** The AI SDK refers to its earlier items unless it is told that nothing is stored. */
 const NO_REFERENCES =
-  "Items cannot be named by their ids. Send them whole, as the AI SDK does with `store: false` among the options of its " +
-  "provider, or use `previous_response_id`.";
+  "Items cannot be named by their ids at this model. Send them whole, as the AI SDK does with `store: false` among the options " +
+  "of its provider, or use `previous_response_id`.";
 
 /** What no request may name here, whatever its target. */
 function refused(ids: ResponsesIds): ErrorAnswer | null {
@@ -56,8 +58,18 @@ function refused(ids: ResponsesIds): ErrorAnswer | null {
     return unsupported("background", "`background` is not supported: its answer would come after it is billed.");
   if (ids.conversation !== null)
     return unsupported("conversation", "`conversation` is not supported. Use `previous_response_id` instead.");
-  if (ids.itemReferences.length > 0) return unsupported("input", NO_REFERENCES);
   return null;
+}
+
+/**
+ * Items of earlier responses have no tag: whoever knows an id, which nobody can guess, names the item. They are known where
+ * they were made, so all targets that store anything must be of one account.
+ */
+function referring(lm: RouteLm): Place | ErrorAnswer {
+  const { group } = lm.spec;
+  const storing = group.pms.filter((pm) => bridgeOf(RESPONSES, pm)?.translated === false);
+  if (new Set(storing.map(({ provider }) => provider)).size !== 1) return unsupported("input", NO_REFERENCES);
+  return { group: storing.length === group.pms.length ? group : groupOf(storing), previousId: null };
 }
 
 /** Of a VE's own Provider for files: only its targets know them. */
@@ -83,6 +95,7 @@ export function placeOf(table: RouteTable, ve: RouteVe, lm: RouteLm, body: Buffe
   const { previousResponseId: previous } = ids;
   if (previous !== null) return continued(table, ve, lm, previous);
   if (ids.files.length > 0) return filesPlace(ve, lm, "input");
+  if (ids.itemReferences.length > 0) return referring(lm);
   // Templates are made by the merchant at one Provider.
   if (ids.prompt !== null && new Set(group.pms.map(({ provider }) => provider.id)).size > 1)
     return unsupported("prompt", "`prompt` is not supported for a model with several Providers.");

@@ -74,6 +74,22 @@ describe("requests", () => {
     expect(openai.request(pm, asked(CHAT), []).headers).toContain("Bearer sk-new");
   });
 
+  test("a limit that the wallet sets is said in both fields where nothing is known of the server", () => {
+    const sent = (baseUrl: string, clampTo: number | null) => {
+      const call = openAiBridge(dialectOf(0, new URL(baseUrl).origin), openAiError);
+      const { body: bytes } = call.request(
+        pmOf(baseUrl),
+        { ...asked(CHAT, { max_completion_tokens: 90 }), clampTo },
+        [],
+      );
+      const { max_tokens, max_completion_tokens } = JSON.parse(String(bytes)) as Record<string, unknown>;
+      return [max_tokens, max_completion_tokens];
+    };
+    expect(sent("https://own.example/v1", 50)).toEqual([50, 50]);
+    expect(sent("https://own.example/v1", null)).toEqual([undefined, 90]);
+    expect(sent("https://api.openai.com/v1", 50)).toEqual([undefined, 50]);
+  });
+
   test("limit answers with the field that the server takes", () => {
     expect(changes("https://api.openai.com/v1", CHAT).outputTokensField).toBe("max_completion_tokens");
     expect(changes("https://api.openai.com/v1", COMPLETIONS).outputTokensField).toBe("max_tokens");

@@ -14,7 +14,7 @@ import type { OutboundRequest } from "../transport.ts";
 import type { AnswerHeaders, AnswerReading, Asked, AskedForm, Bridge, ClientShape, EndpointSpec } from "./format.ts";
 import type { UpstreamError } from "./hub.ts";
 import { CALL_HEADERS, openAiKey, pathOf } from "./call.ts";
-import type { Dialect } from "./dialects.ts";
+import { type Dialect, ProviderDialect } from "./dialects.ts";
 import { dialectChanges } from "./dialect_changes.ts";
 import { OpenAiStream } from "./openai_stream.ts";
 import { measureValue, type TextMeasure } from "./openai_text.ts";
@@ -233,16 +233,25 @@ const FOREIGN_LIMITS: Readonly<Partial<Record<ClientShape, readonly LimitName[]>
   responses: ["max_tokens", "max_completion_tokens"],
 };
 const NO_LIMITS: readonly LimitName[] = [];
+/** Servers that nothing is known of may not know the newer field: a limit that the wallet sets is said in both. */
+const UNKNOWN_LIMITS: readonly LimitName[] = ["max_output_tokens", "max_completion_tokens"];
+
+function foreignLimits(dialect: Dialect, { endpoint, clampTo }: Asked): readonly LimitName[] {
+  if (clampTo !== null && endpoint.shape === "chat" && dialect.number === ProviderDialect.GENERIC)
+    return UNKNOWN_LIMITS;
+  return FOREIGN_LIMITS[endpoint.shape] ?? NO_LIMITS;
+}
 
 /** What an upstream reads instead of what the client wrote. */
-export function bodyChanges(dialect: Dialect, pm: RoutePm, { endpoint, stream, clampTo }: Asked): BodyChanges {
-  const { shape } = endpoint;
+export function bodyChanges(dialect: Dialect, pm: RoutePm, asked: Asked): BodyChanges {
+  const { stream, clampTo } = asked;
+  const { shape } = asked.endpoint;
   return {
     model: pm.upstreamName,
     includeUsage: stream && dialect.streamOptions && (shape === "chat" || shape === "completions"),
     outputTokensMax: clampTo,
     outputTokensField: shape === "responses" ? "max_output_tokens" : shape === "chat" ? dialect.limit : "max_tokens",
-    foreignLimits: FOREIGN_LIMITS[shape] ?? NO_LIMITS,
+    foreignLimits: foreignLimits(dialect, asked),
   };
 }
 
