@@ -57,6 +57,7 @@ import {
 } from "./route_types.ts";
 import { Serving } from "./serving.ts";
 import { filesPlace, type Place, placeOf } from "./stored_responses.ts";
+import { strictView } from "./strict_requests.ts";
 import { type Media, mediaOf } from "./tokenizer/media.ts";
 import type { BodyFailure, BodySink, Exchange, ExchangeSink } from "./transport.ts";
 import { type Upload, UploadReader, type UploadSink } from "./upload.ts";
@@ -225,7 +226,9 @@ export class Entry implements BodySink, UploadSink, ExchangeSink, Live {
     const targets = ableOf(endpoint, pms);
     if (targets.length === 0) return this.refuse(this.noTarget(body.model, pms));
     const media = mediaOf(body.bytes);
-    const size = sizeOf(endpoint, body, media, this.upload);
+    const view = ve.strict && endpoint.chat ? strictView(endpoint.shape, parseObject(body.bytes) ?? {}) : null;
+    if (view !== null && view.refusal !== null) return this.refuse(view.refusal);
+    const size = sizeOf(endpoint, body, media, this.upload, view?.imageTokens ?? 0);
     if (!this.takeRates(body, media, size)) return;
     const wish = admissionOf(size, targets, ve.strict);
     const reservation = budget.reserve(ve.id, wish.amount);

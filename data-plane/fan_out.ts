@@ -88,7 +88,9 @@ class FanOut implements OutboundCall {
     if (this.failed === part) return this.sink.onChunk(chunk);
     part.chunks.push(chunk);
     this.bytes += chunk.length;
-    if (this.bytes > FAN_OUT_BYTES_MAX) this.broke(part, "protocol", "too_large");
+    if (this.bytes <= FAN_OUT_BYTES_MAX) return;
+    part.call?.abort();
+    this.broke(part, "protocol", "too_large");
   }
 
   private ended(part: Part): void {

@@ -73,15 +73,17 @@ export interface UploadSize {
   readonly files: number;
 }
 
+/** @param imageTokens what STRICT holds for images besides their bytes */
 export function sizeOf(
   endpoint: EndpointSpec,
   body: ScannedBody,
   media: Media,
   upload: UploadSize | null,
+  imageTokens: number,
 ): RequestSize {
   const { images, characters, seconds, mediaInputTokens, mediaOutputTokens } = mediaSizeOf(endpoint, body, upload);
   return {
-    inputTokens: inputTokensMax(body.bytes, media),
+    inputTokens: inputTokensMax(body.bytes, media) + imageTokens,
     images,
     characters,
     seconds,

@@ -12,7 +12,8 @@ import { type Credentials, signRequest } from "./sigv4.ts";
 
 /** What it says of the account: those that were refused will be again. */
 function authError(error: unknown): AuthError {
-  if (!(error instanceof AwsCredentialsError)) throw error;
+  // Such as a host that is no URL: nobody could catch it where credentials are waited for.
+  if (!(error instanceof AwsCredentialsError)) return new AuthError("no_credentials", "The call cannot be signed.");
   const passing = error.code === "aws_credentials_unreachable" || error.code === "aws_credentials_invalid_answer";
   return new AuthError(passing ? "token_unavailable" : "token_refused", error.message);
 }
@@ -46,10 +47,10 @@ export function awsSigner(credentials: AwsCredentials, nowMs: () => number): Aws
       try {
         const found = credentials.get(account.aws!, awsAddress(origin, account.region).region);
         if (!(found instanceof Promise)) return signed(provider, request, found);
-        found.then(
-          (later) => done(signed(provider, request, later)),
-          (error: unknown) => done(authError(error)),
-        );
+        void found
+          .then((later) => signed(provider, request, later))
+          .catch(authError)
+          .then(done);
         return null;
       } catch (error) {
         return authError(error);

@@ -135,6 +135,8 @@ class Entry implements OpeningHost {
     this.arriveMs = node.core.deps.now();
   }
 
+  private left = false;
+
   begin(): void {
     this.socket.on("error", () => undefined);
     const refusal = this.admit();
@@ -285,7 +287,16 @@ class Entry implements OpeningHost {
     this.leave();
   }
 
+  /** Something went wrong that nothing can be said of. */
+  abandon(): void {
+    this.ignore();
+    this.socket.destroy();
+    this.leave();
+  }
+
   private leave(): void {
+    if (this.left) return;
+    this.left = true;
     for (const hold of this.rates) hold.release();
     this.rates = [];
     this.node.count--;
@@ -336,7 +347,7 @@ class RealtimeNode implements Realtime {
       entry.begin();
     } catch (error) {
       this.core.deps.log.error({ err: error, id: entry.id }, "request failed");
-      socket.destroy();
+      entry.abandon();
     }
   }
 

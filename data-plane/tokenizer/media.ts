@@ -7,8 +7,8 @@
 import { decodeString, JsonScanError, scanArray, scanObject, skipSpace } from "../json_scan.ts";
 import { AUDIO_BYTES_PER_TOKEN, IMAGE_TOKENS } from "./input.ts";
 
-/** No image costs more input than this at any upstream that is known; most cost a tenth of it. */
-export const IMAGE_TOKENS_MAX = 16_384;
+/** No image costs more input than this at any upstream that is known (gpt-4o-mini, 8 tiles); most cost a thousand. */
+export const IMAGE_TOKENS_MAX = 49_152;
 /** No model that is known reads more of one file: it is as much as the longest contexts hold. */
 export const FILE_TOKENS_MAX = 1_000_000;
 /** Base64 of a recording has at least so many for each token: 32 tokens a second at 8 kbit/s. */
