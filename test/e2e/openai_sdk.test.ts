@@ -107,7 +107,7 @@ describe("typed errors", () => {
     expect(missing).toMatchObject({ code: "model_not_found", param: "model" });
     const path = await system.node
       .openai(shop.key)
-      .post("/images/generations", { body: {} })
+      .post("/fine_tuning/jobs", { body: {} })
       .catch((error: unknown) => error);
     expect(path).toBeInstanceOf(NotFoundError);
   });
