@@ -12,10 +12,13 @@ function namesFile(message: unknown): boolean {
   });
 }
 
+/** The beginning of the key, short enough to be looked for by its quote alone (see `tokenizer/media.ts`). */
+const FILE_ID_START = '"file_i';
+
 /** True if a message names a stored file. Costs one search for a word if none can. */
 export function namesStoredFile({ bytes, ranges }: ScannedBody): boolean {
   const { messages } = ranges;
-  if (messages === undefined || !mayHold(bytes, "file_id")) return false;
+  if (messages === undefined || !mayHold(bytes, FILE_ID_START)) return false;
   let parsed: unknown;
   try {
     parsed = JSON.parse(bytes.toString("utf8", messages.start, messages.end));
