@@ -88,7 +88,10 @@ class FanOut implements OutboundCall {
     if (this.failed === part) return this.sink.onChunk(chunk);
     part.chunks.push(chunk);
     this.bytes += chunk.length;
-    if (this.bytes > FAN_OUT_BYTES_MAX) this.broke(part, "protocol", "too_large");
+    if (this.bytes <= FAN_OUT_BYTES_MAX) return;
+    // This one would go on sending, to nobody.
+    part.call?.abort();
+    this.broke(part, "protocol", "too_large");
   }
 
   private ended(part: Part): void {
