@@ -14,9 +14,10 @@ import {
   type RequestSize,
   type TargetCost,
 } from "./budget/estimate.ts";
-import { namesStoredFile } from "./chat_files.ts";
+import { namesStoredFile, storedImageField } from "./chat_files.ts";
 import { shaped } from "./client_errors.ts";
 import type { Core, Live } from "./core.ts";
+import { IMAGES_EDITS } from "./endpoints.ts";
 import {
   badRequest,
   BODIES_UNAVAILABLE,
@@ -215,7 +216,9 @@ export class Entry implements BodySink, UploadSink, ExchangeSink, Live {
     const { ve } = this.key;
     const { shape } = this.endpoint;
     if (shape === "responses") return placeOf(this.core.deps.table, ve, lm, body.bytes);
-    return shape === "chat" && namesStoredFile(body) ? filesPlace(ve, lm, "messages") : null;
+    if (shape === "chat") return namesStoredFile(body) ? filesPlace(ve, lm, "messages") : null;
+    const field = this.endpoint === IMAGES_EDITS && this.upload === null ? storedImageField(body) : null;
+    return field === null ? null : filesPlace(ve, lm, field);
   }
 
   private admit(body: ScannedBody, lm: RouteLm): void {

@@ -89,6 +89,7 @@ class FanOut implements OutboundCall {
     part.chunks.push(chunk);
     this.bytes += chunk.length;
     if (this.bytes <= FAN_OUT_BYTES_MAX) return;
+    // This one would go on sending, to nobody.
     part.call?.abort();
     this.broke(part, "protocol", "too_large");
   }

@@ -11,12 +11,22 @@ import { CountTokens } from "./count_tokens.ts";
 import type { PipelineDeps } from "./deps.ts";
 import { routeOf } from "./endpoints.ts";
 import { Entry } from "./entry.ts";
-import { type ErrorAnswer, INTERNAL, INVALID_KEY, modelNotFound, unknownPath, wrongMethod } from "./errors.ts";
+import {
+  type ErrorAnswer,
+  INTERNAL,
+  INVALID_KEY,
+  modelNotFound,
+  rateLimitReached,
+  unknownPath,
+  wrongMethod,
+} from "./errors.ts";
 import type { ClientShape } from "./formats/format.ts";
 import { Passthrough } from "./passthrough/passthrough.ts";
 import { PlainCall } from "./plain_call.ts";
 import { storedPlan } from "./stored_calls.ts";
 import { listModels, showModel } from "./models.ts";
+import type { RateHold, RateRefusal } from "./rates/rates.ts";
+import { addRateHeaders, takeRates } from "./rates/request_rates.ts";
 import { allowedOrigin, commonHeaders, isPreflight, replyError, replyJson, replyPreflight } from "./reply.ts";
 import type { RouteKey } from "./route_types.ts";
 import type { Exchange, Pipeline } from "./transport.ts";
@@ -39,6 +49,14 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
 /** A client of Anthropic reads errors, and lists of models, in its own shape. */
 function shapeOf(exchange: Exchange, path: string): ClientShape {
   return path.startsWith("/v1/messages") || exchange.header("anthropic-version") !== "" ? "messages" : "openai";
+}
+
+/** A call to what is stored is a request like others, without tokens. */
+function storedRates({ deps: { rates } }: Core, key: RouteKey, headers: string[]): RateHold[] | RateRefusal {
+  if (rates === undefined || (key.rateLimits === null && key.ve.rateLimits === null)) return [];
+  const taken = takeRates(rates, key, { all: 0, input: 0 });
+  addRateHeaders(headers, rates, key);
+  return taken;
 }
 
 /** Everything that can be said before the body is read. */
@@ -66,7 +84,10 @@ function handle(core: Core, exchange: Exchange): void {
     if (route.kind === "count_tokens") return new CountTokens(core, exchange, headers, id, key).begin();
     if (route.kind === "stored") {
       const plan = storedPlan(core, key, exchange.method, route.id, route.action, exchange.target);
-      return "status" in plan ? refused(plan) : new PlainCall(core, exchange, headers, plan).begin();
+      if ("status" in plan) return refused(plan);
+      const taken = storedRates(core, key, headers);
+      if (!Array.isArray(taken)) return refused(rateLimitReached(taken, 0));
+      return new PlainCall(core, exchange, headers, { ...plan, rates: taken }).begin();
     }
     if (route.kind === "passthrough") {
       const wish = { path: target.path, operation: route.operations[exchange.method]! };

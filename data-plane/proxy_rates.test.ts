@@ -1,6 +1,7 @@
 import OpenAI from "openai";
 import { afterEach, describe, expect, test } from "vitest";
 import { AttemptResult } from "./outcome.ts";
+import { pinId } from "./pins.ts";
 import { type RateHold, RateKind, type RateLimits, type RateRefusal, type Rates } from "./rates/rates.ts";
 import { formatDuration } from "./rates/request_rates.ts";
 import { type Gateway, type GatewayOptions, KEY, startGateway, VE } from "./testing.ts";
@@ -232,4 +233,22 @@ test.each([
   [61_001, "1m1.001s"],
 ])("%d ms is %s, as OpenAI writes it", (ms, text) => {
   expect(formatDuration(ms)).toBe(text);
+});
+
+test("calls to stored responses are requests within the limits too", async () => {
+  const pinSecret = new Uint8Array(32).fill(7);
+  await start({ ve: { pinSecret, rateLimits: { requestsPerMinute: 100 } } });
+  const [pm] = [...gateway.table.logicalModels(gateway.table.ve(VE)!)].flatMap(({ spec }) => spec.group.pms);
+  const id = pinId(Buffer.from(pinSecret).toString("latin1"), "resp_1", pm!.id);
+  const get = () => fetch(`${gateway.url}/v1/responses/${id}`, { headers: { authorization: `Bearer ${KEY}` } });
+  await get();
+  expect(rates.settled).toEqual([
+    ["key_1", 0],
+    [VE, 0],
+  ]);
+  const seen = gateway.upstreams[0]!.seen.length;
+  expect(seen).toBe(1);
+  rates.refusals.set("key_1", { kind: RateKind.REQUESTS, limit: 10, retryMs: 2_000, tooLarge: false });
+  expect((await get()).status).toBe(429);
+  expect(gateway.upstreams[0]!.seen.length).toBe(seen);
 });

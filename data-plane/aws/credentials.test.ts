@@ -316,6 +316,24 @@ describe("the node's identity", () => {
     expect(new URLSearchParams(seen[0]!.body).get("RoleArn")).toBe("arn:role");
   });
 
+  test("is asked for in each region where none is the node's own, so that one that is wrong fails no other", async () => {
+    const aws = credentials({
+      env: { AWS_WEB_IDENTITY_TOKEN_FILE: "/jwt", AWS_ROLE_ARN: "arn:role" },
+      readFile: () => Promise.resolve("jwt"),
+      stsOrigin: undefined,
+      fetch: async (url) => {
+        if (!url.includes(REGION)) throw new Error("there is no such host");
+        return { status: 200, body: new Blob([stsXml("ASIA1")]).stream() };
+      },
+    });
+    await expect(aws.get({ ...NODE }, "zz-nowhere-1")).rejects.toMatchObject({ code: "aws_credentials_unreachable" });
+    const got = await aws.get(NODE, REGION);
+    expect(got).toMatchObject({ accessKeyId: "ASIA1" });
+    expect(aws.get({ ...NODE }, REGION)).toBe(got);
+    now += INVALIDATE_AGE_MS_MIN;
+    expect(aws.invalidate(NODE)).toBe(true);
+  });
+
   test("is the instance's, shared by all accounts", async () => {
     const aws = credentials();
     const got = await aws.get(NODE, REGION);

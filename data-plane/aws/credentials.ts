@@ -6,7 +6,7 @@
 import type { AwsAccount } from "../route_types.ts";
 import { AwsCredentialsError } from "./credentials_error.ts";
 import type { AwsFetch } from "./http.ts";
-import { nodeCredentials, type NodeIdentityContext } from "./node_identity.ts";
+import { asksInRegionOf, nodeCredentials, type NodeIdentityContext } from "./node_identity.ts";
 import type { Credentials } from "./sigv4.ts";
 import { assumeRole, type ExpiringCredentials } from "./sts.ts";
 
@@ -19,6 +19,9 @@ export const BACKOFF_MS_MIN = 1_000;
 export const BACKOFF_MS_MAX = 60_000;
 /** Credentials younger than this are kept when they are refused: new ones would not be better. */
 export const INVALIDATE_AGE_MS_MIN = 5_000;
+
+/** Regions that this node's credentials are asked for in at a time; more is a mistake. */
+const NODE_REGIONS_MAX = 64;
 
 const SESSION_NAME = "tokenbill";
 
@@ -105,16 +108,18 @@ class Slot {
 export class AwsCredentials {
   private readonly options: AwsCredentialsOptions;
   private readonly context: NodeIdentityContext;
-  private readonly node: Slot;
+  /** This node's, by region where that decides who is asked: a region that does not exist must not fail the others. */
+  private readonly nodes = new Map<string, Slot>();
   /** Accounts are replaced when they change, so what was kept for the old one goes with it. */
   private readonly roles = new WeakMap<AwsAccount, Slot>();
+  /** Where an account's came from. */
+  private readonly nodeOf = new WeakMap<AwsAccount, Slot>();
   private readonly statics = new WeakMap<AwsAccount, Credentials>();
 
   constructor(options: AwsCredentialsOptions) {
     this.options = options;
     const { fetch, nowMs, env, readFile, stsOrigin, containerOrigin, instanceOrigin } = options;
     this.context = { fetch, nowMs, env, readFile, stsOrigin, containerOrigin, instanceOrigin };
-    this.node = new Slot(nowMs);
   }
 
   /**
@@ -138,7 +143,7 @@ export class AwsCredentials {
   /** The upstream refused them. True: new ones will be asked for; static ones stay as they are. */
   invalidate(account: AwsAccount): boolean {
     const role = this.roles.get(account)?.invalidate() ?? false;
-    const node = account.nodeIdentity && account.accessKeyId === "" && this.node.invalidate();
+    const node = this.nodeOf.get(account)?.invalidate() ?? false;
     return role || node;
   }
 
@@ -159,6 +164,18 @@ export class AwsCredentials {
         "the operator of this node does not allow Providers to use its own identity of AWS (AWS_NODE_IDENTITY)",
       );
     }
-    return this.node.get(() => nodeCredentials(this.context, region));
+    const slot = this.nodeSlot(region);
+    this.nodeOf.set(account, slot);
+    return slot.get(() => nodeCredentials(this.context, region));
+  }
+
+  private nodeSlot(region: string): Slot {
+    const key = asksInRegionOf(this.context) ? region : "";
+    let slot = this.nodes.get(key);
+    if (slot === undefined) {
+      if (this.nodes.size >= NODE_REGIONS_MAX) this.nodes.clear();
+      this.nodes.set(key, (slot = new Slot(this.options.nowMs)));
+    }
+    return slot;
   }
 }

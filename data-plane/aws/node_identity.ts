@@ -27,12 +27,29 @@ export interface NodeIdentityContext extends StsContext {
   readonly instanceOrigin: string | undefined;
 }
 
+/** Where the token service is asked, as the environment says; "": it does not. */
+function ownRegion(env: NodeIdentityContext["env"]): string {
+  return env["AWS_REGION"] || env["AWS_DEFAULT_REGION"] || "";
+}
+
+function isContainer(env: NodeIdentityContext["env"]): boolean {
+  return Boolean(env["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"] || env["AWS_CONTAINER_CREDENTIALS_FULL_URI"]);
+}
+
+function isWebIdentity(env: NodeIdentityContext["env"]): boolean {
+  return !isContainer(env) && Boolean(env["AWS_WEB_IDENTITY_TOKEN_FILE"] && env["AWS_ROLE_ARN"]);
+}
+
+/** True if the region of whoever asks decides where this node's credentials come from, as its environment names none. */
+export function asksInRegionOf({ env }: Pick<NodeIdentityContext, "env">): boolean {
+  return isWebIdentity(env) && ownRegion(env) === "";
+}
+
 /** @throws AwsCredentialsError */
 export async function nodeCredentials(context: NodeIdentityContext, region: string): Promise<ExpiringCredentials> {
   const { env } = context;
-  if (env["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"] || env["AWS_CONTAINER_CREDENTIALS_FULL_URI"])
-    return await containerCredentials(context);
-  if (env["AWS_WEB_IDENTITY_TOKEN_FILE"] && env["AWS_ROLE_ARN"]) return await webIdentityCredentials(context, region);
+  if (isContainer(env)) return await containerCredentials(context);
+  if (isWebIdentity(env)) return await webIdentityCredentials(context, region);
   return await instanceCredentials(context);
 }
 
@@ -79,7 +96,7 @@ async function webIdentityCredentials(context: NodeIdentityContext, region: stri
     roleArn: env["AWS_ROLE_ARN"] ?? "",
     sessionName: env["AWS_ROLE_SESSION_NAME"] || "tokenbill",
     token,
-    region: env["AWS_REGION"] || env["AWS_DEFAULT_REGION"] || region,
+    region: ownRegion(env) || region,
   });
 }
 

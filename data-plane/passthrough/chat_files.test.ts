@@ -1,6 +1,6 @@
-/** Files in messages: only the VE whose they are can name them, and only their own account is asked. */
+/** Files in messages and edits: only the VE whose they are can name them, and only their own account is asked. */
 
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { delta, type Gateway, resource, startGateway, VE } from "../testing.ts";
 
 let gateway: Gateway;
@@ -41,4 +41,28 @@ test.each([
     { error: { code: "file_not_found", param: "messages" } },
   ]);
   expect(seen()).toEqual([0, 0]);
+});
+
+describe("edits of images", () => {
+  const image = { image_url: "data:image/png;base64,YQ==" };
+  const edit = (body: Record<string, unknown>) =>
+    gateway.post("/v1/images/edits", JSON.stringify({ model: "gpt", prompt: "file_id", ...body }));
+  const stored: [string, Record<string, unknown>][] = [
+    ["images", { images: [image, { file_id: "file-1" }] }],
+    ["mask", { images: [image], mask: { file_id: "file-1" } }],
+  ];
+
+  test.each(stored)("whose %s are stored go where the file is", async (_, body) => {
+    await edit(body);
+    expect(seen()).toEqual([0, 1]);
+    await edit({ images: [image] });
+    expect(seen()[0]).toBe(1);
+  });
+
+  test.each(stored)("cannot name %s of another VE", async (param, body) => {
+    delta(gateway.table, [resource("virtualEndpoint", { id: VE, name: "v", passthroughProviderId: "" })]);
+    const answer = await edit(body);
+    expect([answer.status, await answer.json()]).toMatchObject([400, { error: { code: "file_not_found", param } }]);
+    expect(seen()).toEqual([0, 0]);
+  });
 });

@@ -25,6 +25,8 @@ test.each([
   [2, "/openai/v1", "", "preview", `/openai/v1/realtime?model=${MODEL}`],
   [2, "/openai", "", "2025-04-01-preview", `/openai/realtime?api-version=2025-04-01-preview&deployment=${MODEL}`],
   [2, "/front", "?api-version=2024-10-21", "", `/front/openai/realtime?api-version=2024-10-21&deployment=${MODEL}`],
+  [2, "/openai/deployments/my%20rt", "", "2024-10-21", "/openai/realtime?api-version=2024-10-21&deployment=my+rt"],
+  [2, "/front/openai/deployments/rt/chat", "", "", "/front/openai/v1/realtime?model=rt"],
 ])("format %i at %s%s, version %s", (format, basePath, baseQuery, version, path) => {
   const request = realtimeRequest(pmOf(format, basePath, baseQuery, version), "realtime=v1");
   expect(request).toMatchObject({ origin: "https://up.example", path, method: "GET", body: null });

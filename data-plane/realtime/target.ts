@@ -34,12 +34,24 @@ export function realtimeGroup(group: RouteGroup): RouteGroup {
 }
 
 const DATED_VERSION = /^\d{4}-\d{2}-\d{2}/;
+/** What a base URL may have after the resource: an API, or a deployment and whatever follows it. */
+const BASE_END = /\/openai(?:\/v1|\/deployments\/([^/]+)(?:\/.*)?)?$/;
 
-function azurePath({ basePath, baseQuery, account }: RouteProvider, deployment: string): string {
+function decoded(segment: string): string {
+  try {
+    return decodeURIComponent(segment);
+  } catch {
+    return segment;
+  }
+}
+
+/** A deployment in the base URL counts more than the Physical Model's name, as for other calls. */
+function azurePath({ basePath, baseQuery, account }: RouteProvider, upstreamName: string): string {
   const own = new URLSearchParams(baseQuery);
   const version = account.apiVersion || own.get("api-version") || "";
   own.delete("api-version");
-  const front = basePath.replace(/\/openai(\/v1)?$/, "");
+  const front = basePath.replace(BASE_END, "");
+  const deployment = decoded(BASE_END.exec(basePath)?.[1] ?? "") || upstreamName;
   const classic = DATED_VERSION.test(version);
   if (classic) own.set("api-version", version);
   own.set(classic ? "deployment" : "model", deployment);
