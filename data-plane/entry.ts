@@ -38,6 +38,7 @@ import type { EndpointSpec } from "./formats/format.ts";
 import { RefusedFieldError } from "./formats/hub.ts";
 import { serves } from "./formats/index.ts";
 import { parseObject } from "./formats/json.ts";
+import { refuseStored } from "./formats/messages/stored.ts";
 import { checkVersion, STRICT_VERSION } from "./formats/messages/version.ts";
 import { isMagic } from "./magic.ts";
 import { magicAnswer, type LocalAnswer, warmUpAnswer } from "./local_answers.ts";
@@ -192,8 +193,9 @@ export class Entry implements BodySink, UploadSink, ExchangeSink, Live {
     this.onGone();
   }
 
-  /** What the client's version of the API refuses, whatever the upstream. */
+  /** What is refused whatever the upstream, also by the client's version of the API. */
   private checkMessages(body: ScannedBody): void {
+    refuseStored(body);
     const version = this.exchange.header("anthropic-version");
     if (version === STRICT_VERSION) checkVersion(parseObject(body.bytes) ?? {}, version);
   }

@@ -51,7 +51,8 @@ describe("admission", () => {
     };
     expect(await limits({})).toEqual([String(covered), covered, undefined]);
     gateway.budget.left = price(bytes({ stream: true, max_completion_tokens: 50_000 }), 2000);
-    expect(await limits({ max_completion_tokens: 50_000 })).toEqual([String(covered), undefined, covered]);
+    // Nothing is known of the server, so both fields say it.
+    expect(await limits({ max_completion_tokens: 50_000 })).toEqual([String(covered), covered, covered]);
     expect(await limits({ max_completion_tokens: 100 })).toEqual([null, undefined, 100]);
     // Nobody said how long an answer may be, so a limit that an upstream might refuse is not made up.
     gateway.budget.left = input + price(0, UNNAMED_OUTPUT_TOKENS);

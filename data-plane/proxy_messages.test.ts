@@ -149,6 +149,21 @@ describe("errors", () => {
     expect(answer.headers.get("request-id")).toMatch(/^usg_/);
   });
 
+  test("what others may have stored at the upstream cannot be named, where bytes pass through either", async () => {
+    await start({ provider: { format: 3 } });
+    const file = { type: "image", source: { type: "file", file_id: "file_1" } };
+    const content = [{ type: "tool_result", tool_use_id: "t", content: [file] }];
+    for (const [fields, param] of [
+      [{ container: "container_1" }, "container"],
+      [{ messages: [{ role: "user", content }] }, "messages[0].content[0].content[0].source.file_id"],
+    ] as const) {
+      const answer = await gateway.post("/v1/messages", { ...ASK, ...fields });
+      expect(answer.status).toBe(400);
+      expect(JSON.stringify(await answer.json())).toContain(param);
+    }
+    expect(gateway.upstreams[0]!.seen).toHaveLength(0);
+  });
+
   test("a wrong key", async () => {
     await start();
     const other = new Anthropic({ apiKey: "nope", baseURL: gateway.url, maxRetries: 0 });
