@@ -120,6 +120,8 @@ function askedOf({ endpoint, client }: Pair, stream: boolean): Admitted {
     clampTo: null,
     pinSecret: "",
     previousId: null,
+    form: null,
+    mediaSeconds: null,
   };
   return asked as Partial<Admitted> as Admitted;
 }
