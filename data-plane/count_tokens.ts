@@ -1,11 +1,11 @@
 /** `/v1/messages/count_tokens`: counted here, without any upstream and without Credits. */
 
-import { BodyError, scanBody } from "./body.ts";
+import { scanBody } from "./body.ts";
+import { bodyRefusal } from "./body_errors.ts";
 import { shaped } from "./client_errors.ts";
 import type { Core, Live } from "./core.ts";
 import { MESSAGES } from "./endpoints.ts";
-import { badRequest, BODIES_UNAVAILABLE, bodyTooLarge, type ErrorAnswer, INTERNAL, modelNotFound } from "./errors.ts";
-import { RefusedFieldError } from "./formats/hub.ts";
+import { BODIES_UNAVAILABLE, bodyTooLarge, type ErrorAnswer, INTERNAL, modelNotFound } from "./errors.ts";
 import { parseObject } from "./formats/json.ts";
 import { checkCountTokens, countTokensAnswer, countTokensJob, tokenFactor } from "./formats/messages/count_tokens.ts";
 import { replyError, replyJson } from "./reply.ts";
@@ -40,11 +40,9 @@ export class CountTokens implements BodySink, ExchangeSink, Live {
     try {
       this.count(bytes);
     } catch (error) {
-      if (error instanceof BodyError) {
-        return this.refuse(badRequest(error.message, error.param, error.code === "invalid_json" ? null : error.code));
-      }
-      if (error instanceof RefusedFieldError) return this.refuse(badRequest(error.message, error.param, error.code));
-      this.crash(error);
+      const refusal = bodyRefusal(error);
+      if (refusal === null) this.crash(error);
+      else this.refuse(refusal);
     }
   }
 

@@ -3,7 +3,8 @@
 import { maxCredits } from "../core/credits.ts";
 import { stickyHash } from "../core/routing.ts";
 import type { Admitted } from "./admitted.ts";
-import { BodyError, type ScannedBody, scanBody, textField } from "./body.ts";
+import { type ScannedBody, scanBody, textField } from "./body.ts";
+import { bodyRefusal } from "./body_errors.ts";
 import type { Reservation, ReserveFailure } from "./budget/budget.ts";
 import {
   type Admission,
@@ -19,7 +20,6 @@ import { shaped } from "./client_errors.ts";
 import type { Core, Live } from "./core.ts";
 import { IMAGES_EDITS } from "./endpoints.ts";
 import {
-  badRequest,
   BODIES_UNAVAILABLE,
   bodyTooLarge,
   BUDGET_UNAVAILABLE,
@@ -35,7 +35,6 @@ import {
   unsupportedEndpoint,
 } from "./errors.ts";
 import type { EndpointSpec } from "./formats/format.ts";
-import { RefusedFieldError } from "./formats/hub.ts";
 import { serves } from "./formats/index.ts";
 import { parseObject } from "./formats/json.ts";
 import { refuseStored } from "./formats/messages/stored.ts";
@@ -167,11 +166,9 @@ export class Entry implements BodySink, UploadSink, ExchangeSink, Live {
       if (chat && isMagic(body, shape)) return this.answerMagic(body);
       this.resolve(body);
     } catch (error) {
-      if (error instanceof BodyError) {
-        return this.refuse(badRequest(error.message, error.param, error.code === "invalid_json" ? null : error.code));
-      }
-      if (error instanceof RefusedFieldError) return this.refuse(badRequest(error.message, error.param, error.code));
-      this.crash(error);
+      const refusal = bodyRefusal(error);
+      if (refusal === null) this.crash(error);
+      else this.refuse(refusal);
     }
   }
 

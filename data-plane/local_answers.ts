@@ -3,6 +3,7 @@
 import type { ScannedBody } from "./body.ts";
 import type { WalletBalance } from "./budget/budget.ts";
 import type { PipelineDeps } from "./deps.ts";
+import { bareId } from "./formats/call.ts";
 import type { ClientShape } from "./formats/format.ts";
 import { messagesMagicJson, messagesMagicStream, warmUpJson, warmUpStream } from "./formats/messages/magic.ts";
 import { magicJson, magicStream, magicText } from "./magic.ts";
@@ -12,11 +13,6 @@ import type { RouteVe } from "./route_types.ts";
 export interface LocalAnswer {
   readonly stream: boolean;
   readonly body: Buffer;
-}
-
-/** Ids of requests have a prefix of ours, which would look odd behind that of an answer. */
-function bare(id: string): string {
-  return id.slice(id.indexOf("_") + 1);
 }
 
 /** `balance` null: nothing was heard of the wallet. */
@@ -33,14 +29,14 @@ export function magicAnswer(
   const { stream, model } = body;
   const createdS = Math.floor(arriveMs / 1000);
   if (shape === "messages")
-    return { stream, body: (stream ? messagesMagicStream : messagesMagicJson)(bare(id), model, text) };
+    return { stream, body: (stream ? messagesMagicStream : messagesMagicJson)(bareId(id), model, text) };
   if (shape === "responses")
-    return { stream, body: (stream ? responseStream : responseJson)(bare(id), createdS, model, text) };
+    return { stream, body: (stream ? responseStream : responseJson)(bareId(id), createdS, model, text) };
   const made = stream ? magicStream(id, createdS, model, text, body.usageAsked) : magicJson(id, createdS, model, text);
   return { stream, body: made };
 }
 
 /** No upstream lets others fill its caches through us: there is nothing to do. */
 export function warmUpAnswer(id: string, { stream, model }: ScannedBody): LocalAnswer {
-  return { stream, body: (stream ? warmUpStream : warmUpJson)(bare(id), model) };
+  return { stream, body: (stream ? warmUpStream : warmUpJson)(bareId(id), model) };
 }

@@ -24,12 +24,10 @@ import {
 } from "./settlement.ts";
 import type { Timing } from "./timing.ts";
 import { readInput } from "./tokenizer/input.ts";
-import type { TextSample, TokenCounts } from "./tokenizer/tokens.ts";
+import { NO_TEXT, type TokenCounts } from "./tokenizer/tokens.ts";
 
 /** The last bytes of an answer wait this long for the tokenizer; then its bytes are counted instead of its tokens. */
 export const ESTIMATE_WAIT_MS = 1_000;
-
-const NO_TEXT: TextSample = { bytes: new Uint8Array(0), textBytes: 0, tokens: 0 };
 
 /** What ended, and what of it is billed. */
 export interface End {

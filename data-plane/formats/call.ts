@@ -26,11 +26,14 @@ export function bodyOf({ body }: Asked): Json {
   return json;
 }
 
+/** Ids of requests have a prefix of ours, which would look odd behind that of an answer. */
+export function bareId(id: string): string {
+  return id.slice(id.indexOf("_") + 1);
+}
+
 export function contextOf(asked: Asked): HubContext {
   const { id, arriveMs, body } = asked;
-  // Ids of requests have a prefix of ours, which would look odd behind that of an answer.
-  const bare = id.slice(id.indexOf("_") + 1);
-  return { id: bare, createdS: Math.floor(arriveMs / 1000), model: body.model, request: bodyOf(asked) };
+  return { id: bareId(id), createdS: Math.floor(arriveMs / 1000), model: body.model, request: bodyOf(asked) };
 }
 
 const VERSION_END = /\/v1$/;

@@ -5,7 +5,7 @@
 
 import { Meter, type UnitQuantity, UnitSource } from "../../core/meters.ts";
 import type { SseEvent } from "../sse.ts";
-import type { TextSample } from "../tokenizer/tokens.ts";
+import { NO_TEXT, type TextSample } from "../tokenizer/tokens.ts";
 import type { AnswerReading, StreamReader } from "./format.ts";
 import { FrameKind } from "./format.ts";
 import type { Json } from "./hub.ts";
@@ -84,8 +84,6 @@ export function imageQuantity(
 }
 
 const ANSWER_KEYS = new Set(["usage", "svg_usage", "size", "quality", "output_format", "error"]);
-const NO_TEXT: TextSample = { bytes: new Uint8Array(0), textBytes: 0, tokens: 0 };
-
 /**
  * An answer that comes in pieces. Push every chunk, also those that were sent on already: the images are counted by their
  * keys, and nothing is kept.

@@ -33,3 +33,8 @@ export function parseObject(bytes: Buffer): Json | null {
     return null;
   }
 }
+
+/** Nothing but white space: upstreams refuse texts that are. */
+export function isBlank(text: string): boolean {
+  return text.trim() === "";
+}

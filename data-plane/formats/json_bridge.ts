@@ -1,5 +1,6 @@
 /** PURE. Bridges of endpoints with JSON answers that are never streamed, at upstreams that speak another format. */
 
+import { NO_TEXT } from "../tokenizer/tokens.ts";
 import type { UnitQuantity } from "../../core/meters.ts";
 import { SseSplitter } from "../sse.ts";
 import { bodyOf, contextOf, outbound, targetOf } from "./call.ts";
@@ -7,8 +8,6 @@ import { type AnswerHeaders, type AnswerReading, type Bridge, type StreamReader 
 import { type Json, type JsonAnswer, type JsonUpstream, RefusedFieldError } from "./hub.ts";
 import { imageQuantity } from "./images.ts";
 import { countOf, listOf, objectOf, parseObject, textOf } from "./json.ts";
-
-const NO_TEXT = { bytes: new Uint8Array(0), textBytes: 0, tokens: 0 };
 
 /** The calls came back as one answer: see `fan_out.ts`. */
 function answersOf(body: Buffer, headers: AnswerHeaders, several: boolean): JsonAnswer[] | null {

@@ -17,6 +17,9 @@ export interface TextSample {
   readonly tokens: number;
 }
 
+/** There is no text. */
+export const NO_TEXT: TextSample = { bytes: new Uint8Array(0), textBytes: 0, tokens: 0 };
+
 /** Where a sample can be had, once it is needed. */
 export interface TextSource {
   sample(): TextSample;

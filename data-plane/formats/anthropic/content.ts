@@ -4,7 +4,7 @@
  */
 
 import type { Json } from "../hub.ts";
-import { objectOf, textOf } from "../json.ts";
+import { isBlank, objectOf, textOf } from "../json.ts";
 import { optionalText, refuse, requiredText, unsupported } from "./refuse.ts";
 
 export type Block = Record<string, unknown>;
@@ -30,11 +30,6 @@ export function cached(block: Block, from: Json): Block {
   const cache = cacheOf(from);
   if (cache !== undefined) block["cache_control"] = cache;
   return block;
-}
-
-/** Text without anything in it is answered with 400. */
-export function isBlank(text: string): boolean {
-  return text.trim() === "";
 }
 
 /** What a message's parts may be. */

@@ -4,8 +4,8 @@
  */
 
 import type { HubTarget, Json } from "../hub.ts";
-import { countOf, listOf, objectOf } from "../json.ts";
-import { type Block, cacheOf, isBlank } from "./content.ts";
+import { countOf, isBlank, listOf, objectOf } from "../json.ts";
+import { type Block, cacheOf } from "./content.ts";
 import { type Conversation, conversationOf } from "./conversation.ts";
 import { type Capabilities, capabilitiesOf } from "./models.ts";
 import { optionalNumber, optionalText, refuse, unsupported } from "./refuse.ts";

@@ -4,8 +4,8 @@
  */
 
 import type { Json } from "../hub.ts";
-import { listOf, objectOf, textOf } from "../json.ts";
-import { type Block, cacheOf, isBlank } from "./content.ts";
+import { isBlank, listOf, objectOf, textOf } from "../json.ts";
+import { type Block, cacheOf } from "./content.ts";
 import type { Capabilities } from "./models.ts";
 import { optionalText, refuse, requiredText } from "./refuse.ts";
 import { closedSchema } from "./schema.ts";

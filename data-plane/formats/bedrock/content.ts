@@ -5,10 +5,10 @@
 
 import { createHash } from "node:crypto";
 import { type Json, RefusedFieldError } from "../hub.ts";
-import { listOf, objectOf, parseObject, textOf } from "../json.ts";
+import { isBlank, listOf, objectOf, parseObject, textOf } from "../json.ts";
 import { isSealed } from "../responses/reasoning.ts";
 import type { Family } from "./family.ts";
-import { blockOf, cachePoint, isBlank } from "./parts.ts";
+import { blockOf, cachePoint } from "./parts.ts";
 
 /** Stands where Converse demands a text and the client has none. */
 const FILLER = ".";

@@ -1,13 +1,8 @@
 /** PURE. From the parts of OpenAI's messages to Converse's content blocks (reference/UPSTREAM-FORMATS.md D3). */
 
 import { type Json, RefusedFieldError } from "../hub.ts";
-import { objectOf, textOf } from "../json.ts";
+import { isBlank, objectOf, textOf } from "../json.ts";
 import type { Family } from "./family.ts";
-
-/** Blank texts are refused: no block is made of them. */
-export function isBlank(text: string): boolean {
-  return text.trim() === "";
-}
 
 /** The block that marks the end of what is to be cached; null if there is none, or the family knows none there. */
 export function cachePoint(marked: Json, family: Family, place: "message" | "tool"): Json | null {

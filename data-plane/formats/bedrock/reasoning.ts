@@ -5,10 +5,9 @@
 
 import { type Capabilities, effortOf } from "../anthropic/models.ts";
 import { type HubTarget, type Json, RefusedFieldError } from "../hub.ts";
-import { countOf, objectOf, textOf } from "../json.ts";
+import { countOf, isBlank, objectOf, textOf } from "../json.ts";
 import { forbidsBudget } from "./content.ts";
 import type { Family } from "./family.ts";
-import { isBlank } from "./parts.ts";
 
 /** Claude takes no smaller budget for thinking. */
 const BUDGET_TOKENS_MIN = 1024;

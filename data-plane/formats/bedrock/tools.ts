@@ -5,9 +5,9 @@
 
 import { closedSchema } from "../anthropic/schema.ts";
 import { type Json, RefusedFieldError } from "../hub.ts";
-import { listOf, objectOf, textOf } from "../json.ts";
+import { isBlank, listOf, objectOf, textOf } from "../json.ts";
 import type { Family } from "./family.ts";
-import { cachePoint, isBlank } from "./parts.ts";
+import { cachePoint } from "./parts.ts";
 
 /** The tool that stands in for `response_format`. Its calls become the answer's text, so no client's tool may have its name. */
 export const JSON_TOOL = "tokenbill_json_output";

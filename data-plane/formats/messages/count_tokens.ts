@@ -4,7 +4,7 @@
  */
 
 import { readInput } from "../../tokenizer/input.ts";
-import type { CountJob, TextSample, TokenCounts } from "../../tokenizer/tokens.ts";
+import { type CountJob, NO_TEXT, type TokenCounts } from "../../tokenizer/tokens.ts";
 import { type Json, RefusedFieldError } from "../hub.ts";
 
 /** Claude up to 4.6 (sonnet, haiku 4.5), and the newer ones with their newer tokenizer. */
@@ -18,8 +18,6 @@ export const BYTES_PER_TOKEN = 4;
 /** Opus 4.7 and later, everything of version 5 and later. */
 const NEW_CLAUDE = /claude-(?:opus-4-[7-9]|(?:opus|sonnet|haiku|fable|mythos)-(?:[5-9]|\d\d)(?:\D|$))/;
 const OPEN = /llama|qwen|deepseek|mistral|mixtral|magistral|codestral/;
-
-const NOTHING: TextSample = { bytes: new Uint8Array(0), textBytes: 0, tokens: 0 };
 
 /**
  * How many tokens of a model one token of OpenAI's encodings is.
@@ -46,7 +44,7 @@ export function checkCountTokens({ messages }: Json): void {
 
 /** What `TokenCounter.count` needs. @param bytes the client's body, sound JSON */
 export function countTokensJob(bytes: Buffer, model: string): CountJob {
-  return { model, input: readInput(bytes), output: NOTHING };
+  return { model, input: readInput(bytes), output: NO_TEXT };
 }
 
 /**
