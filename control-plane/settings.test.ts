@@ -18,6 +18,13 @@ describe("parseSettings", () => {
       nodeToken: null,
       logLevel: "info",
       allowPrivateUpstreams: true,
+      sandboxPayments: "auto",
+      trustedProxyHops: 0,
+      processorUrls: {
+        stripe: "https://api.stripe.com",
+        wechatPay: "https://api.mch.weixin.qq.com",
+        wechat: "https://api.weixin.qq.com",
+      },
       leaseHoldMs: 4_500_000,
     };
     expect(parseSettings({})).toStrictEqual(expected);

@@ -24,6 +24,12 @@ export interface Settings {
   readonly logLevel: LogLevel;
   /** Whether upstreams may live at private and loopback addresses. */
   readonly allowPrivateUpstreams: boolean;
+  /** Whether payers can use the sandbox, which moves no money. `auto`: while nothing real is set up, on this machine alone. */
+  readonly sandboxPayments: "auto" | "always" | "never";
+  /** How many proxies in front of the control plane add to `x-forwarded-for`; 0: the header is not believed. */
+  readonly trustedProxyHops: number;
+  /** Where payment processors are reached; without a slash at the end. */
+  readonly processorUrls: { readonly stripe: string; readonly wechatPay: string; readonly wechat: string };
   /** What a silent node's leases are held beyond their time, so that its journal can come back first. */
   readonly leaseHoldMs: number;
 }
@@ -45,6 +51,10 @@ const NODE_TOKEN_CHARS_MIN = 16;
 /** The longest request, an hour, and time for its report. */
 export const LEASE_HOLD_S_DEFAULT = 4500;
 const LEASE_HOLD_S_MAX = 604_800;
+const PROXY_HOPS_MAX = 8;
+export const STRIPE_API_URL = "https://api.stripe.com";
+export const WECHAT_PAY_API_URL = "https://api.mch.weixin.qq.com";
+export const WECHAT_API_URL = "https://api.weixin.qq.com";
 
 type Env = Readonly<Record<string, string | undefined>>;
 
@@ -164,6 +174,43 @@ function readLeaseHold(env: Env, problems: string[]): number {
   return seconds;
 }
 
+function readSandboxPayments(env: Env, problems: string[]): Settings["sandboxPayments"] {
+  const text = env["SANDBOX_PAYMENTS"];
+  if (text === undefined || text === "") return "auto";
+  if (text !== "auto" && text !== "always" && text !== "never") {
+    problems.push(`SANDBOX_PAYMENTS: "${text}" is not auto, always or never`);
+    return "auto";
+  }
+  return text;
+}
+
+function readProxyHops(env: Env, problems: string[]): number {
+  const text = env["TRUSTED_PROXY_HOPS"];
+  if (text === undefined || text === "") return 0;
+  const hops = /^\d{1,2}$/.test(text) ? Number(text) : -1;
+  if (hops < 0 || hops > PROXY_HOPS_MAX)
+    problems.push(`TRUSTED_PROXY_HOPS: "${text}" is not a number from 0 to ${PROXY_HOPS_MAX}`);
+  return hops;
+}
+
+function processorUrl(name: string, text: string | undefined, fallback: string, problems: string[]): string {
+  if (text === undefined || text === "") return fallback;
+  const url = parseUrl(text, ["http:", "https:"]);
+  if (url === null || url.username !== "" || url.pathname !== "/" || url.search !== "" || url.hash !== "") {
+    problems.push(`${name}: give an http or https URL without a path, such as ${fallback}`);
+    return fallback;
+  }
+  return url.origin;
+}
+
+function readProcessorUrls(env: Env, problems: string[]): Settings["processorUrls"] {
+  return {
+    stripe: processorUrl("STRIPE_API_URL", env["STRIPE_API_URL"], STRIPE_API_URL, problems),
+    wechatPay: processorUrl("WECHAT_PAY_API_URL", env["WECHAT_PAY_API_URL"], WECHAT_PAY_API_URL, problems),
+    wechat: processorUrl("WECHAT_API_URL", env["WECHAT_API_URL"], WECHAT_API_URL, problems),
+  };
+}
+
 /** An empty variable counts as absent. @throws SettingsError with every problem at once */
 export function parseSettings(env: Env): Settings {
   const problems: string[] = [];
@@ -180,6 +227,9 @@ export function parseSettings(env: Env): Settings {
     nodeToken: readNodeToken(env, problems),
     logLevel: readLogLevel(env, problems),
     allowPrivateUpstreams: readAllowPrivate(env, address, problems),
+    sandboxPayments: readSandboxPayments(env, problems),
+    trustedProxyHops: readProxyHops(env, problems),
+    processorUrls: readProcessorUrls(env, problems),
     leaseHoldMs: readLeaseHold(env, problems) * 1000,
   };
   if (problems.length > 0) throw new SettingsError(problems);

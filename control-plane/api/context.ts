@@ -21,7 +21,11 @@ export interface Deps {
 export type Principal =
   | { readonly kind: "operator" }
   | { readonly kind: "merchant"; readonly merchantId: string; readonly tokenId: string }
-  | { readonly kind: "node" };
+  | { readonly kind: "node" }
+  /** Somebody with the secret of one Checkout Session. */
+  | { readonly kind: "payer"; readonly merchantId: string; readonly sessionId: string }
+  /** Somebody without credentials, where that is allowed. */
+  | { readonly kind: "stranger" };
 
 /** Set by the authentication interceptor before any handler runs. */
 export const principalKey = createContextKey<Principal | null>(null, { description: "tokenbill principal" });

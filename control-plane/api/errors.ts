@@ -26,6 +26,8 @@ const CONNECT_CODES: Readonly<Record<ErrorCode, Code>> = {
   insufficient_credits: Code.FailedPrecondition,
   internal: Code.Internal,
   unavailable: Code.Unavailable,
+  wrong_state: Code.FailedPrecondition,
+  payment_refused: Code.FailedPrecondition,
 };
 
 export function reasonOf(code: ErrorCode): ErrorReason {

@@ -20,6 +20,8 @@ export const ERROR_CODES = [
   "insufficient_credits",
   "internal",
   "unavailable",
+  "wrong_state",
+  "payment_refused",
 ] as const;
 
 export type ErrorCode = (typeof ERROR_CODES)[number];

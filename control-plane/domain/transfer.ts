@@ -2,7 +2,7 @@
 
 import type { Credits } from "../../core/credits.ts";
 
-export type Account = "wallet" | "usage" | "debt" | "adjustment";
+export type Account = "wallet" | "usage" | "debt" | "adjustment" | "payment";
 
 export interface NewTransfer {
   readonly id: string;

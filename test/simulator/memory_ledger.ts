@@ -341,7 +341,8 @@ export class MemoryLedger {
       this.#references.add(reference);
       this.transfers.push(transfer);
       let sums = this.#sums.get(veId);
-      if (sums === undefined) this.#sums.set(veId, (sums = { wallet: 0n, usage: 0n, debt: 0n, adjustment: 0n }));
+      if (sums === undefined)
+        this.#sums.set(veId, (sums = { wallet: 0n, usage: 0n, debt: 0n, adjustment: 0n, payment: 0n }));
       sums[debit] -= credits;
       sums[credit] += credits;
     }

@@ -63,6 +63,10 @@ const (
 	ErrorReason_ERROR_REASON_INTERNAL ErrorReason = 17
 	// The server cannot answer now (starting, stopping, database away): retry.
 	ErrorReason_ERROR_REASON_UNAVAILABLE ErrorReason = 18
+	// The Checkout Session is not in a state that allows this; metadata has `state`.
+	ErrorReason_ERROR_REASON_WRONG_STATE ErrorReason = 19
+	// The payment processor refused, or is set up wrongly; metadata has `failure`.
+	ErrorReason_ERROR_REASON_PAYMENT_REFUSED ErrorReason = 20
 )
 
 // Enum value maps for ErrorReason.
@@ -87,6 +91,8 @@ var (
 		16: "ERROR_REASON_INSUFFICIENT_CREDITS",
 		17: "ERROR_REASON_INTERNAL",
 		18: "ERROR_REASON_UNAVAILABLE",
+		19: "ERROR_REASON_WRONG_STATE",
+		20: "ERROR_REASON_PAYMENT_REFUSED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":          0,
@@ -108,6 +114,8 @@ var (
 		"ERROR_REASON_INSUFFICIENT_CREDITS": 16,
 		"ERROR_REASON_INTERNAL":             17,
 		"ERROR_REASON_UNAVAILABLE":          18,
+		"ERROR_REASON_WRONG_STATE":          19,
+		"ERROR_REASON_PAYMENT_REFUSED":      20,
 	}
 )
 
@@ -213,7 +221,7 @@ const file_tokenbill_v1_error_proto_rawDesc = "" +
 	"\bmetadata\x18\x03 \x03(\v2%.tokenbill.v1.ErrorInfo.MetadataEntryR\bmetadata\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*\xeb\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*\xab\x05\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aERROR_REASON_INVALID_FIELD\x10\x01\x12 \n" +
@@ -234,7 +242,9 @@ const file_tokenbill_v1_error_proto_rawDesc = "" +
 	"\x1aERROR_REASON_LIMIT_REACHED\x10\x0f\x12%\n" +
 	"!ERROR_REASON_INSUFFICIENT_CREDITS\x10\x10\x12\x19\n" +
 	"\x15ERROR_REASON_INTERNAL\x10\x11\x12\x1c\n" +
-	"\x18ERROR_REASON_UNAVAILABLE\x10\x12B\xb7\x01\n" +
+	"\x18ERROR_REASON_UNAVAILABLE\x10\x12\x12\x1c\n" +
+	"\x18ERROR_REASON_WRONG_STATE\x10\x13\x12 \n" +
+	"\x1cERROR_REASON_PAYMENT_REFUSED\x10\x14B\xb7\x01\n" +
 	"\x10com.tokenbill.v1B\n" +
 	"ErrorProtoP\x01ZFgithub.com/tokenbill/tokenbill/clients/go/gen/tokenbill/v1;tokenbillv1\xa2\x02\x03TXX\xaa\x02\fTokenbill.V1\xca\x02\fTokenbill\\V1\xe2\x02\x18Tokenbill\\V1\\GPBMetadata\xea\x02\rTokenbill::V1b\x06proto3"
 

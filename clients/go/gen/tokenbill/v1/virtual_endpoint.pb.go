@@ -323,8 +323,11 @@ type VirtualEndpoint struct {
 	ExplainHeaders bool `protobuf:"varint,19,opt,name=explain_headers,json=explainHeaders,proto3" json:"explain_headers,omitempty"`
 	// The Provider whose files, uploads, batches and vector stores its keys may use; empty: none.
 	PassthroughProviderId string `protobuf:"bytes,20,opt,name=passthrough_provider_id,json=passthroughProviderId,proto3" json:"passthrough_provider_id,omitempty"`
-	unknownFields         protoimpl.UnknownFields
-	sizeCache             protoimpl.SizeCache
+	// True: a payment for it is disputed, so that its keys are refused and nothing can be paid. It ends with a dispute that is
+	// won, or by an update.
+	Frozen        bool `protobuf:"varint,21,opt,name=frozen,proto3" json:"frozen,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *VirtualEndpoint) Reset() {
@@ -497,6 +500,13 @@ func (x *VirtualEndpoint) GetPassthroughProviderId() string {
 	return ""
 }
 
+func (x *VirtualEndpoint) GetFrozen() bool {
+	if x != nil {
+		return x.Frozen
+	}
+	return false
+}
+
 // AccessKey is an API user's secret for one VE. The secret itself is shown once, when the key is made.
 type AccessKey struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -630,7 +640,7 @@ const file_tokenbill_v1_virtual_endpoint_proto_rawDesc = "" +
 	"\vBudgetReset\x12G\n" +
 	"\acredits\x18\x01 \x01(\tB-\xbaH*r(2&^(0|[1-9][0-9]{0,17})(\\.[0-9]{1,12})?$R\acredits\x12C\n" +
 	"\freset_period\x18\x02 \x01(\x0e2\x14.tokenbill.v1.PeriodB\n" +
-	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\vresetPeriod\"\xe5\a\n" +
+	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\vresetPeriod\"\xfd\a\n" +
 	"\x0fVirtualEndpoint\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
@@ -656,7 +666,8 @@ const file_tokenbill_v1_virtual_endpoint_proto_rawDesc = "" +
 	"\vrate_limits\x18\x12 \x01(\v2\x18.tokenbill.v1.RateLimitsR\n" +
 	"rateLimits\x12'\n" +
 	"\x0fexplain_headers\x18\x13 \x01(\bR\x0eexplainHeaders\x126\n" +
-	"\x17passthrough_provider_id\x18\x14 \x01(\tR\x15passthroughProviderId\x1a9\n" +
+	"\x17passthrough_provider_id\x18\x14 \x01(\tR\x15passthroughProviderId\x12\x16\n" +
+	"\x06frozen\x18\x15 \x01(\bR\x06frozen\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe5\x02\n" +

@@ -530,8 +530,10 @@ type UpdateVirtualEndpointRequest struct {
 	ExplainHeaders *bool `protobuf:"varint,13,opt,name=explain_headers,json=explainHeaders,proto3,oneof" json:"explain_headers,omitempty"`
 	// Another Provider for files, uploads, batches and vector stores; empty: none.
 	PassthroughProviderId *string `protobuf:"bytes,14,opt,name=passthrough_provider_id,json=passthroughProviderId,proto3,oneof" json:"passthrough_provider_id,omitempty"`
-	unknownFields         protoimpl.UnknownFields
-	sizeCache             protoimpl.SizeCache
+	// False: its keys are accepted again although a payment is disputed. True: refuse them as if one was.
+	Frozen        *bool `protobuf:"varint,15,opt,name=frozen,proto3,oneof" json:"frozen,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdateVirtualEndpointRequest) Reset() {
@@ -660,6 +662,13 @@ func (x *UpdateVirtualEndpointRequest) GetPassthroughProviderId() string {
 		return *x.PassthroughProviderId
 	}
 	return ""
+}
+
+func (x *UpdateVirtualEndpointRequest) GetFrozen() bool {
+	if x != nil && x.Frozen != nil {
+		return *x.Frozen
+	}
+	return false
 }
 
 // UpdateVirtualEndpointResponse holds the changed VE.
@@ -1540,7 +1549,7 @@ const file_tokenbill_v1_virtual_endpoint_service_proto_rawDesc = "" +
 	"\x06labels\x18\x01 \x03(\v2\".tokenbill.v1.LabelMap.LabelsEntryB\x17\xbaH\x14\x9a\x01\x11\x10 \"\x06r\x04\x10\x01\x18@*\x05r\x03\x18\x80\x02R\x06labels\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x82\b\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xaa\b\n" +
 	"\x1cUpdateVirtualEndpointRequest\x12\x19\n" +
 	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\x12\x1b\n" +
 	"\x04etag\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12I\n" +
@@ -1558,7 +1567,8 @@ const file_tokenbill_v1_virtual_endpoint_service_proto_rawDesc = "" +
 	"\vrate_limits\x18\f \x01(\v2\x18.tokenbill.v1.RateLimitsR\n" +
 	"rateLimits\x12,\n" +
 	"\x0fexplain_headers\x18\r \x01(\bH\x06R\x0eexplainHeaders\x88\x01\x01\x12D\n" +
-	"\x17passthrough_provider_id\x18\x0e \x01(\tB\a\xbaH\x04r\x02\x18@H\aR\x15passthroughProviderId\x88\x01\x01B\a\n" +
+	"\x17passthrough_provider_id\x18\x0e \x01(\tB\a\xbaH\x04r\x02\x18@H\aR\x15passthroughProviderId\x88\x01\x01\x12\x1b\n" +
+	"\x06frozen\x18\x0f \x01(\bH\bR\x06frozen\x88\x01\x01B\a\n" +
 	"\x05_nameB\v\n" +
 	"\t_disabledB\x0e\n" +
 	"\f_budget_modeB\x13\n" +
@@ -1566,7 +1576,8 @@ const file_tokenbill_v1_virtual_endpoint_service_proto_rawDesc = "" +
 	"\x14_low_balance_creditsB\x18\n" +
 	"\x16_offline_grace_creditsB\x12\n" +
 	"\x10_explain_headersB\x1a\n" +
-	"\x18_passthrough_provider_id\"i\n" +
+	"\x18_passthrough_provider_idB\t\n" +
+	"\a_frozen\"i\n" +
 	"\x1dUpdateVirtualEndpointResponse\x12H\n" +
 	"\x10virtual_endpoint\x18\x01 \x01(\v2\x1d.tokenbill.v1.VirtualEndpointR\x0fvirtualEndpoint\"V\n" +
 	"\x1cDeleteVirtualEndpointRequest\x12\x19\n" +

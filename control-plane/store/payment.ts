@@ -1,0 +1,199 @@
+/** Payments of Checkout Sessions, their refunds and disputes. */
+
+import type { Tx } from "../db/database.ts";
+import type { PaymentMethod, PaymentProcessor, PaymentState, RefundState } from "../domain/checkout.ts";
+
+/** Credits are decimal strings; amounts are in the currency's smallest unit. */
+export interface PaymentRow {
+  id: string;
+  n: bigint;
+  session_id: string;
+  merchant_id: string;
+  ve_id: string;
+  account_id: string;
+  processor: PaymentProcessor;
+  method: PaymentMethod;
+  state: PaymentState;
+  /** Tells one choice of the payer from another: pack, amount, account, method, saving. */
+  choice: string;
+  /** The processor's name while it is under way. */
+  reference: string | null;
+  /** The processor's name of the money. */
+  settled_reference: string | null;
+  details: Record<string, string>;
+  /** What the payer has to do (`PaymentAction`). */
+  action: unknown;
+  currency: string;
+  amount_minor: bigint;
+  credits: string;
+  bonus: string;
+  failure: string;
+  auto_top_up: boolean;
+  transfer_id: string | null;
+  granted: string;
+  refunded_minor: bigint;
+  taken: string;
+  check_at: Date | null;
+  checks: number;
+  created_at: Date;
+  updated_at: Date;
+}
+
+const COLUMNS =
+  "id, n, session_id, merchant_id, ve_id, account_id, processor, method, state, choice, reference, settled_reference, details, action, currency, amount_minor, credits, bonus, failure, auto_top_up, transfer_id, granted, refunded_minor, taken, check_at, checks, created_at, updated_at";
+
+export type NewPayment = Pick<
+  PaymentRow,
+  | "id"
+  | "session_id"
+  | "merchant_id"
+  | "ve_id"
+  | "account_id"
+  | "processor"
+  | "method"
+  | "choice"
+  | "currency"
+  | "amount_minor"
+  | "credits"
+  | "bonus"
+  | "auto_top_up"
+  | "check_at"
+>;
+
+/** In state STARTING. */
+export async function insertPayment(tx: Tx, row: NewPayment, now: Date): Promise<PaymentRow> {
+  const [stored] = await tx.query<PaymentRow>(
+    `insert into payment (id, session_id, merchant_id, ve_id, account_id, processor, method, state, choice, currency, amount_minor,
+       credits, bonus, auto_top_up, check_at, created_at, updated_at)
+     values ($1, $2, $3, $4, $5, $6, $7, 1, $8, $9, $10, $11, $12, $13, $14, $15, $15) returning ${COLUMNS}`,
+    [
+      row.id,
+      row.session_id,
+      row.merchant_id,
+      row.ve_id,
+      row.account_id,
+      row.processor,
+      row.method,
+      row.choice,
+      row.currency,
+      row.amount_minor,
+      row.credits,
+      row.bonus,
+      row.auto_top_up,
+      row.check_at,
+      now,
+    ],
+  );
+  return stored!;
+}
+
+export async function findPayment(tx: Tx, id: string): Promise<PaymentRow | null> {
+  const [row] = await tx.query<PaymentRow>(`select ${COLUMNS} from payment where id = $1`, [id]);
+  return row ?? null;
+}
+
+/** Of one account alone: what another merchant's processor says is about nothing of ours. */
+export async function findPaymentByReference(
+  tx: Tx,
+  accountId: string,
+  references: readonly string[],
+): Promise<PaymentRow | null> {
+  const [row] = await tx.query<PaymentRow>(
+    `select ${COLUMNS} from payment
+     where account_id = $1 and (reference = any($2::text[]) or settled_reference = any($2::text[])) limit 1`,
+    [accountId, references],
+  );
+  return row ?? null;
+}
+
+/** The session must be locked first. */
+export async function lockPayment(tx: Tx, id: string): Promise<PaymentRow> {
+  const [row] = await tx.query<PaymentRow>(`select ${COLUMNS} from payment where id = $1 for update`, [id]);
+  return row!;
+}
+
+/** Oldest first. */
+export async function listPayments(tx: Tx, sessionIds: readonly string[]): Promise<PaymentRow[]> {
+  return tx.query<PaymentRow>(`select ${COLUMNS} from payment where session_id = any($1::text[]) order by n`, [
+    sessionIds,
+  ]);
+}
+
+export type PaymentFields = Pick<
+  PaymentRow,
+  | "state"
+  | "reference"
+  | "settled_reference"
+  | "details"
+  | "action"
+  | "failure"
+  | "transfer_id"
+  | "granted"
+  | "refunded_minor"
+  | "taken"
+  | "check_at"
+  | "checks"
+>;
+
+/** Writes a locked row. */
+export async function updatePayment(
+  tx: Tx,
+  row: PaymentRow,
+  changes: Partial<PaymentFields>,
+  now: Date,
+): Promise<PaymentRow> {
+  const next = { ...row, ...changes };
+  const [stored] = await tx.query<PaymentRow>(
+    `update payment set state = $2, reference = $3, settled_reference = $4, details = $5::jsonb, action = $6::jsonb, failure = $7,
+       transfer_id = $8, granted = $9, refunded_minor = $10, taken = $11, check_at = $12, checks = $13, updated_at = $14
+     where id = $1 returning ${COLUMNS}`,
+    [
+      row.id,
+      next.state,
+      next.reference,
+      next.settled_reference,
+      JSON.stringify(next.details),
+      next.action === null ? null : JSON.stringify(next.action),
+      next.failure,
+      next.transfer_id,
+      next.granted,
+      next.refunded_minor,
+      next.taken,
+      next.check_at,
+      next.checks,
+      now,
+    ],
+  );
+  return stored!;
+}
+
+export interface RefundRow {
+  id: string;
+  n: bigint;
+  session_id: string;
+  payment_id: string;
+  merchant_id: string;
+  account_id: string;
+  state: RefundState;
+  external: boolean;
+  reference: string | null;
+  amount_minor: bigint;
+  /** Credits taken back, and the part of them that became debt. */
+  taken: string;
+  became_debt: string;
+  reason: string;
+  check_at: Date | null;
+  checks: number;
+  created_at: Date;
+  updated_at: Date;
+}
+
+const REFUND_COLUMNS =
+  "id, n, session_id, payment_id, merchant_id, account_id, state, external, reference, amount_minor, taken, became_debt, reason, check_at, checks, created_at, updated_at";
+
+/** Oldest first. */
+export async function listRefunds(tx: Tx, sessionIds: readonly string[]): Promise<RefundRow[]> {
+  return tx.query<RefundRow>(`select ${REFUND_COLUMNS} from refund where session_id = any($1::text[]) order by n`, [
+    sessionIds,
+  ]);
+}
