@@ -11,6 +11,7 @@ import type {
   NotificationAnswer,
   NotificationRefused,
   OpenAccount,
+  PaymentOrder,
   PaymentStatus,
   Processor,
   ProcessorAccount,
@@ -67,25 +68,17 @@ async function find(client: Stripe, payment: KnownPayment, nowMs: number): Promi
  * Expires or cancels it, then looks how it stands. Stripe refuses that for what has ended, and the look says how. What it
  * refuses although it is still open is an error.
  */
-async function close(client: Stripe, payment: KnownPayment, nowMs: number): Promise<PaymentStatus> {
-  const reference = await referenceOf(client, payment);
-  if (reference === null) {
-    // The page of a session whose answer was lost is known to nobody; a charge needs no page.
-    return payment.method === PaymentMethod.STRIPE_SAVED ? nothingFound(payment, nowMs) : { state: "unknown" };
-  }
+async function end(client: Stripe, method: PaymentMethod, reference: string): Promise<PaymentStatus> {
+  const saved = method === PaymentMethod.STRIPE_SAVED;
   let refused: ProcessorError | null = null;
   try {
-    await timed<unknown>(
-      payment.method === PaymentMethod.STRIPE_SAVED
-        ? client.paymentIntents.cancel(reference)
-        : client.checkout.sessions.expire(reference),
-    );
+    await timed<unknown>(saved ? client.paymentIntents.cancel(reference) : client.checkout.sessions.expire(reference));
   } catch (error) {
     refused = error instanceof ProcessorError ? error : processorError(error);
     if (refused.code !== "refused") throw refused;
   }
-  const status = (await statusOf(client, payment.method, reference)) ?? { state: "unknown" };
-  if (status.state === "pending" && refused !== null && payment.method !== PaymentMethod.STRIPE_SAVED) {
+  const status = (await statusOf(client, method, reference)) ?? { state: "unknown" };
+  if (status.state === "pending" && refused !== null && !saved) {
     // A session that is complete and waits for its money cannot be closed, and needs no error; an open one can.
     const session = await call(client.checkout.sessions.retrieve(reference));
     if (session.status === "open") throw refused;
@@ -93,18 +86,27 @@ async function close(client: Stripe, payment: KnownPayment, nowMs: number): Prom
   return status;
 }
 
+async function close(client: Stripe, payment: KnownPayment, nowMs: number): Promise<PaymentStatus> {
+  const reference = await referenceOf(client, payment);
+  if (reference !== null) return end(client, payment.method, reference);
+  // The page of a session whose answer was lost is known to nobody; a charge needs no page.
+  return payment.method === PaymentMethod.STRIPE_SAVED ? nothingFound(payment, nowMs) : { state: "unknown" };
+}
+
 async function charge(
   client: Stripe,
-  order: Parameters<NonNullable<ProcessorAccount["chargeSaved"]>>[0],
+  order: PaymentOrder,
   saved: Details,
   nowMs: number,
 ): Promise<{ reference: string; details: Details; status: PaymentStatus }> {
   if (order.method !== PaymentMethod.STRIPE_SAVED) throw notThisWay();
   const intent = await chargeSavedMethod(client, order, saved, nowMs);
-  const status = statusOfIntent(intent);
-  const unfinished = intent.status !== "succeeded" && intent.status !== "canceled" && intent.status !== "processing";
-  // Nobody is to pay a charge later that counts as failed now.
-  if (status.state === "failed" && unfinished) await call(client.paymentIntents.cancel(intent.id));
+  let status = statusOfIntent(intent);
+  if (status.state === "failed" && intent.status !== "canceled") {
+    // Nobody is to pay later what counts as failed now. An answer that Stripe repeats is as old as the first, so it is asked.
+    const ended = await end(client, order.method, intent.id);
+    if (ended.state === "paid" || ended.state === "pending") status = ended;
+  }
   return { reference: intent.id, details: {}, status };
 }
 
