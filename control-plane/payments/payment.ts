@@ -255,6 +255,11 @@ export interface CheckedCredentials {
   readonly credentials: Uint8Array;
   /** Tells the account from others without being secret: the merchant number, the end of a key. */
   readonly hint: string;
+  /**
+   * What stays equal when credentials are replaced by others of the same account. Absent: the hint does. Null: nothing in them
+   * does, so nothing can be compared (Stripe).
+   */
+  readonly accountIdentity?: string | null;
   readonly test: boolean;
   /** What these credentials allow. */
   readonly methods: readonly PaymentMethod[];
