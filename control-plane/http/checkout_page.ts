@@ -27,7 +27,7 @@ const NOT_BUILT = `<!doctype html>
 <main>
 <h1>The checkout page is not built</h1>
 <p>Whoever runs this gateway makes it with <code>npm run build</code>, and starts the control plane again.</p>
-<p lang="zh-Hans">支付页面尚未构建。请网关的运营者执行 <code>npm run build</code>,然后重新启动控制面。</p>
+<p lang="zh-Hans">支付页面尚未构建。请网关的运营者执行 <code>npm run build</code>，然后重新启动控制面。</p>
 </main>
 </body>
 </html>

@@ -37,6 +37,7 @@ function frame(texts: SandboxTexts, title: string, body: Html): string {
         <meta name="viewport" content="width=device-width, initial-scale=1" />
         <meta name="robots" content="noindex" />
         <title>${texts.test} · ${title}</title>
+        <link rel="icon" href="data:," />
         <link rel="stylesheet" href="${STYLE}" />
       </head>
       <body>

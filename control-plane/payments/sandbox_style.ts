@@ -3,11 +3,11 @@
 export const SANDBOX_STYLE = `
 :root {
   color-scheme: light dark;
-  --page: #f6f6f4; --card: #ffffff; --text: #1b1c1e; --quiet: #55585e; --line: #d9dad6; --accent: #1f5fbf; --on-accent: #ffffff;
+  --page: #f6f6f4; --card: #ffffff; --text: #1b1c1e; --quiet: #55585e; --line: #85888d; --accent: #1f5fbf; --on-accent: #ffffff;
   --warn: #ffd84d; --warn-dark: #f5c400; --on-warn: #221c00;
 }
 @media (prefers-color-scheme: dark) {
-  :root { --page: #141517; --card: #1f2124; --text: #ececea; --quiet: #b0b3b8; --line: #3b3e43; --accent: #8ab6ff; --on-accent: #0b1a30; }
+  :root { --page: #141517; --card: #1f2124; --text: #ececea; --quiet: #b0b3b8; --line: #777b82; --accent: #8ab6ff; --on-accent: #0b1a30; }
 }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--text); font: 16px/1.5 system-ui, -apple-system, "PingFang SC", "Microsoft YaHei", sans-serif; }
@@ -22,8 +22,8 @@ h2 { font-size: 1.1rem; margin: 2rem 0 .75rem; }
 .state { border-left: .3rem solid var(--accent); background: var(--card); padding: .75rem 1rem; margin: 1.5rem 0 0; font-weight: 600; }
 .state + .state { margin-top: .5rem; }
 fieldset { border: 1px solid var(--line); border-radius: .6rem; margin: 1.5rem 0 0; padding: .5rem 1rem .75rem; background: var(--card); }
-legend { font-weight: 600; padding: 0 .35rem; }
-fieldset label { display: flex; gap: .6rem; align-items: center; min-height: 2.75rem; }
+legend { float: left; width: 100%; padding: .35rem 0; font-weight: 600; }
+fieldset label { clear: both; display: flex; gap: .6rem; align-items: center; min-height: 2.75rem; }
 input { accent-color: var(--accent); width: 1.15rem; height: 1.15rem; flex: none; margin: 0; }
 .choices { display: grid; gap: .6rem; list-style: none; margin: 0; padding: 0; }
 button { width: 100%; min-height: 3.25rem; padding: .6rem 1rem; text-align: left; font: inherit; color: var(--text); background: var(--card); border: 1px solid var(--line); border-radius: .6rem; cursor: pointer; }
