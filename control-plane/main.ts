@@ -5,7 +5,6 @@ import pino, { type Logger } from "pino";
 import { createRpcHandler } from "./api/adapter.ts";
 import { Auditor } from "./audit/auditor.ts";
 import type { Deps } from "./api/context.ts";
-import { collectProcessMetrics } from "./api/pages.ts";
 import { registerServices } from "./api/routes.ts";
 import { bootstrap, openSecrets } from "./bootstrap.ts";
 import { DatabaseClock } from "./clock.ts";
@@ -15,6 +14,10 @@ import { migrate } from "./db/migrate.ts";
 import { openDatabase } from "./db/open.ts";
 import { Feed } from "./feed/feed.ts";
 import { HomeError, makeHome } from "./home.ts";
+import { openCheckoutPage } from "./http/checkout_page.ts";
+import { collectProcessMetrics } from "./http/pages.ts";
+import { httpRoutes } from "./http/routes.ts";
+import { receiveNothing } from "./http/webhooks.ts";
 import { newId, pooledRandom } from "./ids.ts";
 import { startMaintenance } from "./maintenance.ts";
 import { RateSharing } from "./rates/rate_sharing.ts";
@@ -81,7 +84,10 @@ async function start(server: ControlPlaneServer, settings: Settings, log: Logger
     routes: (router) => registerServices(router, deps, feed, auditor, rates),
     shutdownSignal: shutdown.signal,
   });
-  server.serve({ rpc, ping: () => db.query("select 1"), shutdown });
+  const checkoutPage = openCheckoutPage(log);
+  const routes = httpRoutes(deps, checkoutPage, receiveNothing);
+  server.serve({ rpc, routes, settings, ping: () => db.query("select 1"), shutdown });
+  void checkoutPage.prepare();
   return async () => {
     await server.close({ drainMs: DRAIN_MS });
     await rates.close();

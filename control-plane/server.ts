@@ -7,8 +7,11 @@ import { Code } from "@connectrpc/connect";
 import type { Logger } from "pino";
 import { type NodeRequest, type NodeResponse, type RpcHandler, writeError } from "./api/adapter.ts";
 import { withInfo } from "./api/errors.ts";
-import { servePage } from "./api/pages.ts";
+import { isPage, servePage } from "./http/pages.ts";
+import type { HttpRoute } from "./http/route.ts";
+import { serveRoute } from "./http/serve.ts";
 import type { Address } from "../core/listen_address.ts";
+import type { Settings } from "./settings.ts";
 
 const HTTP2_PREFACE = Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "latin1");
 
@@ -41,6 +44,9 @@ export const SERVER_LIMITS: ServerLimits = {
 
 export interface App {
   readonly rpc: RpcHandler;
+  /** Everything else that is served; the first that matches the path. */
+  readonly routes: readonly HttpRoute[];
+  readonly settings: Pick<Settings, "publicUrl" | "trustedProxyHops">;
   /** Resolves when the database answers. */
   ping(): Promise<unknown>;
   /** Ends long streams. */
@@ -50,11 +56,11 @@ export interface App {
 export interface ControlPlaneServer {
   /** The real address: the port is known even if 0 was asked for. */
   readonly address: Address;
-  /** Begins to serve calls; until then they are refused as unavailable, and `/readyz` says so. */
+  /** Begins to serve calls and routes; until then they are refused as unavailable, and `/readyz` says so. */
   serve(app: App): void;
   /**
-   * Refuses new calls, ends long streams, lets the others finish for at most `drainMs`, then closes. Pages are served to
-   * the end.
+   * Refuses new calls and everything that is posted, ends long streams, lets the others finish for at most `drainMs`, then
+   * closes. What is only read is served to the end.
    */
   close(options: { readonly drainMs: number }): Promise<void>;
 }
@@ -161,21 +167,28 @@ class Server implements ControlPlaneServer {
     response.on("error", () => {});
     try {
       const path = (request.url ?? "").split("?", 1)[0]!;
+      if (isPage(path)) return await servePage(path, { ready: () => this.#ready() }, request, response);
       const app = this.#app;
-      if (app !== null && app.rpc.knows(path)) await this.#onCall(app, path, request, response);
-      else if (app === null && request.method === "POST") this.#refuse(request, response);
-      else await servePage(path, { ready: () => this.#ready() }, request, response);
+      if (app === null) return this.#refuse(request, response);
+      const isCall = app.rpc.knows(path);
+      const isRead = request.method === "GET" || request.method === "HEAD";
+      // Whoever posts something to a server that stops, a processor above all, has to come again.
+      if (this.#draining && (isCall || !isRead)) return this.#refuse(request, response);
+      if (isCall) return await this.#work(app.rpc.handle(path, request, response));
+      const route = app.routes.find((each) => each.matches(path));
+      if (route === undefined) return await servePage(path, { ready: () => this.#ready() }, request, response);
+      await this.#work(serveRoute({ ...app.settings, log: this.#log }, route, path, request, response));
     } catch (error) {
       this.#log.error({ reason: (error as Error).message }, "request failed");
       response.destroy();
     }
   }
 
-  async #onCall(app: App, path: string, request: NodeRequest, response: NodeResponse): Promise<void> {
-    if (this.#draining) return this.#refuse(request, response);
+  /** A stop waits for it. */
+  async #work(work: Promise<void>): Promise<void> {
     this.#inFlight += 1;
     try {
-      await app.rpc.handle(path, request, response);
+      await work;
     } finally {
       this.#inFlight -= 1;
       if (this.#inFlight === 0) this.#onIdle();

@@ -17,6 +17,9 @@ import { registerServices } from "./api/routes.ts";
 import { bootstrap, openSecrets } from "./bootstrap.ts";
 import type { Database } from "./db/database.ts";
 import { Feed } from "./feed/feed.ts";
+import { openCheckoutPage } from "./http/checkout_page.ts";
+import { httpRoutes } from "./http/routes.ts";
+import { receiveNothing } from "./http/webhooks.ts";
 import { newId } from "./ids.ts";
 import { RateSharing } from "./rates/rate_sharing.ts";
 import { type ControlPlaneServer, listen } from "./server.ts";
@@ -108,7 +111,8 @@ export async function startTestControlPlane(db: Database, { env = {} }: TestOpti
     routes: (router) => registerServices(router, deps, feed, auditor, rates),
     shutdownSignal: shutdown.signal,
   });
-  server.serve({ rpc, ping: () => db.query("select 1"), shutdown });
+  const routes = httpRoutes(deps, openCheckoutPage(log), receiveNothing);
+  server.serve({ rpc, routes, settings, ping: () => db.query("select 1"), shutdown });
   const url = `http://127.0.0.1:${server.address.port}`;
   const token = (file: string): string => readFileSync(join(home, file), "utf8").trim();
   const operatorToken = token("operator.token");

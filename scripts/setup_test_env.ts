@@ -1,9 +1,14 @@
-/** Brings what tests need and the machine lacks: PostgreSQL, Redis and Go. Says precisely what is missing if it cannot. */
+/**
+ * Brings what tests need and the machine lacks: PostgreSQL, Redis, Go, Chromium, and the checkout page as it is served. Says
+ * precisely what is missing if it cannot.
+ */
 
 import { cp, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { findChromium } from "../test/support/chromium.ts";
 import { aptInstall, findBinaries } from "../test/support/postgres_server.ts";
 import { findRedis } from "../test/support/redis_server.ts";
+import { buildConsole } from "./build_console.ts";
 import { GO_HOME, mustRun, run } from "./run.ts";
 
 /** From 1.21 on, Go fetches the exact toolchain that a go.mod names by itself. */
@@ -36,6 +41,8 @@ async function ensureGo(): Promise<void> {
 export async function setUpTestEnvironment(): Promise<void> {
   await ensureGo();
   await findRedis();
+  await findChromium();
+  if ((await buildConsole({ ifChanged: true })) === "no vite") throw new Error("Vite is missing: run `npm ci`.");
   const given = process.env["TEST_DATABASE_URL"];
   if (given === undefined || given === "") await findBinaries();
 }

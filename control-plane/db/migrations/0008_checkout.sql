@@ -236,33 +236,59 @@ create table auto_top_up (
 );
 create index auto_top_up_due on auto_top_up (try_at) where enabled;
 
--- The sandbox's own books, as a processor would keep them elsewhere. `state`: pending, paid, declined, closed.
+-- The sandbox's own books, as a processor would keep them elsewhere. `state`: pending, paid, declined, closed. The id opens
+-- the payment's page; `charge_id` names the money.
 create table sandbox_payment (
   id text collate "C" primary key,
   account_id text collate "C" not null,
   payment_id text collate "C" not null unique,
-  state text not null,
+  charge_id text collate "C" not null unique,
+  state text not null check (state in ('pending', 'paid', 'declined', 'closed')),
   currency text not null,
-  amount_minor bigint not null,
-  refunded_minor bigint not null default 0,
-  return_url text not null,
+  amount_minor bigint not null check (amount_minor > 0),
+  refunded_minor bigint not null default 0 check (refunded_minor between 0 and amount_minor),
+  merchant_name text not null,
   description text not null,
+  return_url text not null,
   save_method boolean not null,
-  -- When a delayed payment becomes paid; when its notifications are sent, and how many.
+  -- The saved method that it made.
+  method_id text collate "C",
+  dispute_id text collate "C",
+  dispute_state text check (dispute_state in ('open', 'won', 'lost')),
+  -- When a payment that was approved with a delay becomes paid.
   pay_at timestamptz,
-  notify_at timestamptz,
-  notify_count int not null default 0,
+  paid_at timestamptz,
   created_at timestamptz not null,
-  expires_at timestamptz not null
+  expires_at timestamptz not null,
+  check ((state = 'paid') = (paid_at is not null))
 );
-create index sandbox_payment_due on sandbox_payment (notify_at) where notify_at is not null;
+-- `refund_id`: ours, if it was asked for here and not at the sandbox.
 create table sandbox_refund (
   id text collate "C" primary key,
   sandbox_payment_id text collate "C" not null references sandbox_payment (id),
-  amount_minor bigint not null,
-  external boolean not null,
+  refund_id text collate "C" unique,
+  amount_minor bigint not null check (amount_minor > 0),
   created_at timestamptz not null
 );
+create index sandbox_refund_payment on sandbox_refund (sandbox_payment_id);
+create table sandbox_method (
+  id text collate "C" primary key,
+  account_id text collate "C" not null,
+  declines boolean not null,
+  created_at timestamptz not null
+);
+-- What the sandbox has still to tell; a row goes when it was heard. `copies` are sent side by side.
+create table sandbox_notification (
+  id text collate "C" primary key,
+  sandbox_payment_id text collate "C" not null references sandbox_payment (id),
+  kind text not null,
+  refund_id text collate "C" references sandbox_refund (id),
+  copies int not null check (copies between 1 and 10),
+  attempts int not null default 0,
+  send_at timestamptz not null,
+  created_at timestamptz not null
+);
+create index sandbox_notification_due on sandbox_notification (send_at);
 
 -- `secret` and `old_secret` are encrypted envelopes.
 create table webhook_endpoint (

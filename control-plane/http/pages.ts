@@ -1,39 +1,16 @@
-/** What the control plane answers besides calls: health, metrics, and where payers land. */
+/** What every control plane answers from its first moment to its last: health, readiness and metrics. */
 
 import type { ServerResponse } from "node:http";
 import { Code } from "@connectrpc/connect";
 import { collectDefaultMetrics, register } from "prom-client";
-import { type NodeRequest, type NodeResponse, writeError } from "./adapter.ts";
-import { withInfo } from "./errors.ts";
+import { type NodeRequest, type NodeResponse, writeError } from "../api/adapter.ts";
+import { withInfo } from "../api/errors.ts";
+import { securityHeaders } from "./headers.ts";
 
 export interface PageContext {
   /** Null when calls can be served, else why not. */
   ready(): Promise<string | null>;
 }
-
-/** The same for every VE, known or not, so that ids cannot be tried out here. */
-const CHECKOUT_PAGE = `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="robots" content="noindex">
-<title>Top up</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 36rem; margin: 15vh auto; padding: 0 1.5rem; color: #1c1e21; background: #fff; }
-h1 { font-size: 1.5rem; }
-@media (prefers-color-scheme: dark) { body { color: #e6e6e6; background: #16181b; } }
-</style>
-</head>
-<body>
-<main>
-<h1>Online payment is not set up</h1>
-<p>Your Credit balance is used up or low, and this gateway does not take payments online yet.</p>
-<p>Please ask the one who gave you the access key for more Credits. Your key keeps working as it is: nothing has to be changed in your application afterwards.</p>
-</main>
-</body>
-</html>
-`;
 
 interface Page {
   readonly status: number;
@@ -64,14 +41,16 @@ async function find(path: string, context: PageContext): Promise<Page | null> {
     }
     case "/metrics":
       return { status: 200, type: register.contentType, body: await register.metrics() };
-    case "/checkout":
-      return { status: 200, type: "text/html; charset=utf-8", body: CHECKOUT_PAGE };
     default:
       return null;
   }
 }
 
-/** Answers a path that is no call. */
+export function isPage(path: string): boolean {
+  return path === "/healthz" || path === "/readyz" || path === "/metrics";
+}
+
+/** Answers a path that nothing else serves. */
 export async function servePage(
   path: string,
   context: PageContext,
@@ -91,12 +70,10 @@ export async function servePage(
   // HTTP/2's responses have the same two methods; only their declared overloads differ.
   const out = response as ServerResponse;
   out.writeHead(page.status, {
+    ...securityHeaders(""),
     "content-type": page.type,
     "content-length": String(body.length),
     "cache-control": "no-store",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
   });
   out.end(isHead ? undefined : body);
 }
