@@ -106,6 +106,7 @@ const ATTEMPTS: Readonly<Record<string, readonly ["not_found" | "empty" | "wrong
   ],
   "VirtualEndpointService.UpdateVirtualEndpoint": [
     ["not_found", ({ b, veId }) => b.ves.updateVirtualEndpoint({ id: veId, disabled: true })],
+    ["not_found", ({ b, veId }) => b.ves.updateVirtualEndpoint({ id: veId, frozen: true })],
     [
       "not_found",
       ({ b, veId }) => b.ves.updateVirtualEndpoint({ id: veId, budgetReset: { credits: "9", resetPeriod: 1 } }),

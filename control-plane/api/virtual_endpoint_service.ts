@@ -63,6 +63,7 @@ function toVirtualEndpoint(deps: Deps, row: ves.VirtualEndpointRow, wallet: Wall
     rateLimits: toRateLimits(row.rate_limits),
     explainHeaders: row.explain_headers,
     passthroughProviderId: row.passthrough_provider_id ?? "",
+    frozen: row.frozen,
   });
 }
 
@@ -76,7 +77,7 @@ function newFields(
   request: CreateVirtualEndpointRequest,
   template: ves.VirtualEndpointRow | null,
   budget: BudgetFields,
-): ves.VirtualEndpointFields {
+): Omit<ves.VirtualEndpointFields, "frozen"> {
   const labels = { ...template?.labels, ...request.labels };
   if (Object.keys(labels).length > LABELS_MAX) {
     throw invalidField(
@@ -117,6 +118,7 @@ function changedFields(
     explain_headers: request.explainHeaders ?? row.explain_headers,
     passthrough_provider_id:
       request.passthroughProviderId === undefined ? row.passthrough_provider_id : request.passthroughProviderId || null,
+    frozen: request.frozen ?? row.frozen,
     ...budget,
   };
 }
@@ -244,6 +246,8 @@ export function virtualEndpointService(deps: Deps, hints: CreditHints): ServiceI
         const timeZone = await keepTimeZone(tx, merchantId);
         const row = await ves.lockVirtualEndpoint(tx, merchantId, request.id);
         checkEtag(request.etag, row.version);
+        if (row.template && request.frozen === true)
+          throw invalidField("frozen", "it is a template, which nothing is paid for", "template");
         await checkPassthrough(tx, merchantId, row, request.passthroughProviderId ?? "");
         const wallet = await readWallet(tx, row.id);
         const fields = changedFields(row, request, changedBudget(row, request, timeZone, deps.now()));
