@@ -22,6 +22,7 @@ import {
 } from "../../proto/gen/tokenbill/v1/virtual_endpoint_service_pb.ts";
 import type { Tx } from "../db/database.ts";
 import { DomainError, inUse, invalidField } from "../domain/errors.ts";
+import { deleteAutoTopUp } from "../store/auto_top_up.ts";
 import { addTombstones, nextRevision } from "../store/feed_state.ts";
 import { copyLogicalModels } from "../store/logical_model.ts";
 import { keepTimeZone } from "../store/merchant.ts";
@@ -270,6 +271,7 @@ export function virtualEndpointService(deps: Deps, hints: CreditHints): ServiceI
         const row = await ves.lockVirtualEndpoint(tx, merchantId, request.id);
         checkEtag(request.etag, row.version);
         const ids = await ves.deleteVirtualEndpoint(tx, row.id);
+        await deleteAutoTopUp(tx, row.id, new Date(deps.now()));
         await addTombstones(tx, await nextRevision(tx), ids);
       });
       return create(DeleteVirtualEndpointResponseSchema);
