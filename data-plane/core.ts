@@ -54,6 +54,11 @@ export class Core {
     return this.live.length;
   }
 
+  /** Milliseconds since 1970, for what another machine compares with its own clock. */
+  wallNow(): number {
+    return (this.deps.wallNow ?? this.deps.now)();
+  }
+
   /** How far the wall clock is ahead of `now`, in microseconds; 0 while the two agree but for their jitter. */
   wallLeadUs(): number {
     const { wallNow, now } = this.deps;

@@ -6,6 +6,7 @@ import type { Admitted } from "./admitted.ts";
 import { type ScannedBody, scanBody, textField } from "./body.ts";
 import { bodyRefusal } from "./body_errors.ts";
 import type { Reservation, ReserveFailure } from "./budget/budget.ts";
+import { checkoutUrl } from "./checkout_link.ts";
 import {
   type Admission,
   admissionOf,
@@ -47,15 +48,7 @@ import { type ExpectedTokens, expectedTokens } from "./rates/expected_tokens.ts"
 import { addRateHeaders, takeRates } from "./rates/request_rates.ts";
 import { replyError, replyJson } from "./reply.ts";
 import { sizeOf } from "./request_size.ts";
-import {
-  checkoutUrl,
-  routable,
-  type RouteKey,
-  type RouteLm,
-  type RoutePm,
-  type RouteSticky,
-  StickySource,
-} from "./route_types.ts";
+import { routable, type RouteKey, type RouteLm, type RoutePm, type RouteSticky, StickySource } from "./route_types.ts";
 import { Serving } from "./serving.ts";
 import { filesPlace, type Place, placeOf } from "./stored_responses.ts";
 import { strictView } from "./strict_requests.ts";
@@ -284,7 +277,9 @@ export class Entry implements BodySink, UploadSink, ExchangeSink, Live {
     }
     if (this.gone) return this.leave();
     const { ve } = this.key;
-    this.refuse(result === "exhausted" ? exhausted(ve.exhaustedStatus, checkoutUrl(ve)) : BUDGET_UNAVAILABLE);
+    this.refuse(
+      result === "exhausted" ? exhausted(ve.exhaustedStatus, checkoutUrl(ve, this.core.wallNow())) : BUDGET_UNAVAILABLE,
+    );
   }
 
   private admitted(
@@ -363,7 +358,8 @@ export class Entry implements BodySink, UploadSink, ExchangeSink, Live {
     const { ve } = this.key;
     budget.readBalance(ve.id, (balance) => {
       if (this.gone) return this.leave();
-      this.answer(magicAnswer(this.core.deps, ve, balance, this.endpoint.shape, this.id, this.arriveMs, body));
+      const { core, endpoint, id, arriveMs } = this;
+      this.answer(magicAnswer(core.deps, ve, balance, endpoint.shape, id, arriveMs, body, core.wallNow()));
     });
   }
 

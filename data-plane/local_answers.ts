@@ -15,7 +15,7 @@ export interface LocalAnswer {
   readonly body: Buffer;
 }
 
-/** `balance` null: nothing was heard of the wallet. */
+/** `balance` null: nothing was heard of the wallet. `nowMs` is of the wall clock. */
 export function magicAnswer(
   { table, budget }: Pick<PipelineDeps, "table" | "budget">,
   ve: RouteVe,
@@ -24,8 +24,9 @@ export function magicAnswer(
   id: string,
   arriveMs: number,
   body: ScannedBody,
+  nowMs: number,
 ): LocalAnswer {
-  const text = magicText(table, ve, balance, budget.isLow(ve.id));
+  const text = magicText(table, ve, balance, budget.isLow(ve.id), nowMs);
   const { stream, model } = body;
   const createdS = Math.floor(arriveMs / 1000);
   if (shape === "messages")

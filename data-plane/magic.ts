@@ -3,12 +3,13 @@
 import { formatCredits } from "../core/credits.ts";
 import { lastUserText, mayHold, type ScannedBody } from "./body.ts";
 import type { WalletBalance } from "./budget/budget.ts";
+import { checkoutUrl } from "./checkout_link.ts";
 import type { ClientShape } from "./formats/format.ts";
 import type { Json } from "./formats/hub.ts";
 import { listOf, objectOf, parseObject, textOf } from "./formats/json.ts";
 import { lastUserText as lastMessagesText } from "./formats/messages/last_text.ts";
 import type { RouteTable } from "./route_table.ts";
-import { checkoutUrl, type RouteVe } from "./route_types.ts";
+import type { RouteVe } from "./route_types.ts";
 
 const COMMAND = "/tokenbill";
 
@@ -36,8 +37,17 @@ function lastInputText(body: Json): string | null {
   return texts && parts.length > 0 ? parts.map(({ text }) => textOf(text)).join("") : null;
 }
 
-/** `balance` is null when nothing was heard of the wallet: then its fields are null too. */
-export function magicText(table: RouteTable, ve: RouteVe, balance: WalletBalance | null, low: boolean): string {
+/**
+ * `balance` is null when nothing was heard of the wallet: then its fields are null too. `nowMs` is of the wall clock, for
+ * the link.
+ */
+export function magicText(
+  table: RouteTable,
+  ve: RouteVe,
+  balance: WalletBalance | null,
+  low: boolean,
+  nowMs: number,
+): string {
   const info: Record<string, unknown> = {
     ve_id: ve.id,
     name: ve.name,
@@ -46,7 +56,7 @@ export function magicText(table: RouteTable, ve: RouteVe, balance: WalletBalance
     logical_models: [...table.logicalModels(ve)].map((lm) => lm.spec.name).sort(),
   };
   const isLow = low || (balance !== null && (balance.creditRemaining <= 0n || balance.creditRemaining < ve.lowBalance));
-  if (isLow) info["checkout_url"] = checkoutUrl(ve);
+  if (isLow) info["checkout_url"] = checkoutUrl(ve, nowMs);
   return `TokenBill VE Info\n${JSON.stringify(info, null, 2)}`;
 }
 

@@ -5,7 +5,8 @@ import { WatchConfigResponseSchema } from "../proto/gen/tokenbill/node/v1/config
 import type { Resource } from "../proto/gen/tokenbill/node/v1/config_pb.ts";
 import { choose } from "./router.ts";
 import { RouteTable } from "./route_table.ts";
-import { checkoutUrl, routable } from "./route_types.ts";
+import { checkoutUrl } from "./checkout_link.ts";
+import { routable } from "./route_types.ts";
 import { delta, gatewayResources, KEY, keyResource, PRICE, resource, snapshot, VE } from "./testing.ts";
 
 const RESOURCES = gatewayResources(["https://a.example", "https://b.example"], {});
@@ -40,7 +41,7 @@ describe("a snapshot", () => {
     expect(table.logicalModel(key.ve, "gpt")).toMatchObject({ id: "lm_1", createUnixS: 1_700_000_000 });
     expect(table.logicalModel(key.ve, "other")).toBeUndefined();
     expect(table.key(digest("something else"))).toBeUndefined();
-    expect(checkoutUrl(key.ve)).toBe(`https://pay.example/checkout?ve_id=${VE}`);
+    expect(checkoutUrl(key.ve, 0)).toBe(`https://pay.example/checkout?ve_id=${VE}`);
     expect(choiceOf(table)).toMatchObject({
       id: "pm_0",
       upstreamName: "up-0",
@@ -319,7 +320,7 @@ describe("deltas", () => {
     ]);
     const [a, b] = ["ve_1", "ve_2"].map((id) => table.logicalModel(table.ve(id)!, "gpt")!);
     expect(a!.spec).toBe(b!.spec);
-    expect(checkoutUrl(a!.ve)).toBe("https://pay.example/checkout?ve_id=ve_1");
+    expect(checkoutUrl(a!.ve, 0)).toBe("https://pay.example/checkout?ve_id=ve_1");
     delta(table, [lm("lm_ve_1", "ve_1", "gpt", [target("pm_1")])]);
     expect(table.logicalModel(table.ve("ve_2")!, "gpt")!.spec.group.pms[0]!.id).toBe("pm_0");
     expect(routable(table.logicalModel(table.ve("ve_1")!, "gpt")!.spec.group.pms[0]!)).toBe(true);

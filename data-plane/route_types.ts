@@ -198,7 +198,7 @@ export interface RouteVe {
   strict: boolean;
   /** The HTTP status when the wallet is empty. */
   exhaustedStatus: number;
-  /** Most URLs end with the VE's id; then only what stands before it is kept, shared by all VEs. See `checkoutUrl`. */
+  /** Most URLs end with the VE's id; then only what stands before it is kept, shared by all VEs. See checkout_link.ts. */
   checkoutPrefix: string;
   checkoutEndsWithId: boolean;
   /** Picocredits. */
@@ -209,7 +209,7 @@ export interface RouteVe {
   explainHeaders: boolean;
   /** The Provider of its files, uploads, batches and vector stores; "": none. */
   passthroughProviderId: string;
-  /** Its 32 bytes as latin1 text, which is smaller than a buffer; "": ids cannot be signed. */
+  /** Its 32 bytes as latin1 text, which is smaller than a buffer; "": ids and checkout links cannot be signed. */
   pinSecret: string;
   /** Few: a list that is searched. Many: a map by name. */
   lms: RouteLm[] | Map<string, RouteLm>;
@@ -217,10 +217,6 @@ export interface RouteVe {
   specs: RouteSpec[];
   /** Keys and Logical Models that point here. */
   refs: number;
-}
-
-export function checkoutUrl(ve: RouteVe): string {
-  return ve.checkoutEndsWithId ? ve.checkoutPrefix + ve.id : ve.checkoutPrefix;
 }
 
 export interface RouteKey {

@@ -8,6 +8,7 @@ import { type Attempt, type AttemptFailure, type AttemptHost, detailOf } from ".
 import { Attempts } from "./attempts.ts";
 import { Client } from "./client.ts";
 import { errorFrame, shaped } from "./client_errors.ts";
+import { checkoutUrl } from "./checkout_link.ts";
 import type { Core, Live } from "./core.ts";
 import * as deadlines from "./deadlines.ts";
 import { DRAIN_MS_MAX, type Drain } from "./drains.ts";
@@ -19,7 +20,6 @@ import { Growth } from "./growth.ts";
 import type { AttemptEntry } from "./journal/journal.ts";
 import { AttemptResult, OnDisconnect, Outcome, Phase } from "./outcome.ts";
 import { type Delivered, lastFrames } from "./relay.ts";
-import { checkoutUrl } from "./route_types.ts";
 import { NOBODY_SERVED, progressOf } from "./settlement.ts";
 import { ESTIMATE_WAIT_MS, Settling, type SettlingHost } from "./settling.ts";
 import type { Timed } from "./timers.ts";
@@ -179,7 +179,7 @@ export class Serving implements ExchangeSink, AttemptHost, SettlingHost, Timed, 
 
   metered(textBytes: number, pieces: number): void {
     if (this.growth === null || this.growth.covers(textBytes, pieces)) return;
-    const fields = errors.exhaustedFields(checkoutUrl(this.request.key.ve));
+    const fields = errors.exhaustedFields(checkoutUrl(this.request.key.ve, this.core.wallNow()));
     this.cut(Outcome.BUDGET_CUT, AttemptResult.SERVED, fields, "");
   }
 

@@ -121,7 +121,7 @@ describe.each(openTestDatabases())("DryRun on $name", ({ open }) => {
     });
   });
 
-  test("says what stops a request: a disabled VE, an empty wallet", async () => {
+  test("says what stops a request: a disabled or frozen VE, an empty wallet", async () => {
     const { veId } = await makeCatalogue(api, "stopped");
     await api.ves.adjustCredits({ veId, credits: "-10.5", reason: "test" });
     const empty = await api.models.dryRun({ veId, model: "gpt" });
@@ -133,6 +133,11 @@ describe.each(openTestDatabases())("DryRun on $name", ({ open }) => {
     });
     await api.ves.updateVirtualEndpoint({ id: veId, disabled: true });
     expect((await api.models.dryRun({ veId, model: "gpt" })).errorCode).toBe("invalid_api_key");
+    await api.ves.updateVirtualEndpoint({ id: veId, disabled: false, frozen: true });
+    expect(await api.models.dryRun({ veId, model: "gpt" })).toMatchObject({
+      errorCode: "invalid_api_key",
+      errorMessage: expect.stringContaining("disputed"),
+    });
   });
 
   test("an empty wallet stops nothing that is free", async () => {

@@ -144,6 +144,7 @@ async function answer(
   const facts = {
     veId: ve.id,
     veDisabled: ve.disabled,
+    veFrozen: ve.frozen,
     veRateTerms: rateTerms(ve.rate_limits),
     walletExhausted: wallet.state === WalletState.EXHAUSTED,
     checkoutUrl: checkoutUrl(deps.settings, ve.id),

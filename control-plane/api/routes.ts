@@ -6,6 +6,7 @@ import { HealthService } from "../../proto/gen/tokenbill/node/v1/health_service_
 import { RateLimitService } from "../../proto/gen/tokenbill/node/v1/rate_limit_service_pb.ts";
 import { UsageReportService } from "../../proto/gen/tokenbill/node/v1/usage_report_service_pb.ts";
 import { AuditService } from "../../proto/gen/tokenbill/v1/audit_service_pb.ts";
+import { AutoTopUpService } from "../../proto/gen/tokenbill/v1/auto_top_up_service_pb.ts";
 import { LogicalModelService } from "../../proto/gen/tokenbill/v1/logical_model_service_pb.ts";
 import { MerchantService } from "../../proto/gen/tokenbill/v1/merchant_service_pb.ts";
 import { ProviderService } from "../../proto/gen/tokenbill/v1/provider_service_pb.ts";
@@ -16,6 +17,7 @@ import type { Feed } from "../feed/feed.ts";
 import { liveSources } from "../live_view.ts";
 import type { RateSharing } from "../rates/rate_sharing.ts";
 import { auditService } from "./audit_service.ts";
+import { autoTopUpService } from "./auto_top_up_service.ts";
 import { configFeedService } from "./config_feed_service.ts";
 import type { Deps } from "./context.ts";
 import { healthService } from "./health_service.ts";
@@ -36,6 +38,7 @@ export const PUBLIC_SERVICES = [
   UsageService,
   MerchantService,
   AuditService,
+  AutoTopUpService,
 ] as const;
 
 /** What nodes call, with a node's token. */
@@ -61,6 +64,7 @@ export function registerServices(
   router.service(UsageService, usageService(deps));
   router.service(MerchantService, merchantService(deps));
   router.service(AuditService, auditService(deps, auditor));
+  router.service(AutoTopUpService, autoTopUpService(deps));
   router.service(ConfigFeedService, configFeedService(deps, feed));
   router.service(UsageReportService, usageReportService(deps, feed), { readMaxBytes: REPORT_BYTES_MAX });
   router.service(HealthService, healthService(feed.health));

@@ -106,6 +106,7 @@ const ATTEMPTS: Readonly<Record<string, readonly ["not_found" | "empty" | "wrong
   ],
   "VirtualEndpointService.UpdateVirtualEndpoint": [
     ["not_found", ({ b, veId }) => b.ves.updateVirtualEndpoint({ id: veId, disabled: true })],
+    ["not_found", ({ b, veId }) => b.ves.updateVirtualEndpoint({ id: veId, frozen: true })],
     [
       "not_found",
       ({ b, veId }) => b.ves.updateVirtualEndpoint({ id: veId, budgetReset: { credits: "9", resetPeriod: 1 } }),
@@ -186,6 +187,20 @@ const ATTEMPTS: Readonly<Record<string, readonly ["not_found" | "empty" | "wrong
   "MerchantService.CreateApiToken": [["not_found", ({ b, merchantId }) => b.merchants.createApiToken({ merchantId })]],
   "MerchantService.ListApiTokens": [["not_found", ({ b, merchantId }) => b.merchants.listApiTokens({ merchantId })]],
   "MerchantService.RevokeApiToken": [["not_found", ({ b, tokenId }) => b.merchants.revokeApiToken({ id: tokenId })]],
+  "AutoTopUpService.GetAutoTopUp": [["not_found", ({ b, veId }) => b.autoTopUps.getAutoTopUp({ veId })]],
+  "AutoTopUpService.SetAutoTopUp": [
+    [
+      "not_found",
+      ({ b, veId }) =>
+        b.autoTopUps.setAutoTopUp({
+          veId,
+          thresholdCredits: "1",
+          creditPackId: "pack_a",
+          dailyMax: { currency: "USD", amount: "1" },
+        }),
+    ],
+  ],
+  "AutoTopUpService.DeleteAutoTopUp": [["not_found", ({ b, veId }) => b.autoTopUps.deleteAutoTopUp({ veId })]],
   "AuditService.RunAudit": [["wrong_scope", ({ b }) => b.audit.runAudit({})]],
   "AuditService.StopAudit": [["wrong_scope", ({ b }) => b.audit.stopAudit({ id: "aud_a" })]],
   "AuditService.GetAuditRun": [["wrong_scope", ({ b }) => b.audit.getAuditRun({})]],

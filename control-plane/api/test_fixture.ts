@@ -9,6 +9,7 @@ import {
 } from "../../proto/gen/tokenbill/node/v1/usage_report_service_pb.ts";
 import { Meter, UnitKind, UnitSource } from "../../proto/gen/tokenbill/v1/meter_pb.ts";
 import { AuditService } from "../../proto/gen/tokenbill/v1/audit_service_pb.ts";
+import { AutoTopUpService } from "../../proto/gen/tokenbill/v1/auto_top_up_service_pb.ts";
 import { LogicalModelService } from "../../proto/gen/tokenbill/v1/logical_model_service_pb.ts";
 import { MerchantService } from "../../proto/gen/tokenbill/v1/merchant_service_pb.ts";
 import { ProviderFormat } from "../../proto/gen/tokenbill/v1/provider_pb.ts";
@@ -25,6 +26,7 @@ export interface Clients {
   readonly merchants: Client<typeof MerchantService>;
   readonly usage: Client<typeof UsageService>;
   readonly audit: Client<typeof AuditService>;
+  readonly autoTopUps: Client<typeof AutoTopUpService>;
 }
 
 export function clientsOf(cp: TestControlPlane, token: string | null, protocol?: Protocol): Clients {
@@ -35,6 +37,7 @@ export function clientsOf(cp: TestControlPlane, token: string | null, protocol?:
     merchants: cp.client(MerchantService, token, protocol),
     usage: cp.client(UsageService, token, protocol),
     audit: cp.client(AuditService, token, protocol),
+    autoTopUps: cp.client(AutoTopUpService, token, protocol),
   };
 }
 

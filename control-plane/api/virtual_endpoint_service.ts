@@ -22,6 +22,7 @@ import {
 } from "../../proto/gen/tokenbill/v1/virtual_endpoint_service_pb.ts";
 import type { Tx } from "../db/database.ts";
 import { DomainError, inUse, invalidField } from "../domain/errors.ts";
+import { deleteAutoTopUp } from "../store/auto_top_up.ts";
 import { addTombstones, nextRevision } from "../store/feed_state.ts";
 import { copyLogicalModels } from "../store/logical_model.ts";
 import { keepTimeZone } from "../store/merchant.ts";
@@ -63,6 +64,7 @@ function toVirtualEndpoint(deps: Deps, row: ves.VirtualEndpointRow, wallet: Wall
     rateLimits: toRateLimits(row.rate_limits),
     explainHeaders: row.explain_headers,
     passthroughProviderId: row.passthrough_provider_id ?? "",
+    frozen: row.frozen,
   });
 }
 
@@ -76,7 +78,7 @@ function newFields(
   request: CreateVirtualEndpointRequest,
   template: ves.VirtualEndpointRow | null,
   budget: BudgetFields,
-): ves.VirtualEndpointFields {
+): Omit<ves.VirtualEndpointFields, "frozen"> {
   const labels = { ...template?.labels, ...request.labels };
   if (Object.keys(labels).length > LABELS_MAX) {
     throw invalidField(
@@ -117,6 +119,7 @@ function changedFields(
     explain_headers: request.explainHeaders ?? row.explain_headers,
     passthrough_provider_id:
       request.passthroughProviderId === undefined ? row.passthrough_provider_id : request.passthroughProviderId || null,
+    frozen: request.frozen ?? row.frozen,
     ...budget,
   };
 }
@@ -244,6 +247,8 @@ export function virtualEndpointService(deps: Deps, hints: CreditHints): ServiceI
         const timeZone = await keepTimeZone(tx, merchantId);
         const row = await ves.lockVirtualEndpoint(tx, merchantId, request.id);
         checkEtag(request.etag, row.version);
+        if (row.template && request.frozen === true)
+          throw invalidField("frozen", "it is a template, which nothing is paid for", "template");
         await checkPassthrough(tx, merchantId, row, request.passthroughProviderId ?? "");
         const wallet = await readWallet(tx, row.id);
         const fields = changedFields(row, request, changedBudget(row, request, timeZone, deps.now()));
@@ -266,6 +271,7 @@ export function virtualEndpointService(deps: Deps, hints: CreditHints): ServiceI
         const row = await ves.lockVirtualEndpoint(tx, merchantId, request.id);
         checkEtag(request.etag, row.version);
         const ids = await ves.deleteVirtualEndpoint(tx, row.id);
+        await deleteAutoTopUp(tx, row.id, new Date(deps.now()));
         await addTombstones(tx, await nextRevision(tx), ids);
       });
       return create(DeleteVirtualEndpointResponseSchema);

@@ -44,6 +44,7 @@ function facts(targets: readonly TargetFacts[], more: Partial<DryRunFacts> = {})
   return {
     veId: "ve_a",
     veDisabled: false,
+    veFrozen: false,
     veRateTerms: null,
     walletExhausted: false,
     checkoutUrl: "https://pay.test/ve_a",
@@ -297,6 +298,7 @@ describe("what stops a request", () => {
     ["nothing", "", facts(costs), {}],
     ["nothing, where all cool down", "", facts(costs), { health: { pm_a: COOL } }],
     ["a disabled VE", "invalid_api_key", facts([target("a", { disabled: true })], { veDisabled: true }), {}],
+    ["a frozen VE", "invalid_api_key", facts([target("a", { disabled: true })], { veFrozen: true }), {}],
     [
       "no target that can be routed to, before the wallet",
       "no_available_target",

@@ -83,6 +83,7 @@ export interface TargetFacts {
 export interface DryRunFacts {
   readonly veId: string;
   readonly veDisabled: boolean;
+  readonly veFrozen: boolean;
   /** Null: as fast as they like. */
   readonly veRateTerms: RateTerms | null;
   readonly walletExhausted: boolean;
@@ -267,6 +268,11 @@ type Failure = readonly [code: string, message: string];
 /** As a node refuses, in its order. */
 function failureOf(facts: DryRunFacts, standings: readonly Standing[], live: LiveView): Failure | null {
   if (facts.veDisabled) return ["invalid_api_key", "The VE is disabled, so its access keys open nothing: enable it."];
+  if (facts.veFrozen)
+    return [
+      "invalid_api_key",
+      "The VE is frozen, since a payment for it is disputed, so its access keys open nothing: set `frozen` to false.",
+    ];
   const routable = standings.filter((one) => one.unroutable.length === 0);
   if (routable.length === 0)
     return ["no_available_target", `No target of \`${facts.model}\` can be routed to: see their exclusions.`];

@@ -96,7 +96,7 @@ export interface LeaseWrite {
 export interface VeTerms {
   /** The wallet counts as low below this, as a decimal. */
   readonly lowBalance: string;
-  /** False: disabled, or a template: nothing is granted. */
+  /** False: disabled, frozen, or a template: nothing is granted. */
   readonly open: boolean;
 }
 

@@ -415,9 +415,9 @@ describe.each(openTestDatabases())("usage reports on $name", ({ open }) => {
     await expect(get(ve, OF_MERCHANT)).rejects.toMatchObject({ code: "wrong_scope" });
   });
 
-  it("grants nothing to a disabled VE, but bills it", async () => {
+  it.each(["disabled", "frozen"])("grants nothing to a %s VE, but bills it", async (column) => {
     const ve = await newVe("10");
-    await db.query("update virtual_endpoint set disabled = true where id = $1", [ve]);
+    await db.query(`update virtual_endpoint set ${column} = true where id = $1`, [ve]);
     const answer = await newNode().send([encode(record(1n, ve, 1000, price))], [{ veId: ve, need: "1" }]);
     expect(leaseOf(answer, ve)).toMatchObject({ granted: "0", creditRemaining: "9" });
   });

@@ -56,7 +56,7 @@ const SOURCES: Readonly<Record<ResourceKind, Source>> = {
     from: "virtual_endpoint r join merchant m on m.id = r.merchant_id",
     where: "not r.template",
     gone: NEVER,
-    doc: `'name', r.name, 'disabled', r.disabled or m.disabled, 'budget_mode', r.budget_mode, 'exhausted_status', r.exhausted_status,
+    doc: `'name', r.name, 'disabled', r.disabled or r.frozen or m.disabled, 'budget_mode', r.budget_mode, 'exhausted_status', r.exhausted_status,
       'low_balance', r.low_balance::text, 'offline_grace', r.offline_grace::text, 'rate_limits', r.rate_limits,
       'explain_headers', r.explain_headers, 'passthrough_provider_id', r.passthrough_provider_id`,
   },

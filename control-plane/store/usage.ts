@@ -178,7 +178,7 @@ export async function readPrices(tx: Tx, ids: readonly string[]): Promise<PriceB
 export async function readVeTerms(tx: Tx, veIds: readonly string[]): Promise<Map<string, VeTerms>> {
   if (veIds.length === 0) return new Map();
   const rows = await tx.query<{ id: string; low_balance: string; open: boolean }>(
-    `select v.id, v.low_balance, not (v.disabled or v.template or m.disabled) as open
+    `select v.id, v.low_balance, not (v.disabled or v.frozen or v.template or m.disabled) as open
      from virtual_endpoint v join merchant m on m.id = v.merchant_id where v.id = any($1::text[])`,
     [veIds],
   );

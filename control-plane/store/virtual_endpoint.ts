@@ -25,6 +25,8 @@ export interface VirtualEndpointFields {
   explain_headers: boolean;
   /** Null: none. */
   passthrough_provider_id: string | null;
+  /** As if it was disabled, while a payment for it is disputed. Never of templates, and not copied from one VE to another. */
+  frozen: boolean;
 }
 
 export interface VirtualEndpointRow extends VirtualEndpointFields {
@@ -39,7 +41,7 @@ export interface VirtualEndpointRow extends VirtualEndpointFields {
 }
 
 const COLUMNS =
-  "id, n, merchant_id, name, template, ve_template_id, disabled, budget_mode, exhausted_status, low_balance, offline_grace, labels, budget_reset_credits, budget_reset_period, next_budget_reset_at, rate_limits, explain_headers, passthrough_provider_id, version, created_at, updated_at";
+  "id, n, merchant_id, name, template, ve_template_id, disabled, budget_mode, exhausted_status, low_balance, offline_grace, labels, budget_reset_credits, budget_reset_period, next_budget_reset_at, rate_limits, explain_headers, passthrough_provider_id, frozen, version, created_at, updated_at";
 
 /** Which VE it is can only be told for a clash that was there before; see `findPassthroughVe`. */
 function onConflict(error: unknown): never {
@@ -47,7 +49,8 @@ function onConflict(error: unknown): never {
   throw inUse("Provider", "", "another VE as its passthrough_provider_id: clear that first, or use another Provider");
 }
 
-export interface NewVirtualEndpoint extends VirtualEndpointFields {
+/** It is not frozen. */
+export interface NewVirtualEndpoint extends Omit<VirtualEndpointFields, "frozen"> {
   id: string;
   merchant_id: string;
   template: boolean;
@@ -155,7 +158,7 @@ export async function updateVirtualEndpoint(
       `update virtual_endpoint set name = $2, disabled = $3, budget_mode = $4, exhausted_status = $5, low_balance = $6,
        offline_grace = $7, labels = $8::jsonb, revision = $9, updated_at = $10, version = version + 1,
        budget_reset_credits = $11, budget_reset_period = $12, next_budget_reset_at = $13,
-       rate_limits = $14::jsonb, explain_headers = $15, passthrough_provider_id = $16
+       rate_limits = $14::jsonb, explain_headers = $15, passthrough_provider_id = $16, frozen = $17
      where id = $1 returning ${COLUMNS}`,
       [
         id,
@@ -174,10 +177,24 @@ export async function updateVirtualEndpoint(
         jsonOrNull(fields.rate_limits),
         fields.explain_headers,
         fields.passthrough_provider_id,
+        fields.frozen,
       ],
     )
     .catch(onConflict);
   return row!;
+}
+
+/**
+ * Freezes a VE, or ends that, as a new version that nodes hear of. False: it was so already, or it is deleted or a template.
+ * The caller holds what comes before the VE in the order of locks, and takes the revision with `nextRevision`.
+ */
+export async function setFrozen(tx: Tx, veId: string, frozen: boolean, revision: bigint, now: Date): Promise<boolean> {
+  const rows = await tx.query(
+    `update virtual_endpoint set frozen = $2, revision = $3, updated_at = $4, version = version + 1
+     where id = $1 and not template and frozen <> $2 returning 1 as one`,
+    [veId, frozen, revision, now],
+  );
+  return rows.length > 0;
 }
 
 /** Deletes a locked row with its keys and Logical Models; the ids of everything that went. */

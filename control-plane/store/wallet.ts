@@ -89,7 +89,7 @@ export async function lockWalletsAndTerms(
   if (veIds.length === 0) return { wallets, terms };
   const rows = await tx.query<WalletColumns & { merchant_id: string; low_balance: string | null; open: boolean }>(
     `select w.ve_id, w.purchased, w.settled, w.escrowed, w.debt, w.merchant_id, v.low_balance,
-       not (v.disabled or v.template or m.disabled) as open
+       not (v.disabled or v.frozen or v.template or m.disabled) as open
      from wallet w left join virtual_endpoint v on v.id = w.ve_id left join merchant m on m.id = v.merchant_id
      where w.ve_id = any($1::text[]) order by w.ve_id for update of w`,
     [veIds],

@@ -4,6 +4,7 @@
  * other VE names it.
  */
 
+import { checkoutUrl } from "../checkout_link.ts";
 import { ClientBody } from "../client_body.ts";
 import { shaped } from "../client_errors.ts";
 import type { Core, Live } from "../core.ts";
@@ -31,7 +32,7 @@ import { keptQuery, queryOf } from "../query.ts";
 import type { RateHold } from "../rates/rates.ts";
 import { addRateHeaders, takeRates } from "../rates/request_rates.ts";
 import { replyError } from "../reply.ts";
-import { checkoutUrl, ProviderFormat, type RouteKey, type RouteProvider, type RouteVe } from "../route_types.ts";
+import { ProviderFormat, type RouteKey, type RouteProvider, type RouteVe } from "../route_types.ts";
 import type { RouteTable } from "../route_table.ts";
 import { announcedBytes } from "../spool/receive.ts";
 import type { Exchange, ExchangeSink, OutboundRequest } from "../transport.ts";
@@ -181,7 +182,8 @@ export class Passthrough implements ExchangeSink, Live {
     budget.readBalance(ve.id, (balance) =>
       this.guard(() => {
         if (balance === null) return this.refuse(BUDGET_UNAVAILABLE);
-        if (balance.creditRemaining <= 0n) return this.refuse(exhausted(ve.exhaustedStatus, checkoutUrl(ve)));
+        if (balance.creditRemaining <= 0n)
+          return this.refuse(exhausted(ve.exhaustedStatus, checkoutUrl(ve, this.core.wallNow())));
         this.call();
       }),
     );

@@ -1,7 +1,8 @@
 /** What a client is told when its session ends, or when one of its events is refused. */
 
+import { checkoutUrl } from "../checkout_link.ts";
 import * as errors from "../errors.ts";
-import { checkoutUrl, routable, type RouteVe } from "../route_types.ts";
+import { routable } from "../route_types.ts";
 import { CloseCode, TURNS_MAX } from "./limits.ts";
 import type { Party } from "./turn.ts";
 
@@ -74,8 +75,8 @@ export function exhausted(fields: errors.ErrorFields): Farewell {
   return { code: CloseCode.POLICY, reason: "insufficient_quota", fields };
 }
 
-export function exhaustedOf(ve: RouteVe): errors.ErrorFields {
-  return errors.exhaustedFields(checkoutUrl(ve));
+export function exhaustedOf({ core, key }: Pick<Party, "core" | "key">): errors.ErrorFields {
+  return errors.exhaustedFields(checkoutUrl(key.ve, core.wallNow()));
 }
 
 /** Null: key, VE, model and target are still what they were. The party's key becomes the one that the table has now. */

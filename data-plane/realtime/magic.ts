@@ -57,7 +57,7 @@ export class Magic {
     const { core, key } = this.party;
     const { budget, table, metrics } = core.deps;
     budget.readBalance(key.ve.id, (balance) => {
-      this.say(magicText(table, key.ve, balance, budget.isLow(key.ve.id)));
+      this.say(magicText(table, key.ve, balance, budget.isLow(key.ve.id), core.wallNow()));
       metrics.request(0, 200, 0, 0);
     });
   }

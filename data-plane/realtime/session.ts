@@ -193,7 +193,7 @@ export class Session implements Live, ClientHost {
   private delta({ type, responseId, deltaBytes }: events.EventHead): void {
     const turn = this.turns.byResponse(responseId);
     if (turn === undefined || turn.delta(type, deltaBytes)) return;
-    const fields = said.exhaustedOf(this.party.key.ve);
+    const fields = said.exhaustedOf(this.party);
     this.cancel(turn, Outcome.BUDGET_CUT, fields.code!);
     if (this.phase === Phase.OPEN) this.tell(fields, "");
   }
@@ -353,7 +353,7 @@ export class Session implements Live, ClientHost {
     // A response was cancelled, and the upstream does not say that it ended.
     const cut = this.turns.open.find((turn) => turn.cut !== null);
     if (cut === undefined) return;
-    const fields = said.exhaustedOf(this.party.key.ve);
+    const fields = said.exhaustedOf(this.party);
     this.leave(cut.cutCode === fields.code ? said.exhausted(fields) : said.SLOW, Outcome.BUDGET_CUT);
   }
 

@@ -284,7 +284,7 @@ export function openClient(url: string, headers: Record<string, string>, protoco
 
 export interface RealtimeGatewayOptions extends Pick<
   GatewayOptions,
-  "upstreams" | "targets" | "ve" | "provider" | "pm" | "keyRateLimits" | "deadlines"
+  "upstreams" | "targets" | "ve" | "provider" | "pm" | "keyRateLimits" | "deadlines" | "wallNow"
 > {
   readonly realtime?: Partial<RealtimeOptions>;
   readonly rates?: Rates;
@@ -321,6 +321,7 @@ export async function startRealtimeGateway(options: RealtimeGatewayOptions = {})
     journal,
     upstream: outbound,
     now: () => performance.timeOrigin + performance.now(),
+    ...(options.wallNow !== undefined && { wallNow: options.wallNow }),
     random: Math.random,
     newId,
     settings: { veDomain: "", corsOrigins: [] },

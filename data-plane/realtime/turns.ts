@@ -8,7 +8,6 @@ import {
   BUDGET_UNAVAILABLE,
   type ErrorAnswer,
   type ErrorFields,
-  exhaustedFields,
   JOURNAL_UNAVAILABLE,
   limitUnavailable,
   modelLimitReached,
@@ -19,8 +18,9 @@ import { type LimitFailure, LimitHolds } from "../limits.ts";
 import { AttemptResult, Outcome } from "../outcome.ts";
 import { takeRates } from "../rates/request_rates.ts";
 import { isRefusal, type RateHold, type RateLimits } from "../rates/rates.ts";
-import { checkoutUrl, type RouteKey } from "../route_types.ts";
+import type { RouteKey } from "../route_types.ts";
 import type { Media } from "./events.ts";
+import { exhaustedOf } from "./farewell.ts";
 import type { RealtimeLimits } from "./limits.ts";
 import { Conversation } from "./tally.ts";
 import { asideOf, type Party, payAside, Turn } from "./turn.ts";
@@ -237,7 +237,7 @@ export class Turns {
     budget.reserveSlow(key.ve.id, 1n, 1n, (result) => {
       this.asking--;
       if (typeof result !== "string") budget.settle(result, 0n);
-      else if (result === "exhausted") exhausted(exhaustedFields(checkoutUrl(key.ve)));
+      else if (result === "exhausted") exhausted(exhaustedOf(this.party));
       this.rest();
     });
   }
@@ -267,7 +267,7 @@ export class Turns {
       return done(null, { why: "other", fields: fieldsOfAnswer(BUDGET_UNAVAILABLE) }, 0);
     }
     const exhausted = result === "exhausted";
-    const fields = exhausted ? exhaustedFields(checkoutUrl(this.party.key.ve)) : fieldsOfAnswer(BUDGET_UNAVAILABLE);
+    const fields = exhausted ? exhaustedOf(this.party) : fieldsOfAnswer(BUDGET_UNAVAILABLE);
     done(null, { why: exhausted ? "exhausted" : "other", fields }, 0);
   }
 

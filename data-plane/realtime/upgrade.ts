@@ -7,6 +7,7 @@ import { type IncomingMessage, STATUS_CODES } from "node:http";
 import type { Duplex } from "node:stream";
 import { WebSocketServer } from "ws";
 import { authenticate, parseTarget } from "../auth.ts";
+import { checkoutUrl } from "../checkout_link.ts";
 import { Core } from "../core.ts";
 import type { PipelineDeps } from "../deps.ts";
 import * as errors from "../errors.ts";
@@ -14,7 +15,7 @@ import type { AttemptEntry } from "../journal/journal.ts";
 import { Outcome } from "../outcome.ts";
 import { takeRates } from "../rates/request_rates.ts";
 import type { RateHold } from "../rates/rates.ts";
-import { checkoutUrl, routable, type RouteKey, type RouteLm } from "../route_types.ts";
+import { routable, type RouteKey, type RouteLm } from "../route_types.ts";
 import { tierOf } from "../router.ts";
 import type { Pipeline } from "../transport.ts";
 import { createDialer, type Dialer, type DialerOptions } from "./dial.ts";
@@ -197,7 +198,9 @@ class Entry implements OpeningHost {
         return this.open();
       }
       const empty = result === "exhausted";
-      this.refuse(empty ? errors.exhausted(ve.exhaustedStatus, checkoutUrl(ve)) : errors.BUDGET_UNAVAILABLE);
+      this.refuse(
+        empty ? errors.exhausted(ve.exhaustedStatus, checkoutUrl(ve, this.core.wallNow())) : errors.BUDGET_UNAVAILABLE,
+      );
     });
   }
 

@@ -21,6 +21,9 @@ const messages = [{ role: "user" as const, content: "Good morning to you" }];
 const README = fileURLToPath(new URL("../../README.md", import.meta.url));
 /** How soon a top-up must have reached a node. */
 const TOP_UP_MS = 1_000;
+/** Links are signed, with the minute of their end. */
+const LINK = /&link=\d{10}\.[\w-]{22}$/;
+const unsigned = (url: string): string => url.split("&link=")[0]!;
 
 /** The shell blocks under "## Quickstart", in order. */
 async function quickstartScript(): Promise<string> {
@@ -163,7 +166,9 @@ describe.each(["PGlite", "PostgreSQL"])("on %s", (store) => {
     const refused = error as RateLimitError;
     expect(refused).toMatchObject({ status: 429, code: "insufficient_quota", type: "insufficient_quota" });
     const { checkout_url: checkoutUrl } = refused.error as { checkout_url: string };
-    expect(checkoutUrl).toBe((await tb.virtualEndpoints.getBalance({ veId: poor.veId })).checkoutUrl);
+    const told = (await tb.virtualEndpoints.getBalance({ veId: poor.veId })).checkoutUrl;
+    expect(unsigned(checkoutUrl)).toBe(unsigned(told));
+    expect(checkoutUrl).toMatch(LINK);
     expect(refused.message).toContain(`Your Credit balance is insufficient. Please top up: ${checkoutUrl}`);
     const page = await fetch(checkoutUrl);
     expect(page.status).toBe(200);
@@ -185,7 +190,10 @@ describe.each(["PGlite", "PostgreSQL"])("on %s", (store) => {
       expect(parseCredits(wallet!.debt)).toBeLessThanOrEqual(256n * PICO_PER_TOKEN);
       return wallet!.creditRemaining === object["credit_remaining"] && object;
     });
-    expect(shown).toMatchObject({ ve_id: poor.veId, logical_models: [poor.model], checkout_url: checkoutUrl });
+    expect(shown).toMatchObject({ ve_id: poor.veId, logical_models: [poor.model] });
+    const { checkout_url: shownUrl } = shown as { checkout_url: string };
+    expect(unsigned(shownUrl)).toBe(unsigned(checkoutUrl));
+    expect(shownUrl).toMatch(LINK);
     expect(upstream.calls.length, "/tokenbill asks no upstream").toBe(upstreamCalls);
 
     await tb.virtualEndpoints.adjustCredits({ veId: poor.veId, credits: "1", reason: "test" });

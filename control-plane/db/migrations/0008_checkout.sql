@@ -105,6 +105,7 @@ create index checkout_session_ve on checkout_session (ve_id, n);
 create index checkout_session_expiry on checkout_session (expires_at) where state in (1, 2, 6);
 -- One automatic top-up at a time: OPEN, PENDING, PAID.
 create unique index checkout_session_automatic on checkout_session (ve_id) where automatic and state in (1, 2, 3);
+create index checkout_session_automatic_list on checkout_session (ve_id, n) where automatic;
 
 -- One attempt at one processor. `reference` is the processor's name for it while it is under way (a Checkout Session of
 -- Stripe, our order number at WeChat); `settled_reference` that of the money (a PaymentIntent, a transaction).
@@ -225,16 +226,34 @@ create table auto_top_up (
   account_id text collate "C" not null references payment_account (id),
   credentials bytea not null,
   label text not null,
+  -- When the payer saved it: what became of a charge before that is no news of it.
+  saved_at timestamptz not null default now(),
   failures int not null default 0,
   last_failure text not null default '',
+  -- A charge was begun, and it is not yet known here what became of it: an automatic session newer than `last_session_id`
+  -- tells, if there is one.
+  charging boolean not null default false,
   last_session_id text collate "C",
-  -- Not before this; after a failure it is later.
+  -- Not before this. After a failure it is later; while a charge is under way, when to look what became of it.
   try_at timestamptz not null,
   version bigint not null default 1,
   created_at timestamptz not null,
   updated_at timestamptz not null
 );
 create index auto_top_up_due on auto_top_up (try_at) where enabled;
+
+-- Payment methods that are saved no more, until the processor has forgotten them too. Sealed as they were in auto_top_up.
+create table forgotten_method (
+  n bigint generated always as identity primary key,
+  merchant_id text collate "C" not null references merchant (id),
+  ve_id text collate "C" not null,
+  account_id text collate "C" not null references payment_account (id) on delete cascade,
+  credentials bytea not null,
+  tries int not null default 0,
+  try_at timestamptz not null
+);
+create index forgotten_method_due on forgotten_method (try_at);
+create index forgotten_method_account on forgotten_method (account_id);
 
 -- The sandbox's own books, as a processor would keep them elsewhere. `state`: pending, paid, declined, closed. The id opens
 -- the payment's page; `charge_id` names the money.
