@@ -231,6 +231,13 @@ describe("where the sandbox is not available", () => {
     ["auto", "http://10.0.0.1:8080", false, false],
     ["auto", "", false, false],
   ] as const)("%s at %s, real accounts: %s -> %s", (sandboxPayments, publicUrl, anyReal, available) => {
-    expect(sandboxAvailable({ sandboxPayments, publicUrl }, anyReal)).toBe(available);
+    const address = { host: "127.0.0.1", port: 8080 };
+    expect(sandboxAvailable({ sandboxPayments, publicUrl, address }, anyReal)).toBe(available);
+  });
+
+  test("not where others reach the port, whatever the links say", () => {
+    const settings = { sandboxPayments: "auto", publicUrl: "http://localhost:8080" } as const;
+    expect(sandboxAvailable({ ...settings, address: { host: "0.0.0.0", port: 8080 } }, false)).toBe(false);
+    expect(sandboxAvailable({ ...settings, address: { host: "::1", port: 8080 } }, false)).toBe(true);
   });
 });
