@@ -256,9 +256,11 @@ type WechatPayCredentials struct {
 	// Virtual Payment: true for WeChat's own test environment.
 	VirtualSandbox bool `protobuf:"varint,14,opt,name=virtual_sandbox,json=virtualSandbox,proto3" json:"virtual_sandbox,omitempty"`
 	// The token of the Mini Program's message push, which signs the notifications of Virtual Payment.
-	MessageToken  string `protobuf:"bytes,15,opt,name=message_token,json=messageToken,proto3" json:"message_token,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	MessageToken string `protobuf:"bytes,15,opt,name=message_token,json=messageToken,proto3" json:"message_token,omitempty"`
+	// The EncodingAESKey of the message push: 43 characters. Empty: the push is sent in the clear.
+	MessageEncryptionKey string `protobuf:"bytes,16,opt,name=message_encryption_key,json=messageEncryptionKey,proto3" json:"message_encryption_key,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *WechatPayCredentials) Reset() {
@@ -392,6 +394,13 @@ func (x *WechatPayCredentials) GetVirtualSandbox() bool {
 func (x *WechatPayCredentials) GetMessageToken() string {
 	if x != nil {
 		return x.MessageToken
+	}
+	return ""
+}
+
+func (x *WechatPayCredentials) GetMessageEncryptionKey() string {
+	if x != nil {
+		return x.MessageEncryptionKey
 	}
 	return ""
 }
@@ -608,7 +617,7 @@ const file_tokenbill_v1_payment_account_proto_rawDesc = "" +
 	"\n" +
 	"secret_key\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x04R\tsecretKey\x12/\n" +
-	"\x0ewebhook_secret\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\rwebhookSecret\"\xa8\x06\n" +
+	"\x0ewebhook_secret\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\rwebhookSecret\"\xe7\x06\n" +
 	"\x14WechatPayCredentials\x12=\n" +
 	"\x0fmerchant_number\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f2\r^[0-9]{6,32}$R\x0emerchantNumber\x12N\n" +
 	"\x15certificate_serial_no\x18\x02 \x01(\tB\x1a\xbaH\x17r\x152\x13^[0-9A-Fa-f]{8,64}$R\x13certificateSerialNo\x12+\n" +
@@ -629,7 +638,8 @@ const file_tokenbill_v1_payment_account_proto_rawDesc = "" +
 	"\x0fvirtual_app_key\x18\f \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\rvirtualAppKey\x125\n" +
 	"\x12virtual_product_id\x18\r \x01(\tB\a\xbaH\x04r\x02\x18@R\x10virtualProductId\x12'\n" +
 	"\x0fvirtual_sandbox\x18\x0e \x01(\bR\x0evirtualSandbox\x12,\n" +
-	"\rmessage_token\x18\x0f \x01(\tB\a\xbaH\x04r\x02\x18@R\fmessageToken\"\xa3\x01\n" +
+	"\rmessage_token\x18\x0f \x01(\tB\a\xbaH\x04r\x02\x18@R\fmessageToken\x12=\n" +
+	"\x16message_encryption_key\x18\x10 \x01(\tB\a\xbaH\x04r\x02\x18@R\x14messageEncryptionKey\"\xa3\x01\n" +
 	"\x12PaymentCredentials\x129\n" +
 	"\x06stripe\x18\x01 \x01(\v2\x1f.tokenbill.v1.StripeCredentialsH\x00R\x06stripe\x12C\n" +
 	"\n" +
