@@ -76,7 +76,7 @@ describe("npm run audit", () => {
     await open((db) => addWallet(db, 5));
     const broken = await run(env);
     expect(broken).toMatchObject({ code: 1, err: "" });
-    expect(broken.out).toContain("BROKEN purchased = adjustment transfers: ve_x: expected 0, found 5");
+    expect(broken.out).toContain("BROKEN purchased = adjustment and payment transfers: ve_x: expected 0, found 5");
     expect(broken.out).toContain("2 invariants broken.");
     // The results are kept, as those of the hourly audit are.
     await open(async (db) =>

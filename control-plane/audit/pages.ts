@@ -28,6 +28,7 @@ import {
   EVENTS_BEGIN,
   type EventSpan,
   type EventSums,
+  paymentsUnlikeLedger,
   readBootCursors,
   sumEvents,
   transfersWithoutCause,
@@ -150,6 +151,11 @@ function withoutCause(references: readonly string[]): AuditBreak[] {
   }));
 }
 
+async function unlikeLedger(tx: Tx, veIds: readonly string[]): Promise<AuditBreak[]> {
+  const faults = await paymentsUnlikeLedger(tx, veIds, FAULTS_MAX);
+  return faults.map(({ id: subject, expected, found }) => ({ invariant: INVARIANTS.paid, subject, expected, found }));
+}
+
 /** Several wallets with few events, whole, at one moment. */
 function deepSmall(db: Database, veIds: readonly string[], tally: RecordTally): Promise<Page> {
   return db.snapshot(async (tx) => {
@@ -158,12 +164,14 @@ function deepSmall(db: Database, veIds: readonly string[], tally: RecordTally): 
     const upTo = evidence.reduce((max, { lastTransfer }) => (lastTransfer > max ? lastTransfer : max), 0n);
     const strays = await transfersWithoutCause(tx, veIds, { after: 0n, upTo }, FAULTS_MAX);
     const unequal = await transfersWithoutEvents(tx, veIds, FAULTS_MAX);
+    const unpaid = await unlikeLedger(tx, veIds);
     tally.add(await capped(tx, { veIds, span: null }, sums, (bootId) => tally.lastOf(bootId)));
     const byVe = Map.groupBy(sums, ({ veId }) => veId);
     return {
       breaks: [
         ...evidence.flatMap((each) => [...auditWallet(each), ...auditSums(each, byVe.get(each.veId) ?? [])]),
         ...withoutCause(strays),
+        ...unpaid,
         ...unequal.map((each) => ({
           invariant: INVARIANTS.cause,
           subject: each.reference,
@@ -183,6 +191,7 @@ function addSums(a: LedgerSums, b: LedgerSums): LedgerSums {
     usage: a.usage + b.usage,
     debt: a.debt + b.debt,
     adjustment: a.adjustment + b.adjustment,
+    payment: a.payment + b.payment,
   };
 }
 
@@ -191,9 +200,9 @@ function addSums(a: LedgerSums, b: LedgerSums): LedgerSums {
  * moment, which no longer changes, however long the reading takes.
  */
 async function* deepLarge({ db, pageRows }: PageOptions, veId: string, tally: RecordTally): AsyncGenerator<Page> {
-  const { evidence, cursors } = await db.snapshot(async (tx) => {
+  const { evidence, cursors, unpaid } = await db.snapshot(async (tx) => {
     const [row] = await readEvidence(tx, [veId], "none");
-    return { evidence: row, cursors: await readBootCursors(tx) };
+    return { evidence: row, cursors: await readBootCursors(tx), unpaid: await unlikeLedger(tx, [veId]) };
   });
   if (evidence === undefined) return;
   let ledger = evidence.ledger;
@@ -215,7 +224,8 @@ async function* deepLarge({ db, pageRows }: PageOptions, veId: string, tally: Re
     tally.add(await capped(db, what, sums, (bootId) => tally.lastOf(bootId)));
     yield { breaks: [], wallets: 0, events: Number(sums.reduce((sum, each) => sum + each.events, 0n)) };
   }
-  yield { breaks: [...auditWallet({ ...evidence, ledger }), ...auditSums(evidence, events)], wallets: 1, events: 0 };
+  const sums = [...auditWallet({ ...evidence, ledger }), ...auditSums(evidence, events)];
+  yield { breaks: [...sums, ...unpaid], wallets: 1, events: 0 };
 }
 
 /** The first wallets that have up to `rows` requests between them; none if the first alone has more. */
@@ -295,4 +305,5 @@ function walletsOf(tables: readonly NamesVes[]) {
 
 /** What an audit goes through. Another kind of account gets its own generator in both lists. */
 export const QUICK_PAGES = [quickWallets, limits, walletsOf(["virtual_endpoint"])];
-export const DEEP_PAGES = [deepWallets, limits, references, walletsOf(["virtual_endpoint", "transfer", "usage_daily"])];
+const NAMING_VES = ["virtual_endpoint", "transfer", "usage_daily", "payment"] as const;
+export const DEEP_PAGES = [deepWallets, limits, references, walletsOf(NAMING_VES)];

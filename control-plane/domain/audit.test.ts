@@ -16,7 +16,8 @@ const GOOD: WalletEvidence = {
   wallet: { purchased: 10n, settled: 12n, escrowed: 1n, debt: 3n },
   leases: 1n,
   daily: 12n,
-  ledger: { wallet: 1n, usage: 12n, debt: -3n, adjustment: -10n },
+  paid: 4n,
+  ledger: { wallet: 1n, usage: 12n, debt: -3n, adjustment: -6n, payment: -4n },
 };
 
 const EVENTS: EventEvidence = {
@@ -33,15 +34,22 @@ describe("auditWallet", () => {
     expect(auditWallet(GOOD)).toEqual([]);
   });
 
-  it.each(["leases", "daily"] as const)("notices a wrong %s", (field) => {
+  it.each(["leases", "daily", "paid"] as const)("notices a wrong %s", (field) => {
     expect(auditWallet({ ...GOOD, [field]: 2n })).toHaveLength(1);
   });
 
-  it.each(["wallet", "usage", "debt", "adjustment"] as const)("notices an account %s that was changed", (account) => {
+  it.each([
+    ["wallet", 2],
+    ["usage", 2],
+    ["debt", 2],
+    ["adjustment", 2],
+    // Both the sum of what was bought, and what the payments say.
+    ["payment", 3],
+  ] as const)("notices an account %s that was changed", (account, breaks) => {
     const ledger: LedgerSums = { ...GOOD.ledger, [account]: GOOD.ledger[account] + 1n };
     const found = auditWallet({ ...GOOD, ledger }).map(({ invariant }) => invariant);
     expect(found).toContain(INVARIANTS.balanced);
-    expect(found).toHaveLength(2);
+    expect(found).toHaveLength(breaks);
   });
 
   it("notices a wallet that is overdrawn", () => {

@@ -10,7 +10,8 @@ export const INVARIANTS = {
   events: "settled = sum of usage events",
   requests: "requests of daily usage = usage events",
   usage: "settled = usage transfers",
-  purchased: "purchased = adjustment transfers",
+  purchased: "purchased = adjustment and payment transfers",
+  payments: "granted less taken back = payment transfers",
   debt: "debt = debt transfers",
   remaining: "remaining = balance of the wallet account",
   balanced: "sum of debits = sum of credits",
@@ -19,6 +20,7 @@ export const INVARIANTS = {
   wallets: "every VE has its wallet",
   duplicates: "usage events are unique",
   records: "every reported record is kept once",
+  paid: "every fulfilled payment has its transfer",
   cause: "every transfer has its cause",
   references: "references are unique",
 } as const;
@@ -31,6 +33,7 @@ export const QUICK_INVARIANTS: readonly Invariant[] = [
   INVARIANTS.daily,
   INVARIANTS.usage,
   INVARIANTS.purchased,
+  INVARIANTS.payments,
   INVARIANTS.debt,
   INVARIANTS.remaining,
   INVARIANTS.balanced,
@@ -47,6 +50,7 @@ export interface LedgerSums {
   readonly usage: Credits;
   readonly debt: Credits;
   readonly adjustment: Credits;
+  readonly payment: Credits;
 }
 
 /** Everything that must agree with a wallet, all read at one moment. */
@@ -57,6 +61,8 @@ export interface WalletEvidence {
   readonly leases: Credits;
   /** Sum of the daily rollups. */
   readonly daily: Credits;
+  /** What its payments granted, less what refunds and disputes took back. */
+  readonly paid: Credits;
   readonly ledger: LedgerSums;
 }
 
@@ -89,7 +95,7 @@ export interface AuditBreak {
 }
 
 /** What is broken; empty when everything agrees. */
-export function auditWallet({ veId, wallet, leases, daily, ledger }: WalletEvidence): AuditBreak[] {
+export function auditWallet({ veId, wallet, leases, daily, paid, ledger }: WalletEvidence): AuditBreak[] {
   const breaks: AuditBreak[] = [];
   const same = (invariant: Invariant, expected: Credits, found: Credits): void => {
     if (expected === found) return;
@@ -98,10 +104,12 @@ export function auditWallet({ veId, wallet, leases, daily, ledger }: WalletEvide
   same(INVARIANTS.escrowed, leases, wallet.escrowed);
   same(INVARIANTS.daily, daily, wallet.settled);
   same(INVARIANTS.usage, ledger.usage, wallet.settled);
-  same(INVARIANTS.purchased, -ledger.adjustment, wallet.purchased);
+  same(INVARIANTS.purchased, -(ledger.adjustment + ledger.payment), wallet.purchased);
+  same(INVARIANTS.payments, paid, -ledger.payment);
   same(INVARIANTS.debt, -ledger.debt, wallet.debt);
   same(INVARIANTS.remaining, ledger.wallet, remaining(wallet));
-  same(INVARIANTS.balanced, 0n, ledger.wallet + ledger.usage + ledger.debt + ledger.adjustment);
+  const { usage, debt, adjustment, payment } = ledger;
+  same(INVARIANTS.balanced, 0n, ledger.wallet + usage + debt + adjustment + payment);
   const left = available(wallet);
   if (left < 0n)
     breaks.push({ invariant: INVARIANTS.available, subject: veId, expected: "0", found: formatCredits(left) });

@@ -9,7 +9,7 @@ export const WALLET_CREDITS_MAX: Credits = parseCredits("10000000000000000000000
 
 /** The four figures of a wallet, all >= 0. `escrowed` is the sum of its open leases. */
 export interface WalletRow {
-  /** All Credits ever put in, less those taken out by adjustment. */
+  /** All Credits ever put in, less those taken out by adjustment or because their money went back. */
   readonly purchased: Credits;
   /** What finished requests have cost. */
   readonly settled: Credits;
@@ -75,6 +75,27 @@ function adjusted(row: WalletRow, credits: Credits): WalletRow {
   return after;
 }
 
+/** A wallet after something happened, and what the ledger records of it. */
+export interface WalletPlan {
+  readonly wallet: WalletRow;
+  readonly transfers: NewTransfer[];
+}
+
+/** What came in repays debt first. `brought` is the transfer that brought it. */
+function repaid(after: WalletRow, brought: NewTransfer): WalletPlan {
+  const credits = repayable(after);
+  if (credits === 0n) return { wallet: after, transfers: [brought] };
+  const repayment: NewTransfer = {
+    ...brought,
+    id: `${brought.id}_debt`,
+    debit: "wallet",
+    credit: "debt",
+    credits,
+    reference: `repay:${brought.id}`,
+  };
+  return { wallet: { ...after, debt: after.debt - credits }, transfers: [brought, repayment] };
+}
+
 /**
  * Puts Credits in or takes them out; what comes in repays debt first.
  * @throws DomainError insufficient_credits, limit_reached
@@ -82,28 +103,70 @@ function adjusted(row: WalletRow, credits: Credits): WalletRow {
 export function planAdjustment(
   row: WalletRow,
   { veId, merchantId, credits, reason, transferId }: WalletAdjustment,
-): { wallet: WalletRow; transfers: NewTransfer[] } {
+): WalletPlan {
   const after = adjusted(row, credits);
-  const repaid = credits > 0n ? repayable(after) : 0n;
-  const base = { merchantId, veId, reason };
-  const reference = `adj:${transferId}`;
-  const transfers: NewTransfer[] = [
-    credits > 0n
-      ? { ...base, id: transferId, debit: "adjustment", credit: "wallet", credits, reference }
-      : { ...base, id: transferId, debit: "wallet", credit: "adjustment", credits: -credits, reference },
-  ];
-  if (repaid > 0n) {
-    const id = `${transferId}_debt`;
-    transfers.push({
-      ...base,
-      id,
-      debit: "wallet",
-      credit: "debt",
-      credits: repaid,
-      reference: `repay:${transferId}`,
-    });
-  }
-  return { wallet: { ...after, debt: after.debt - repaid }, transfers };
+  const base = { id: transferId, merchantId, veId, reason, reference: `adj:${transferId}` };
+  if (credits > 0n) return repaid(after, { ...base, debit: "adjustment", credit: "wallet", credits });
+  return { wallet: after, transfers: [{ ...base, debit: "wallet", credit: "adjustment", credits: -credits }] };
+}
+
+/** What a movement between money and a wallet is called in the ledger. */
+export interface MoneyTransfer {
+  readonly veId: string;
+  readonly merchantId: string;
+  readonly reference: string;
+  readonly reason: string;
+  readonly transferId: string;
+}
+
+function paymentTransfer(
+  { veId, merchantId, reference, reason, transferId }: MoneyTransfer,
+  way: "in" | "out",
+  credits: Credits,
+): NewTransfer {
+  const base = { id: transferId, merchantId, veId, reference, reason, credits };
+  return way === "in"
+    ? { ...base, debit: "payment", credit: "wallet" }
+    : { ...base, debit: "wallet", credit: "payment" };
+}
+
+/** Credits (above 0) that were paid for; they repay debt first. @throws DomainError limit_reached */
+export function planTopUp(row: WalletRow, credits: Credits, transfer: MoneyTransfer): WalletPlan {
+  return repaid(adjusted(row, credits), paymentTransfer(transfer, "in", credits));
+}
+
+/** Credits (above 0) that were taken although the money stayed come back, also into a wallet that is full by now. */
+export function planGiveBack(row: WalletRow, credits: Credits, transfer: MoneyTransfer): WalletPlan {
+  return repaid({ ...row, purchased: row.purchased + credits }, paymentTransfer(transfer, "in", credits));
+}
+
+/** What was taken of a wallet, and which part of it was not there any more. */
+export interface Taking extends WalletPlan {
+  readonly taken: Credits;
+  readonly becameDebt: Credits;
+}
+
+/**
+ * Takes back what was paid for, because the money goes back: never more than was ever put in. What is not available,
+ * since it was spent or is leased, becomes debt, so that nothing is available afterwards and the next top-up repays it.
+ */
+export function planTaking(row: WalletRow, entitled: Credits, transfer: MoneyTransfer): Taking {
+  const taken = entitled < row.purchased ? entitled : row.purchased;
+  if (taken <= 0n) return { wallet: row, transfers: [], taken: 0n, becameDebt: 0n };
+  const free = available(row);
+  const becameDebt = free >= taken ? 0n : taken - (free > 0n ? free : 0n);
+  const out = paymentTransfer(transfer, "out", taken);
+  const wallet = { ...row, purchased: row.purchased - taken, debt: row.debt + becameDebt };
+  if (becameDebt === 0n) return { wallet, transfers: [out], taken, becameDebt };
+  const owed: NewTransfer = {
+    ...out,
+    id: `${out.id}_debt`,
+    debit: "debt",
+    credit: "wallet",
+    credits: becameDebt,
+    reference: `${out.reference}:debt`,
+  };
+  return { wallet, transfers: [owed, out], taken, becameDebt };
 }
 
 /** The transfer that brings the Credits a wallet starts with. */

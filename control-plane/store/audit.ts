@@ -9,7 +9,7 @@ import type { LedgerSums, WalletEvidence } from "../domain/audit.ts";
 
 /** As nodes name them. */
 const LIMIT_KINDS: Readonly<Record<number, string>> = { 1: "units", 2: "credits" };
-const ACCOUNTS = ["wallet", "usage", "debt", "adjustment"] as const;
+const ACCOUNTS = ["wallet", "usage", "debt", "adjustment", "payment"] as const;
 type AccountColumns = Record<(typeof ACCOUNTS)[number], string>;
 
 interface EvidenceColumns extends AccountColumns {
@@ -21,6 +21,7 @@ interface EvidenceColumns extends AccountColumns {
   leases: string;
   daily: string;
   daily_requests: bigint;
+  paid: string;
   last: bigint;
   fresh: bigint;
 }
@@ -38,6 +39,7 @@ function toSums(row: AccountColumns): LedgerSums {
     usage: parseCredits(row.usage),
     debt: parseCredits(row.debt),
     adjustment: parseCredits(row.adjustment),
+    payment: parseCredits(row.payment),
   };
 }
 
@@ -85,6 +87,7 @@ export async function readEvidence(tx: Tx, veIds: readonly string[], range: Ledg
   const rows = await tx.query<EvidenceColumns>(
     `select w.ve_id, w.purchased, w.settled, w.escrowed, w.debt as wallet_debt,
        coalesce((select sum(l.credits) from lease l where l.ve_id = w.ve_id), 0) as leases,
+       coalesce((select sum(p.granted - p.taken) from payment p where p.ve_id = w.ve_id), 0) as paid,
        d.daily, d.daily_requests, ${sums}, t.fresh,
        coalesce((select t.n from transfer t where t.ve_id = w.ve_id order by t.n desc limit 1), 0) as last
      from wallet w
@@ -106,6 +109,7 @@ export async function readEvidence(tx: Tx, veIds: readonly string[], range: Ledg
     leases: parseCredits(row.leases),
     daily: parseCredits(row.daily),
     dailyRequests: row.daily_requests,
+    paid: parseCredits(row.paid),
     ledger: toSums(row),
     lastTransfer: row.last,
     transfersRead: Number(row.fresh),
@@ -117,10 +121,10 @@ export async function writeCheckpoints(tx: Tx, evidence: readonly Evidence[]): P
   if (evidence.length === 0) return;
   const column = (pick: (sums: LedgerSums) => bigint) => evidence.map(({ ledger }) => formatCredits(pick(ledger)));
   await tx.query(
-    `insert into audit_checkpoint (ve_id, n, wallet, usage, debt, adjustment)
-     select * from unnest($1::text[], $2::bigint[], $3::numeric[], $4::numeric[], $5::numeric[], $6::numeric[])
+    `insert into audit_checkpoint (ve_id, n, wallet, usage, debt, adjustment, payment)
+     select * from unnest($1::text[], $2::bigint[], $3::numeric[], $4::numeric[], $5::numeric[], $6::numeric[], $7::numeric[])
      on conflict (ve_id) do update set n = excluded.n, wallet = excluded.wallet, usage = excluded.usage,
-       debt = excluded.debt, adjustment = excluded.adjustment where audit_checkpoint.n < excluded.n`,
+       debt = excluded.debt, adjustment = excluded.adjustment, payment = excluded.payment where audit_checkpoint.n < excluded.n`,
     [
       evidence.map(({ veId }) => veId),
       evidence.map(({ lastTransfer }) => lastTransfer),
@@ -128,6 +132,7 @@ export async function writeCheckpoints(tx: Tx, evidence: readonly Evidence[]): P
       column((sums) => sums.usage),
       column((sums) => sums.debt),
       column((sums) => sums.adjustment),
+      column((sums) => sums.payment),
     ],
   );
 }
@@ -149,7 +154,7 @@ export async function readLedgerPage(
 }
 
 /** Where VEs are named, and by what; each begins an index. */
-const NAMED_BY = { virtual_endpoint: "id", transfer: "ve_id", usage_daily: "ve_id" } as const;
+const NAMED_BY = { virtual_endpoint: "id", transfer: "ve_id", usage_daily: "ve_id", payment: "ve_id" } as const;
 export type NamesVes = keyof typeof NAMED_BY;
 
 /**

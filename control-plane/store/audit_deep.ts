@@ -143,8 +143,20 @@ export async function transfersWithoutEvents(
 /** A reference of the form `<kind>:<boot>:<seq>:<ve>`, whose boot has reported that far. */
 const BY_REPORT = `exists (select 1 from regexp_match(left(t.reference, -1 - length(t.ve_id)), '^[a-z]+:(.+):([0-9]{1,18})$') as m
   join node_boot b on b.boot_id = m[1] and b.last_seq >= m[2]::bigint where right(t.reference, length(t.ve_id) + 1) = ':' || t.ve_id)`;
+/** The ledger's name for the money of a payment `p`, as domain/fulfilment.ts makes it. */
+const PAY_REFERENCE =
+  "'pay:' || (array['stripe', 'wechat', 'sandbox'])[p.processor] || ':' || p.account_id || ':' || p.settled_reference";
+/** A refund or lost dispute `c` of this VE that the reference names. */
+const TAKEN_BY = (table: "refund" | "dispute", holds: string): string =>
+  `exists (select 1 from ${table} c join payment p on p.id = c.payment_id and p.ve_id = t.ve_id
+     where c.id = split_part(t.reference, ':', 2) and (${holds}))`;
 const MOVES = (debit: string, credit: string): string =>
   `t.debit_account = '${debit}' and t.credit_account = '${credit}'`;
+
+/** What leaves with the money, or became debt because it was spent. */
+const TAKES = (kind: string): string =>
+  `(t.reference = '${kind}:' || c.id and ${MOVES("wallet", "payment")} and c.taken = t.credits)
+   or (t.reference = '${kind}:' || c.id || ':debt' and ${MOVES("debt", "wallet")} and c.became_debt = t.credits)`;
 
 /**
  * What each kind of reference must look like. A new kind of transfer gets its line here; a reference of no known kind is
@@ -156,6 +168,12 @@ const CAUSES: Readonly<Record<string, string>> = {
   reset: `starts_with(t.reference, 'reset:' || t.ve_id || ':') and ${MOVES("adjustment", "wallet")}`,
   use: `${MOVES("wallet", "usage")} and ${BY_REPORT}`,
   debt: `${MOVES("debt", "wallet")} and ${BY_REPORT}`,
+  pay: `${MOVES("payment", "wallet")} and exists (select 1 from payment p where p.ve_id = t.ve_id and p.transfer_id = t.id
+    and p.state = 5 and t.reference = ${PAY_REFERENCE})`,
+  refund: TAKEN_BY("refund", TAKES("refund")),
+  refund_back: `${MOVES("payment", "wallet")} and t.reference = 'refund_back:' || split_part(t.reference, ':', 2)
+    and ${TAKEN_BY("refund", "c.state = 3 and c.taken = t.credits")}`,
+  dispute: TAKEN_BY("dispute", `c.state = 3 and (${TAKES("dispute")})`),
   // By whatever made Credits available: a report, a top-up, a lease that was taken back.
   repay: MOVES("wallet", "debt"),
 };
@@ -194,4 +212,28 @@ export async function duplicateReferences(
     [after, limit],
   );
   return row!;
+}
+
+/**
+ * Payments of these VEs that are not what the ledger says: FULFILLED without exactly their transfer, a transfer without
+ * that, or other Credits taken back than by their refunds and disputes.
+ */
+export async function paymentsUnlikeLedger(
+  tx: Tx,
+  veIds: readonly string[],
+  limit: number,
+): Promise<{ id: string; expected: string; found: string }[]> {
+  return tx.query(
+    `select p.id,
+       case when p.state = 5 then (p.credits + p.bonus)::text else '0' end || ' granted, ' || b.taken || ' taken' as expected,
+       coalesce(t.credits, 0) || ' granted, ' || p.taken || ' taken' as found
+     from payment p left join transfer t on t.reference = ${PAY_REFERENCE},
+       lateral (select coalesce((select sum(r.taken) from refund r where r.payment_id = p.id and r.state <> 3), 0)
+         + coalesce((select sum(d.taken) from dispute d where d.payment_id = p.id and d.state = 3), 0) as taken) b
+     where p.ve_id = any($1::text[]) and not (p.taken = b.taken and case when p.state = 5
+       then t.id is not distinct from p.transfer_id and t.credits = p.granted and p.granted = p.credits + p.bonus
+       else t.id is null and p.transfer_id is null and p.granted = 0 end is true)
+     order by p.n limit $2`,
+    [veIds, limit],
+  );
 }

@@ -204,3 +204,37 @@ export async function listCheckoutEvents(tx: Tx, sessionId: string, limit: numbe
   );
   return rows.toReversed();
 }
+
+/** OPEN ones whose time is over are EXPIRED, without a word: nobody chose anything in them. How many. */
+export async function expireOpenSessions(tx: Tx, now: Date, limit: number): Promise<number> {
+  const rows = await tx.query(
+    `update checkout_session set state = 4, updated_at = $1, version = version + 1 where id in (
+       select id from checkout_session where state = 1 and expires_at <= $1 order by expires_at limit $2
+       for update skip locked) returning 1`,
+    [now, limit],
+  );
+  return rows.length;
+}
+
+/** PENDING and FAILED ones whose time is over, longest first. */
+export async function listExpiredSessions(tx: Tx, now: Date, limit: number): Promise<CheckoutSessionRow[]> {
+  return tx.query<CheckoutSessionRow>(
+    `select ${COLUMNS} from checkout_session where state in (2, 6) and expires_at <= $1 order by expires_at limit $2`,
+    [now, limit],
+  );
+}
+
+/** Deletes sessions made before `before` in which nothing was ever chosen: OPEN, EXPIRED, CANCELED. How many. */
+export async function deleteIdleSessions(tx: Tx, before: Date, limit: number): Promise<number> {
+  const ids = await tx.query<{ id: string }>(
+    `select id from checkout_session s where pack_id is null and created_at < $1 and state in (1, 4, 7)
+       and not exists (select from payment p where p.session_id = s.id)
+     order by created_at limit $2 for update skip locked`,
+    [before, limit],
+  );
+  const gone = ids.map(({ id }) => id);
+  if (gone.length === 0) return 0;
+  await tx.query("delete from checkout_event where session_id = any($1::text[])", [gone]);
+  await tx.query("delete from checkout_session where id = any($1::text[])", [gone]);
+  return gone.length;
+}

@@ -16,6 +16,8 @@ export interface PaymentRow {
   state: PaymentState;
   /** Tells one choice of the payer from another: pack, amount, account, method, saving. */
   choice: string;
+  /** What else the processor was told: it is told the same when it is asked again. */
+  terms: Record<string, string>;
   /** The processor's name while it is under way. */
   reference: string | null;
   /** The processor's name of the money. */
@@ -40,7 +42,7 @@ export interface PaymentRow {
 }
 
 const COLUMNS =
-  "id, n, session_id, merchant_id, ve_id, account_id, processor, method, state, choice, reference, settled_reference, details, action, currency, amount_minor, credits, bonus, failure, auto_top_up, transfer_id, granted, refunded_minor, taken, check_at, checks, created_at, updated_at";
+  "id, n, session_id, merchant_id, ve_id, account_id, processor, method, state, choice, terms, reference, settled_reference, details, action, currency, amount_minor, credits, bonus, failure, auto_top_up, transfer_id, granted, refunded_minor, taken, check_at, checks, created_at, updated_at";
 
 export type NewPayment = Pick<
   PaymentRow,
@@ -52,6 +54,7 @@ export type NewPayment = Pick<
   | "processor"
   | "method"
   | "choice"
+  | "terms"
   | "currency"
   | "amount_minor"
   | "credits"
@@ -64,8 +67,8 @@ export type NewPayment = Pick<
 export async function insertPayment(tx: Tx, row: NewPayment, now: Date): Promise<PaymentRow> {
   const [stored] = await tx.query<PaymentRow>(
     `insert into payment (id, session_id, merchant_id, ve_id, account_id, processor, method, state, choice, currency, amount_minor,
-       credits, bonus, auto_top_up, check_at, created_at, updated_at)
-     values ($1, $2, $3, $4, $5, $6, $7, 1, $8, $9, $10, $11, $12, $13, $14, $15, $15) returning ${COLUMNS}`,
+       credits, bonus, auto_top_up, check_at, created_at, updated_at, terms)
+     values ($1, $2, $3, $4, $5, $6, $7, 1, $8, $9, $10, $11, $12, $13, $14, $15, $15, $16::jsonb) returning ${COLUMNS}`,
     [
       row.id,
       row.session_id,
@@ -82,6 +85,7 @@ export async function insertPayment(tx: Tx, row: NewPayment, now: Date): Promise
       row.auto_top_up,
       row.check_at,
       now,
+      JSON.stringify(row.terms),
     ],
   );
   return stored!;
@@ -167,6 +171,41 @@ export async function updatePayment(
   return stored!;
 }
 
+/** Whether another payment of the account claims this money already. */
+export async function isSettledElsewhere(tx: Tx, { account_id, id }: PaymentRow, settled: string): Promise<boolean> {
+  const rows = await tx.query("select 1 from payment where account_id = $1 and settled_reference = $2 and id <> $3", [
+    account_id,
+    settled,
+    id,
+  ]);
+  return rows.length > 0;
+}
+
+/**
+ * Payments whose processor is to be asked now, longest due first. They are due again at `again`, in case that whoever
+ * claimed them does not come that far.
+ */
+export async function claimDuePayments(tx: Tx, now: Date, again: Date, limit: number): Promise<PaymentRow[]> {
+  return tx.query<PaymentRow>(
+    `update payment set check_at = $2 where id in (select id from payment where check_at <= $1 order by check_at
+       limit $3 for update skip locked) returning ${COLUMNS}`,
+    [now, again, limit],
+  );
+}
+
+/** When it is asked about next (null: never), unless it has ended meanwhile or somebody else asked. */
+export async function schedulePayment(tx: Tx, { id, checks }: PaymentRow, at: Date | null): Promise<void> {
+  await tx.query(
+    "update payment set check_at = $2, checks = checks + 1 where id = $1 and checks = $3 and check_at is not null",
+    [id, at, checks],
+  );
+}
+
+/** Whether a payment was ever started in the session. */
+export async function hasPayments(tx: Tx, sessionId: string): Promise<boolean> {
+  return (await tx.query("select 1 from payment where session_id = $1 limit 1", [sessionId])).length > 0;
+}
+
 export interface RefundRow {
   id: string;
   n: bigint;
@@ -188,7 +227,7 @@ export interface RefundRow {
   updated_at: Date;
 }
 
-const REFUND_COLUMNS =
+export const REFUND_COLUMNS =
   "id, n, session_id, payment_id, merchant_id, account_id, state, external, reference, amount_minor, taken, became_debt, reason, check_at, checks, created_at, updated_at";
 
 /** Oldest first. */

@@ -353,8 +353,8 @@ export class MemoryLedger {
     return [...this.wallets].map(([veId, wallet]) => {
       let leases = 0n;
       for (const { credits } of this.#leases.get(veId)?.values() ?? []) leases += credits;
-      const ledger = this.#sums.get(veId) ?? { wallet: 0n, usage: 0n, debt: 0n, adjustment: 0n };
-      return { veId, wallet, leases, daily: this.daily.get(veId)?.credits ?? 0n, ledger };
+      const ledger = this.#sums.get(veId) ?? { wallet: 0n, usage: 0n, debt: 0n, adjustment: 0n, payment: 0n };
+      return { veId, wallet, leases, daily: this.daily.get(veId)?.credits ?? 0n, paid: 0n, ledger };
     });
   }
 

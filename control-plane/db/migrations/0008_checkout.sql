@@ -103,13 +103,16 @@ create index checkout_session_list on checkout_session (merchant_id, n);
 create index checkout_session_ve on checkout_session (ve_id, n);
 -- OPEN, PENDING, FAILED: those that can expire.
 create index checkout_session_expiry on checkout_session (expires_at) where state in (1, 2, 6);
+-- Those that nothing was chosen in are deleted some time: anybody can make them.
+create index checkout_session_idle on checkout_session (created_at) where pack_id is null;
 -- One automatic top-up at a time: OPEN, PENDING, PAID.
 create unique index checkout_session_automatic on checkout_session (ve_id) where automatic and state in (1, 2, 3);
 create index checkout_session_automatic_list on checkout_session (ve_id, n) where automatic;
 
 -- One attempt at one processor. `reference` is the processor's name for it while it is under way (a Checkout Session of
 -- Stripe, our order number at WeChat); `settled_reference` that of the money (a PaymentIntent, a transaction).
--- `details` are what the processor's adapter keeps. `choice` tells one choice of the payer from another.
+-- `details` are what the processor's adapter keeps. `choice` tells one choice of the payer from another. `terms` are what
+-- else was told the processor, so that it is told the same when it is asked again.
 create table payment (
   id text collate "C" primary key,
   n bigint generated always as identity,
@@ -121,6 +124,7 @@ create table payment (
   method int not null,
   state int not null,
   choice text not null,
+  terms jsonb not null default '{}',
   reference text collate "C",
   settled_reference text collate "C",
   details jsonb not null default '{}',
@@ -145,6 +149,7 @@ create table payment (
   constraint payment_settled_key unique (account_id, settled_reference)
 );
 create index payment_session on payment (session_id, n);
+create index payment_ve on payment (ve_id, n);
 create index payment_check on payment (check_at) where check_at is not null;
 
 create table refund (
@@ -168,9 +173,10 @@ create table refund (
   constraint refund_reference_key unique (account_id, reference)
 );
 create index refund_session on refund (session_id, n);
+create index refund_payment on refund (payment_id);
 create index refund_check on refund (check_at) where check_at is not null;
 
--- `state`: 1 open, 2 won, 3 lost.
+-- `state`: 1 open, 2 won, 3 lost. `froze`: the VE was not frozen before, and is not to be afterwards if it is won.
 create table dispute (
   id text collate "C" primary key,
   session_id text collate "C" not null references checkout_session (id),
@@ -181,6 +187,7 @@ create table dispute (
   state int not null,
   amount_minor bigint not null,
   reason text not null,
+  froze boolean not null default false,
   taken numeric(38, 12) not null default 0,
   became_debt numeric(38, 12) not null default 0,
   created_at timestamptz not null,
@@ -188,6 +195,7 @@ create table dispute (
   constraint dispute_reference_key unique (account_id, reference)
 );
 create index dispute_session on dispute (session_id);
+create index dispute_payment on dispute (payment_id);
 
 -- The story of a session.
 create table checkout_event (

@@ -1,0 +1,110 @@
+/** Asks processors about what they have not told: notifications can be lost, and processes can die. */
+
+import { PaymentState } from "../domain/checkout.ts";
+import { isLive, nextCheckMs } from "../domain/fulfilment.ts";
+import { ProcessorError } from "../payments/payment.ts";
+import { readCheckoutSession } from "../store/checkout_session.ts";
+import { claimDuePayments, type PaymentRow, type RefundRow, schedulePayment } from "../store/payment.ts";
+import { claimDueRefunds, scheduleRefund } from "../store/refund.ts";
+import { closePayment } from "./close.ts";
+import type { CheckoutDeps } from "./deps.ts";
+import { fulfil } from "./fulfil.ts";
+import { pollsTotal } from "./metrics.ts";
+import { nextRefundCheckMs, progressRefund } from "./refund_end.ts";
+
+/** Payments, and refunds, of one run at most; the next goes on. */
+export const POLL_ROWS_MAX = 100;
+/** Asked at the same time. */
+const POLL_CONCURRENT_MAX = 8;
+/** What a poller claimed and did not come to is due again after this long. */
+export const POLL_CLAIM_MS = 120_000;
+/** A payment that the processor never heard of is given up after this long: the call that made it is long dead. */
+export const STARTING_UNKNOWN_MS = 300_000;
+
+/** Whether the processor is asked to close it, rather than how it stands. */
+function isToClose(payment: PaymentRow, nowMs: number, expiresAtMs: number): boolean {
+  if (payment.state === PaymentState.CLOSED || payment.state === PaymentState.FAILED) return true;
+  if (!isLive(payment.state)) return false;
+  if (nowMs >= expiresAtMs) return true;
+  return payment.state === PaymentState.STARTING && nowMs - payment.created_at.getTime() >= STARTING_UNKNOWN_MS;
+}
+
+/** A payment that nobody was told how to pay can be closed, however it stands: its choice can be made again. */
+async function ask(deps: CheckoutDeps, payment: PaymentRow): Promise<Date | null> {
+  const session = await readCheckoutSession(deps.db, payment.merchant_id, payment.session_id);
+  const expiresAtMs = session.expires_at.getTime();
+  const asked = isToClose(payment, deps.now(), expiresAtMs)
+    ? await closePayment(deps, session, payment, "poll")
+    : await fulfil(deps, payment.id, "poll");
+  const state = asked?.payment.state;
+  if (state === PaymentState.CLOSED || state === PaymentState.FAILED) return null;
+  const nowMs = deps.now();
+  // Money that waits for room in a wallet is not waited for by a payer.
+  const lateMs = state === PaymentState.PAID ? Math.min(nowMs, expiresAtMs) : expiresAtMs;
+  const next = nextCheckMs({ checks: payment.checks, nowMs, expiresAtMs: lateMs });
+  return next === null ? null : new Date(next);
+}
+
+/** What could not be answered is asked again later. */
+async function later(deps: CheckoutDeps, payment: PaymentRow): Promise<Date | null> {
+  const session = await readCheckoutSession(deps.db, payment.merchant_id, payment.session_id);
+  const expiresAtMs = session.expires_at.getTime();
+  const next = nextCheckMs({ checks: payment.checks, nowMs: deps.now(), expiresAtMs });
+  return next === null ? null : new Date(next);
+}
+
+async function pollPayment(deps: CheckoutDeps, payment: PaymentRow): Promise<void> {
+  let next: Date | null;
+  try {
+    next = await ask(deps, payment);
+    pollsTotal.inc({ result: "answered" });
+  } catch (error) {
+    if (!(error instanceof ProcessorError)) throw error;
+    pollsTotal.inc({ result: error.code });
+    next = await later(deps, payment);
+  }
+  await schedulePayment(deps.db, payment, next);
+  if (next === null && isLive(payment.state)) {
+    deps.log.info({ payment: payment.id }, "a payment is not asked about any more");
+  }
+}
+
+async function pollRefund(deps: CheckoutDeps, refund: RefundRow): Promise<void> {
+  try {
+    await progressRefund(deps, refund.id, "poll");
+    pollsTotal.inc({ result: "answered" });
+  } catch (error) {
+    if (!(error instanceof ProcessorError)) throw error;
+    pollsTotal.inc({ result: error.code });
+  }
+  const next = nextRefundCheckMs(refund, deps.now());
+  if (next === null) deps.log.error({ refund: refund.id }, "a refund never ended: look at the payment processor");
+  await scheduleRefund(deps.db, refund, next === null ? null : new Date(next));
+}
+
+/** Runs `jobs`, a few at a time. One that fails does not stop the others; its error is logged. */
+async function runAll(deps: CheckoutDeps, jobs: readonly (() => Promise<void>)[]): Promise<void> {
+  const queue = jobs.values();
+  const worker = async (): Promise<void> => {
+    for (const job of queue) {
+      await job().catch((error: unknown) => {
+        pollsTotal.inc({ result: "failed" });
+        deps.log.error({ reason: (error as Error).message }, "a payment could not be polled");
+      });
+    }
+  };
+  await Promise.all(Array.from({ length: POLL_CONCURRENT_MAX }, worker));
+}
+
+/** Asks about the payments and refunds that are due, on whichever replica; how many there were. */
+export async function pollPayments(deps: CheckoutDeps): Promise<number> {
+  const now = deps.now();
+  const [from, again] = [new Date(now), new Date(now + POLL_CLAIM_MS)];
+  const payments = await claimDuePayments(deps.db, from, again, POLL_ROWS_MAX);
+  const refunds = await claimDueRefunds(deps.db, from, again, POLL_ROWS_MAX);
+  await runAll(deps, [
+    ...payments.map((payment) => () => pollPayment(deps, payment)),
+    ...refunds.map((refund) => () => pollRefund(deps, refund)),
+  ]);
+  return payments.length + refunds.length;
+}
