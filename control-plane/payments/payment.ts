@@ -255,6 +255,8 @@ export interface CheckedCredentials {
   readonly credentials: Uint8Array;
   /** Tells the account from others without being secret: the merchant number, the end of a key. */
   readonly hint: string;
+  /** Tells the account from others even when its keys are replaced, where credentials say it; absent: `hint` does. */
+  readonly account?: string;
   readonly test: boolean;
   /** What these credentials allow. */
   readonly methods: readonly PaymentMethod[];
