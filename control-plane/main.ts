@@ -6,6 +6,10 @@ import { createRpcHandler } from "./api/adapter.ts";
 import { Auditor } from "./audit/auditor.ts";
 import type { Deps } from "./api/context.ts";
 import { registerServices } from "./api/routes.ts";
+import type { CheckoutEngine } from "./checkout/engine.ts";
+import { Throttle } from "./checkout/throttle.ts";
+import { DomainError } from "./domain/errors.ts";
+import { createProcessors } from "./payments/processors.ts";
 import { bootstrap, openSecrets } from "./bootstrap.ts";
 import { DatabaseClock } from "./clock.ts";
 import type { Database } from "./db/database.ts";
@@ -31,6 +35,17 @@ const DRAIN_MS = 10_000;
 
 const random = (count: number): Uint8Array => new Uint8Array(randomBytes(count));
 const idRandom = pooledRandom(random);
+
+/** Until the part that takes payments is put in. */
+async function notYet(): Promise<never> {
+  throw new DomainError("not_available", "this deployment takes no payments yet");
+}
+const NO_ENGINE: CheckoutEngine = {
+  startPayment: notYet,
+  checkSession: notYet,
+  cancelSession: notYet,
+  refundSession: notYet,
+};
 
 /** Ends the process with one line for each problem. */
 function refuse(lines: readonly string[]): never {
@@ -78,11 +93,18 @@ async function start(server: ControlPlaneServer, settings: Settings, log: Logger
   const feed = await Feed.start(deps);
   const auditor = new Auditor(deps);
   const rates = new RateSharing({ redisUrl: settings.redisUrl, log });
+  const throttle = new Throttle({ redisUrl: settings.redisUrl, log, now });
+  const payments = {
+    deps: { ...deps, processors: createProcessors(secrets, []), hints: feed },
+    engine: NO_ENGINE,
+    throttle,
+  };
   const maintenance = startMaintenance(deps, auditor);
   const shutdown = new AbortController();
   const rpc = createRpcHandler(deps, {
-    routes: (router) => registerServices(router, deps, feed, auditor, rates),
+    routes: (router) => registerServices(router, deps, feed, auditor, rates, payments),
     shutdownSignal: shutdown.signal,
+    throttle,
   });
   const checkoutPage = openCheckoutPage(log);
   const routes = httpRoutes(deps, checkoutPage, receiveNothing);
@@ -91,6 +113,7 @@ async function start(server: ControlPlaneServer, settings: Settings, log: Logger
   return async () => {
     await server.close({ drainMs: DRAIN_MS });
     await rates.close();
+    await throttle.close();
     await auditor.close();
     await maintenance.close();
     await feed.close();

@@ -13,8 +13,10 @@ import { MerchantService } from "../proto/gen/tokenbill/v1/merchant_service_pb.t
 import { createRpcHandler } from "./api/adapter.ts";
 import type { Deps } from "./api/context.ts";
 import { Auditor } from "./audit/auditor.ts";
-import { registerServices } from "./api/routes.ts";
+import { type PaymentParts, registerServices } from "./api/routes.ts";
+import { openTestCheckout, type TestCheckout } from "./api/testing_checkout.ts";
 import { bootstrap, openSecrets } from "./bootstrap.ts";
+import { Throttle } from "./checkout/throttle.ts";
 import type { Database } from "./db/database.ts";
 import { Feed } from "./feed/feed.ts";
 import { openCheckoutPage } from "./http/checkout_page.ts";
@@ -37,6 +39,8 @@ export interface TestControlPlane {
   readonly deps: Deps;
   readonly server: ControlPlaneServer;
   readonly rates: RateSharing;
+  /** Payments without a processor. */
+  readonly checkout: TestCheckout;
   readonly operatorToken: string;
   readonly merchantToken: string;
   readonly nodeToken: string;
@@ -106,10 +110,18 @@ export async function startTestControlPlane(db: Database, { env = {} }: TestOpti
   const feed = await Feed.start(deps);
   const auditor = new Auditor(deps);
   const rates = new RateSharing({ redisUrl: settings.redisUrl, log });
+  const throttle = new Throttle({ redisUrl: settings.redisUrl, log, now });
+  const checkout = openTestCheckout(secrets);
+  const payments: PaymentParts = {
+    deps: { ...deps, processors: checkout.processors, hints: feed },
+    engine: checkout.engine,
+    throttle,
+  };
   const shutdown = new AbortController();
   const rpc = createRpcHandler(deps, {
-    routes: (router) => registerServices(router, deps, feed, auditor, rates),
+    routes: (router) => registerServices(router, deps, feed, auditor, rates, payments),
     shutdownSignal: shutdown.signal,
+    throttle,
   });
   const routes = httpRoutes(deps, openCheckoutPage(log), receiveNothing);
   server.serve({ rpc, routes, settings, ping: () => db.query("select 1"), shutdown });
@@ -128,6 +140,7 @@ export async function startTestControlPlane(db: Database, { env = {} }: TestOpti
     deps,
     server,
     rates,
+    checkout,
     operatorToken,
     merchantToken: token("merchant.token"),
     nodeToken: token("node.token"),
@@ -144,6 +157,7 @@ export async function startTestControlPlane(db: Database, { env = {} }: TestOpti
     async close() {
       await server.close({ drainMs: 2000 });
       await rates.close();
+      await throttle.close();
       await auditor.close();
       await feed.close();
       rmSync(home, { recursive: true, force: true });

@@ -158,7 +158,7 @@ export class FakeEngine {
         ...{ id: newId("pmt_"), session_id: id, merchant_id: merchantId, ve_id: veId, account_id: choice.account.id },
         ...{ processor: choice.account.processor, method: PaymentMethod.SANDBOX, choice: "", auto_top_up: false },
       };
-      await insertPayment(tx, { ...payment, ...amounts, check_at: null }, now);
+      await insertPayment(tx, { ...payment, ...amounts, terms: {}, check_at: null }, now);
       return updateCheckoutSession(tx, session, { state: CheckoutState.PENDING, ...amounts }, now);
     });
   }

@@ -5,7 +5,14 @@
 
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { constants, type Http2ServerRequest, type Http2ServerResponse } from "node:http2";
-import { Code, ConnectError, type ConnectRouter, createConnectRouter } from "@connectrpc/connect";
+import {
+  Code,
+  ConnectError,
+  type ConnectRouter,
+  type ContextValues,
+  createConnectRouter,
+  createContextValues,
+} from "@connectrpc/connect";
 import type { UniversalHandler, UniversalServerResponse } from "@connectrpc/connect/protocol";
 import { codeFromHttpStatus, errorFromJsonBytes, errorToJsonBytes } from "@connectrpc/connect/protocol-connect";
 import { findTrailerError, setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
@@ -17,7 +24,9 @@ import {
   universalResponseToNodeResponse,
 } from "@connectrpc/connect-node";
 import { authenticationGate, callInterceptor } from "./interceptors.ts";
-import type { Deps } from "./context.ts";
+import type { Throttle } from "../checkout/throttle.ts";
+import { clientAddress } from "../domain/client_address.ts";
+import { clientAddressKey, type Deps } from "./context.ts";
 import { completeConnectError, toConnectError, withInfo } from "./errors.ts";
 
 export type NodeRequest = IncomingMessage | Http2ServerRequest;
@@ -143,6 +152,8 @@ export interface RpcOptions {
   readonly routes: (router: ConnectRouter) => void;
   /** Aborts long streams when the server stops. */
   readonly shutdownSignal: AbortSignal;
+  /** Counts wrong secrets. */
+  readonly throttle: Throttle;
 }
 
 export interface RpcHandler {
@@ -152,13 +163,21 @@ export interface RpcHandler {
   handle(path: string, request: NodeRequest, response: NodeResponse): Promise<void>;
 }
 
-export function createRpcHandler(deps: Deps, { routes, shutdownSignal }: RpcOptions): RpcHandler {
+/** What handlers cannot learn from a request's headers alone. */
+function valuesOf(request: NodeRequest, trustedHops: number): ContextValues {
+  const header = request.headers["x-forwarded-for"];
+  const forwardedFor = Array.isArray(header) ? header.join(",") : (header ?? null);
+  const address = clientAddress(request.socket.remoteAddress ?? "", forwardedFor, trustedHops);
+  return createContextValues().set(clientAddressKey, address);
+}
+
+export function createRpcHandler(deps: Deps, { routes, shutdownSignal, throttle }: RpcOptions): RpcHandler {
   const router = createConnectRouter({
     acceptCompression: COMPRESSIONS,
     readMaxBytes: REQUEST_BYTES_MAX,
     // A misspelt field must not be ignored silently: it might have been a price.
     jsonOptions: { ignoreUnknownFields: false },
-    requestGate: authenticationGate(deps),
+    requestGate: authenticationGate(deps, throttle),
     interceptors: [callInterceptor(deps)],
     shutdownSignal,
   });
@@ -168,7 +187,12 @@ export function createRpcHandler(deps: Deps, { routes, shutdownSignal }: RpcOpti
   async function respond(handler: UniversalHandler, request: NodeRequest, response: NodeResponse): Promise<void> {
     // Connect's own promise for the written answer does not always settle; the end of the response always comes.
     const closed = new Promise<void>((resolve) => response.once("close", resolve));
-    const incoming = universalRequestFromNodeRequest(request, response, undefined, undefined);
+    const incoming = universalRequestFromNodeRequest(
+      request,
+      response,
+      undefined,
+      valuesOf(request, deps.settings.trustedProxyHops),
+    );
     const answer = await handler({ ...incoming, body: request.iterator({ destroyOnReturn: false }) });
     await Promise.race([universalResponseToNodeResponse(await complete(answer), response), closed]);
   }

@@ -37,6 +37,13 @@ export function principal(ctx: Pick<HandlerContext, "values">): Principal {
   return value;
 }
 
+/** Set by the adapter: the address of the client, empty where it is not known. */
+export const clientAddressKey = createContextKey("", { description: "tokenbill client address" });
+
+export function clientAddressOf(ctx: Pick<HandlerContext, "values">): string {
+  return ctx.values.get(clientAddressKey);
+}
+
 /** The id of the calling merchant. @throws DomainError wrong_scope */
 export function requireMerchant(ctx: Pick<HandlerContext, "values">): string {
   const caller = principal(ctx);

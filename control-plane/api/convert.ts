@@ -4,9 +4,11 @@ import { create } from "@bufbuild/protobuf";
 import { timestampFromDate, type Timestamp } from "@bufbuild/protobuf/wkt";
 import { type Credits, formatCredits, parseCredits } from "../../core/credits.ts";
 import { type Wallet, WalletSchema } from "../../proto/gen/tokenbill/v1/virtual_endpoint_pb.ts";
+import { signCheckoutLink } from "../checkout_link.ts";
 import { etagMismatch } from "../domain/errors.ts";
 import { remaining, type WalletRow, walletState } from "../domain/wallet.ts";
 import type { Settings } from "../settings.ts";
+import type { Deps } from "./context.ts";
 
 export function optionalTime(date: Date | null): Timestamp | undefined {
   return date === null ? undefined : timestampFromDate(date);
@@ -33,7 +35,12 @@ export function toWallet(row: WalletRow, lowBalance: Credits): Wallet {
   });
 }
 
-/** Where a payer can top this VE up. */
+/** Where a payer can top this VE up. Who is given this one does not see the wallet there. */
 export function checkoutUrl(settings: Pick<Settings, "publicUrl">, veId: string): string {
   return `${settings.publicUrl}/checkout?ve_id=${encodeURIComponent(veId)}`;
+}
+
+/** As `checkoutUrl`, for somebody who may see the wallet; good for an hour. */
+export function signedCheckoutUrl(deps: Pick<Deps, "secrets" | "settings" | "now">, veId: string): string {
+  return `${checkoutUrl(deps.settings, veId)}&link=${signCheckoutLink(deps.secrets, veId, deps.now())}`;
 }

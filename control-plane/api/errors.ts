@@ -57,6 +57,7 @@ export function withInfo(
   const value = { reason: reasonOf(reason), domain: ERROR_DOMAIN, metadata: { ...metadata } };
   const error = new ConnectError(message, code, undefined, [{ desc: ErrorInfoSchema, value }]);
   if (code === Code.Unauthenticated) error.metadata.set("www-authenticate", 'Bearer realm="tokenbill"');
+  if (metadata["retry_after_s"] !== undefined) error.metadata.set("retry-after", metadata["retry_after_s"]);
   return error;
 }
 

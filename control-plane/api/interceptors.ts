@@ -11,10 +11,14 @@ import {
 } from "@connectrpc/connect";
 import type { DescMethod, Message } from "@bufbuild/protobuf";
 import { Counter, Histogram, register } from "prom-client";
+import { type Throttle, WRONG_SECRETS_BY_ADDRESS } from "../checkout/throttle.ts";
+import { addressGroup } from "../domain/client_address.ts";
 import { findApiToken, noteApiTokenUse } from "../store/api_token.ts";
+import { findPayer } from "../store/checkout_session.ts";
 import { digest } from "../secrets.ts";
 import { DomainError } from "../domain/errors.ts";
-import { type Deps, type Principal, principalKey } from "./context.ts";
+import { PAYER_CALLS, PAYER_SECRET_KEEP_MS, PAYER_SECRET_PREFIX, STRANGER_CALLS } from "./access.ts";
+import { clientAddressOf, type Deps, type Principal, principalKey } from "./context.ts";
 import { isUnexpected, toConnectError } from "./errors.ts";
 import { validate } from "./validation.ts";
 
@@ -54,9 +58,29 @@ function unauthenticated(): DomainError {
   return new DomainError("unauthenticated", "send a valid token as: Authorization: Bearer <token>");
 }
 
-async function authenticate(deps: Deps, context: HandlerContext): Promise<Principal> {
-  const secret = BEARER.exec(context.requestHeader.get("authorization") ?? "")?.[1];
+/** Somebody with the secret of a Checkout Session. Wrong ones are counted, by the address that they come from. */
+async function authenticatePayer(
+  deps: Deps,
+  throttle: Throttle,
+  context: HandlerContext,
+  secret: string,
+): Promise<Principal> {
+  const payer = await findPayer(deps.db, digest(secret), new Date(deps.now() - PAYER_SECRET_KEEP_MS));
+  if (payer === null) {
+    await throttle.take([WRONG_SECRETS_BY_ADDRESS, addressGroup(clientAddressOf(context))]);
+    throw unauthenticated();
+  }
+  if (!PAYER_CALLS.has(methodName(context.method)))
+    throw new DomainError("wrong_scope", "the secret of a Checkout Session opens that session alone");
+  return { kind: "payer", merchantId: payer.merchant_id, sessionId: payer.id };
+}
+
+async function authenticate(deps: Deps, throttle: Throttle, context: HandlerContext): Promise<Principal> {
+  const header = context.requestHeader.get("authorization");
+  if (header === null && STRANGER_CALLS.has(methodName(context.method))) return { kind: "stranger" };
+  const secret = BEARER.exec(header ?? "")?.[1];
   if (secret === undefined) throw unauthenticated();
+  if (secret.startsWith(PAYER_SECRET_PREFIX)) return authenticatePayer(deps, throttle, context, secret);
   const token = await findApiToken(deps.db, digest(secret));
   if (token === null) throw unauthenticated();
   const isNodeCall = context.service.typeName.startsWith(NODE_PACKAGE);
@@ -81,9 +105,14 @@ async function noteUse(deps: Deps, id: string, lastUsedAt: Date | null): Promise
 function callerFacts(values: ContextValues): Record<string, string> {
   const caller = values.get(principalKey);
   if (caller === null) return {};
-  return caller.kind === "merchant"
-    ? { caller: caller.kind, merchant_id: caller.merchantId, token_id: caller.tokenId }
-    : { caller: caller.kind };
+  switch (caller.kind) {
+    case "merchant":
+      return { caller: caller.kind, merchant_id: caller.merchantId, token_id: caller.tokenId };
+    case "payer":
+      return { caller: caller.kind, merchant_id: caller.merchantId, session_id: caller.sessionId };
+    default:
+      return { caller: caller.kind };
+  }
 }
 
 interface Call {
@@ -129,11 +158,11 @@ function describeForLog(error: unknown): Record<string, unknown> {
 }
 
 /** Runs before the body of a request is read, so that strangers cannot make the server read or parse anything. */
-export function authenticationGate(deps: Deps): (context: HandlerContext) => Promise<void> {
+export function authenticationGate(deps: Deps, throttle: Throttle): (context: HandlerContext) => Promise<void> {
   return async (context) => {
     const startMs = deps.now();
     try {
-      context.values.set(principalKey, await authenticate(deps, context));
+      context.values.set(principalKey, await authenticate(deps, throttle, context));
     } catch (error) {
       throw finish(deps, { method: context.method, values: context.values, startMs }, error)!;
     }

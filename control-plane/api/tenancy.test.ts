@@ -3,32 +3,23 @@
 import type { DescMethod } from "@bufbuild/protobuf";
 import { Code } from "@connectrpc/connect";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { CheckoutState } from "../../proto/gen/tokenbill/v1/checkout_pb.ts";
 import { UnitKind } from "../../proto/gen/tokenbill/v1/meter_pb.ts";
 import type { Database } from "../db/database.ts";
 import { openTestDatabases } from "../db/testing.ts";
 import { failureOf, startTestControlPlane, type TestControlPlane, type TestMerchant } from "../testing.ts";
+import { PAYER_CALLS, STRANGER_CALLS } from "./access.ts";
 import { NODE_SERVICES, PUBLIC_SERVICES } from "./routes.ts";
-import { type Catalogue, type Clients, clientsOf, makeCatalogue, reportUsage } from "./test_fixture.ts";
-
-/** What belongs to merchant A, and the clients of merchant B. */
-interface World extends Catalogue {
-  readonly merchantId: string;
-  readonly tokenId: string;
-  readonly requestId: string;
-  readonly b: Clients;
-  readonly bVeId: string;
-  readonly bPmId: string;
-}
+import { type Clients, clientsOf, makeCatalogue, reportUsage } from "./test_fixture.ts";
+import { type Attempts, CHECKOUT_ATTEMPTS, type World } from "./testing_tenancy.ts";
 
 const FREE = { case: "simplePrice" as const, value: { creditPerUnit: "0", unit: UnitKind.TOKENS } };
-
-type Attempt = (world: World) => Promise<unknown>;
 
 /**
  * For each call, what B tries on A's resources and how it must end: as if there were no such thing, with nothing, or
  * refused to every merchant. A new call fails the test until it has an entry here.
  */
-const ATTEMPTS: Readonly<Record<string, readonly ["not_found" | "empty" | "wrong_scope", Attempt][]>> = {
+const ATTEMPTS: Attempts = {
   // What it makes is the caller's own; there is nobody else's id to name.
   "ProviderService.CreateProvider": [],
   "ProviderService.GetProvider": [["not_found", ({ b, providerId }) => b.providers.getProvider({ id: providerId })]],
@@ -211,6 +202,7 @@ const ATTEMPTS: Readonly<Record<string, readonly ["not_found" | "empty" | "wrong
   "AuditService.WriteOffNode": [
     ["wrong_scope", ({ b }) => b.audit.writeOffNode({ target: { case: "nodeId", value: "node-1" }, reason: "theft" })],
   ],
+  ...CHECKOUT_ATTEMPTS,
 };
 
 async function exported(b: Clients, request: object): Promise<string[]> {
@@ -244,6 +236,7 @@ describe.each(openTestDatabases())("tenancy on $name", ({ open }) => {
   let world: World;
   let a: Clients;
   let merchantB: TestMerchant;
+  let payerSecret: string;
 
   beforeAll(async () => {
     db = await open();
@@ -258,7 +251,25 @@ describe.each(openTestDatabases())("tenancy on $name", ({ open }) => {
     const own = await makeCatalogue(b, "b");
     const requestId = await reportUsage(cp, a, catalogue);
     const tokens = await a.merchants.listApiTokens({});
+    const { virtualEndpoint: template } = await a.ves.createVirtualEndpoint({ name: "template", template: true });
+    const { creditPack } = await a.packs.createCreditPack({
+      veTemplateId: template!.id,
+      price: { currency: "USD", amount: "10" },
+      credits: "10",
+    });
+    const { paymentAccount } = await a.accounts.createPaymentAccount({
+      name: "a",
+      credentials: { kind: { case: "stripe", value: { secretKey: "sk_live_a1" } } },
+    });
+    await a.accounts.updateCheckoutSettings({ returnUrlPrefixes: { prefixes: ["https://a.example/"] } });
+    const { checkoutSession } = await a.checkout.createCheckoutSession({ veId: catalogue.veId });
+    payerSecret = (await b.checkout.createCheckoutSession({ veId: own.veId })).secret;
     world = {
+      sessionId: checkoutSession!.id,
+      packId: creditPack!.id,
+      accountId: paymentAccount!.id,
+      templateId: template!.id,
+      payer: clientsOf(cp, payerSecret),
       ...catalogue,
       merchantId: merchantA.id,
       tokenId: tokens.apiTokens[0]!.id,
@@ -306,6 +317,10 @@ describe.each(openTestDatabases())("tenancy on $name", ({ open }) => {
       (await a.ves.listAccessKeys({ veId: world.veId })).accessKeys.map(({ revokeTime }) => revokeTime),
     ).toStrictEqual([undefined]);
     expect((await a.ves.listAccessKeys({ veId: world.veId })).accessKeys).toMatchObject([{ name: "a" }]);
+    expect((await a.packs.getCreditPack({ id: world.packId })).creditPack!.etag).toBe("1");
+    expect((await a.accounts.getPaymentAccount({ id: world.accountId })).paymentAccount!.etag).toBe("1");
+    const { checkoutSession } = await a.checkout.getCheckoutSession({ id: world.sessionId });
+    expect(checkoutSession).toMatchObject({ state: CheckoutState.OPEN, payments: [], refunds: [] });
   });
 
   test.each(ALL_METHODS.map((method) => [nameOf(method), method] as const))(
@@ -314,6 +329,10 @@ describe.each(openTestDatabases())("tenancy on $name", ({ open }) => {
       const tokens = [null, "", "tbt_wrong", `${merchantB.token}x`, merchantB.token.slice(0, -1), "Bearer"];
       for (const token of tokens) {
         const failure = await failureOf(callEmpty(cp, method, token));
+        if (token === null && STRANGER_CALLS.has(`${method.parent.typeName}/${method.name}`)) {
+          expect(failure.reason).toBe("invalid_field");
+          continue;
+        }
         expect(failure).toMatchObject({ code: Code.Unauthenticated, reason: "unauthenticated" });
       }
     },
@@ -325,6 +344,15 @@ describe.each(openTestDatabases())("tenancy on $name", ({ open }) => {
       const isNodeCall = method.parent.typeName.startsWith("tokenbill.node.");
       const wrong = isNodeCall ? [merchantB.token, cp.operatorToken] : [cp.nodeToken];
       for (const token of wrong) expect((await failureOf(callEmpty(cp, method, token))).reason).toBe("wrong_scope");
+    },
+  );
+
+  test.each(ALL_METHODS.map((method) => [nameOf(method), method] as const))(
+    "%s is closed to payers, unless it is for them",
+    async (_name, method) => {
+      const isForPayers = PAYER_CALLS.has(`${method.parent.typeName}/${method.name}`);
+      const failure = await failureOf(callEmpty(cp, method, payerSecret));
+      expect(failure.reason).toBe(isForPayers ? "invalid_field" : "wrong_scope");
     },
   );
 

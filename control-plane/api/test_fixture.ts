@@ -10,8 +10,11 @@ import {
 import { Meter, UnitKind, UnitSource } from "../../proto/gen/tokenbill/v1/meter_pb.ts";
 import { AuditService } from "../../proto/gen/tokenbill/v1/audit_service_pb.ts";
 import { AutoTopUpService } from "../../proto/gen/tokenbill/v1/auto_top_up_service_pb.ts";
+import { CheckoutService } from "../../proto/gen/tokenbill/v1/checkout_service_pb.ts";
+import { CreditPackService } from "../../proto/gen/tokenbill/v1/credit_pack_service_pb.ts";
 import { LogicalModelService } from "../../proto/gen/tokenbill/v1/logical_model_service_pb.ts";
 import { MerchantService } from "../../proto/gen/tokenbill/v1/merchant_service_pb.ts";
+import { PaymentAccountService } from "../../proto/gen/tokenbill/v1/payment_account_service_pb.ts";
 import { ProviderFormat } from "../../proto/gen/tokenbill/v1/provider_pb.ts";
 import { ProviderService } from "../../proto/gen/tokenbill/v1/provider_service_pb.ts";
 import { Endpoint, Outcome } from "../../proto/gen/tokenbill/v1/usage_pb.ts";
@@ -27,6 +30,9 @@ export interface Clients {
   readonly usage: Client<typeof UsageService>;
   readonly audit: Client<typeof AuditService>;
   readonly autoTopUps: Client<typeof AutoTopUpService>;
+  readonly checkout: Client<typeof CheckoutService>;
+  readonly packs: Client<typeof CreditPackService>;
+  readonly accounts: Client<typeof PaymentAccountService>;
 }
 
 export function clientsOf(cp: TestControlPlane, token: string | null, protocol?: Protocol): Clients {
@@ -38,6 +44,9 @@ export function clientsOf(cp: TestControlPlane, token: string | null, protocol?:
     usage: cp.client(UsageService, token, protocol),
     audit: cp.client(AuditService, token, protocol),
     autoTopUps: cp.client(AutoTopUpService, token, protocol),
+    checkout: cp.client(CheckoutService, token, protocol),
+    packs: cp.client(CreditPackService, token, protocol),
+    accounts: cp.client(PaymentAccountService, token, protocol),
   };
 }
 

@@ -35,6 +35,20 @@ function fieldPath(path: Path): string {
   return text;
 }
 
+const AMOUNT = "give an amount in digits, such as 10.00";
+
+/** What the pattern of a field asks for. */
+const PATTERN_REMEDIES: Readonly<Record<string, string | undefined>> = {
+  amount: AMOUNT,
+  min_amount: AMOUNT,
+  max_amount: AMOUNT,
+  currency: "give three capitals of ISO 4217, such as USD",
+  label: "give text without control characters",
+  display_name: "give text without control characters",
+  merchant_number: "give its digits",
+  certificate_serial_no: "give it in hexadecimal",
+};
+
 /** What to do about it, where the rule alone does not say. */
 function remedy(violation: Violation): string {
   const last = violation.field.findLast((part) => part.kind === "field");
@@ -51,9 +65,9 @@ function remedy(violation: Violation): string {
       ? "give a decimal below 1000000000 in digits, such as 12.5, with at most 12 digits after the point"
       : "give a decimal in digits, such as 12.5, with at most 12 digits after the point";
   }
-  if (last !== undefined && last.kind === "field" && /^(upstream_)?name$/.test(last.name)) {
-    return "give a name without control characters that is not blank";
-  }
+  const name = last?.kind === "field" ? last.name : "";
+  if (/^(upstream_)?name$/.test(name)) return "give a name without control characters that is not blank";
+  if (PATTERN_REMEDIES[name] !== undefined) return PATTERN_REMEDIES[name];
   const isHeader = last !== undefined && last.kind === "field" && last.name === "header";
   return violation.forKey || isHeader ? "give a valid header name" : "give printable ASCII characters alone";
 }

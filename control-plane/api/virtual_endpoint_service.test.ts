@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { periodOf } from "../../core/periods.ts";
 import { Period } from "../../proto/gen/tokenbill/v1/provider_pb.ts";
 import { BudgetMode, WalletState } from "../../proto/gen/tokenbill/v1/virtual_endpoint_pb.ts";
+import { verifyCheckoutLink } from "../checkout_link.ts";
 import type { Database } from "../db/database.ts";
 import { openTestDatabases } from "../db/testing.ts";
 import { digest } from "../secrets.ts";
@@ -50,7 +51,9 @@ describe.each(openTestDatabases())("VirtualEndpointService on $name", ({ open })
     expect((await api.ves.getVirtualEndpoint({ id: ve!.id })).virtualEndpoint).toStrictEqual(ve);
     const balance = await api.ves.getBalance({ veId: ve!.id });
     expect(balance.wallet).toStrictEqual(ve!.wallet);
-    expect(balance.checkoutUrl).toBe(ve!.checkoutUrl);
+    const [url, link] = balance.checkoutUrl.split("&link=");
+    expect(url).toBe(ve!.checkoutUrl);
+    expect(verifyCheckoutLink(cp.deps.secrets, ve!.id, link!, cp.deps.now())).toBe(true);
   });
 
   test("a budget that starts again is shown with its next start, and one without a period is refused", async () => {

@@ -17,7 +17,7 @@ import { notifyWallet, notifyWallets } from "../store/feed_state.ts";
 import * as ves from "../store/virtual_endpoint.ts";
 import { adjustWallet, readWallet, type WalletRow } from "../store/wallet.ts";
 import { type Deps, requireMerchant } from "./context.ts";
-import { checkoutUrl, toWallet } from "./convert.ts";
+import { signedCheckoutUrl, toWallet } from "./convert.ts";
 import { once, requestBytes } from "./idempotency.ts";
 
 /** How long a withdrawal waits for nodes to give back what they do not use. */
@@ -117,7 +117,7 @@ export function walletCalls(
     async getBalance(request, ctx) {
       const row = await ves.readVirtualEndpoint(deps.db, requireMerchant(ctx), request.veId);
       const wallet = walletOf(row, await readWallet(deps.db, row.id));
-      return create(GetBalanceResponseSchema, { wallet, checkoutUrl: checkoutUrl(deps.settings, row.id) });
+      return create(GetBalanceResponseSchema, { wallet, checkoutUrl: signedCheckoutUrl(deps, row.id) });
     },
 
     async adjustCredits(request, ctx) {

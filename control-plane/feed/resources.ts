@@ -17,11 +17,9 @@ import type { UnitKind } from "../../proto/gen/tokenbill/v1/meter_pb.ts";
 import type { BudgetMode } from "../../proto/gen/tokenbill/v1/virtual_endpoint_pb.ts";
 import type { Deps } from "../api/context.ts";
 import { toDeadlines, toRateLimits, toRouting, toTarget } from "../api/routing_fields.ts";
+import { pinSecret } from "../pin_secret.ts";
 import type { ResourceRow } from "../store/feed.ts";
 import type { StoredDeadlines, StoredRateLimits, StoredRouting, StoredTarget } from "../store/routing_columns.ts";
-
-/** Changing it would make every id of a stored response useless. */
-const PIN_SECRET_LABEL = "tokenbill pin secret";
 
 type Doc = ResourceRow["doc"];
 type ResourceDeps = Pick<Deps, "secrets" | "settings" | "log">;
@@ -96,7 +94,7 @@ function virtualEndpoint(deps: ResourceDeps, id: string, doc: Doc, withCredentia
     explainHeaders: doc["explain_headers"] as boolean,
     rateLimits: rateLimits(doc),
     passthroughProviderId: (doc["passthrough_provider_id"] as string | null) ?? "",
-    ...(withCredentials ? { pinSecret: deps.secrets.derive(PIN_SECRET_LABEL, id) } : {}),
+    ...(withCredentials ? { pinSecret: pinSecret(deps.secrets, id) } : {}),
   };
 }
 

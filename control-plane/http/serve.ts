@@ -4,7 +4,7 @@ import type { ServerResponse } from "node:http";
 import { constants } from "node:http2";
 import type { Logger } from "pino";
 import type { NodeRequest, NodeResponse } from "../api/adapter.ts";
-import { clientAddress } from "./client_address.ts";
+import { clientAddress } from "../domain/client_address.ts";
 import { securityHeaders } from "./headers.ts";
 import { type HttpAnswer, HttpError, type HttpExchange, type HttpMethod, type HttpRoute } from "./route.ts";
 
@@ -131,7 +131,7 @@ export async function serveRoute(
     headers,
     clientAddress: clientAddress(
       request.socket.remoteAddress ?? "",
-      headers["x-forwarded-for"] ?? "",
+      headers["x-forwarded-for"] ?? null,
       context.trustedProxyHops,
     ),
     body: (max) => readBody(request, max, limits.bodyTimeoutMs),

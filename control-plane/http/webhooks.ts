@@ -3,7 +3,7 @@
 import type { Logger } from "pino";
 import { PaymentProcessor } from "../domain/checkout.ts";
 import type { NotificationAnswer, RawNotification } from "../payments/payment.ts";
-import { throttleKey } from "./client_address.ts";
+import { addressGroup } from "../domain/client_address.ts";
 import { HttpError, type HttpAnswer, type HttpExchange, type HttpRoute } from "./route.ts";
 import { plainAnswer } from "./serve.ts";
 import { Throttle, type ThrottleLimits } from "./throttle.ts";
@@ -52,7 +52,7 @@ export function webhookRoute({ receive, now, log, limits = NOTIFICATION_LIMITS }
     // WeChat checks the address of a message push with a GET.
     methods: (path) => (path.startsWith("/webhooks/wechat/") ? ["GET", "POST"] : ["POST"]),
     async handle(exchange) {
-      const entered = throttle.enter(throttleKey(exchange.clientAddress));
+      const entered = throttle.enter(addressGroup(exchange.clientAddress));
       if (typeof entered !== "function") {
         log.debug({ address: exchange.clientAddress, status: entered.status }, "too many notifications");
         throw new HttpError(entered.status, "too many: try again later", {

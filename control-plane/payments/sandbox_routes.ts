@@ -3,7 +3,7 @@
 import { timingSafeEqual } from "node:crypto";
 import type { Tx } from "../db/database.ts";
 import { acceptedLanguage } from "../http/accept.ts";
-import { throttleKey } from "../http/client_address.ts";
+import { addressGroup } from "../domain/client_address.ts";
 import { HttpError, type HttpAnswer, type HttpExchange, type HttpRoute } from "../http/route.ts";
 import { Throttle, type ThrottleLimits } from "../http/throttle.ts";
 import { base32 } from "../ids.ts";
@@ -122,7 +122,7 @@ export function sandboxRoutes(deps: SandboxDeps): readonly HttpRoute[] {
     matches: (path) => PAGE_PATH.test(path),
     methods: () => ["GET", "POST"],
     async handle(exchange) {
-      const entered = throttle.enter(throttleKey(exchange.clientAddress));
+      const entered = throttle.enter(addressGroup(exchange.clientAddress));
       if (typeof entered !== "function")
         throw new HttpError(entered.status, "too many: try again later", {
           "retry-after": String(entered.retryAfterS),

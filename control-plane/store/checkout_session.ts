@@ -74,11 +74,18 @@ export async function insertCheckoutSession(tx: Tx, session: NewCheckoutSession)
   return row!;
 }
 
-/** By the digest of its secret; null: there is none. */
-export async function findSessionBySecret(tx: Tx, secretDigest: Uint8Array): Promise<CheckoutSessionRow | null> {
-  const [row] = await tx.query<CheckoutSessionRow>(`select ${COLUMNS} from checkout_session where secret_digest = $1`, [
-    secretDigest,
-  ]);
+export interface KnownPayer {
+  id: string;
+  merchant_id: string;
+}
+
+/** The session whose secret has this digest, if it expires after `expiresAfter` and its merchant is not disabled; or null. */
+export async function findPayer(tx: Tx, secretDigest: Uint8Array, expiresAfter: Date): Promise<KnownPayer | null> {
+  const [row] = await tx.query<KnownPayer>(
+    `select s.id, s.merchant_id from checkout_session s join merchant m on m.id = s.merchant_id
+     where s.secret_digest = $1 and s.expires_at > $2 and not m.disabled`,
+    [secretDigest, expiresAfter],
+  );
   return row ?? null;
 }
 

@@ -123,6 +123,20 @@ export async function listPayments(tx: Tx, sessionIds: readonly string[]): Promi
   ]);
 }
 
+/**
+ * When payments of a VE were declined, newest first. What was never started at the processor was not declined there, nor
+ * are saved methods cards that somebody tries.
+ */
+export async function listDeclines(tx: Tx, veId: string, since: Date, limit: number): Promise<Date[]> {
+  const rows = await tx.query<{ updated_at: Date }>(
+    `select updated_at from payment
+     where ve_id = $1 and state = 5 and reference is not null and method <> 2 and updated_at > $2
+     order by updated_at desc limit $3`,
+    [veId, since, limit],
+  );
+  return rows.map((row) => row.updated_at);
+}
+
 export type PaymentFields = Pick<
   PaymentRow,
   | "state"

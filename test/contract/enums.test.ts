@@ -4,6 +4,13 @@ import { expect, test } from "vitest";
 import { Period } from "../../core/periods.ts";
 import { Meter, METER_SLOTS, METERS_OF_KIND, PARENT_METER, UnitKind, UnitSource } from "../../core/meters.ts";
 import { ProviderFormat } from "../../control-plane/domain/catalogue.ts";
+import {
+  CheckoutState,
+  PaymentMethod,
+  PaymentProcessor,
+  PaymentState,
+  RefundState,
+} from "../../control-plane/domain/checkout.ts";
 import { ExclusionReason } from "../../control-plane/domain/dry_run.ts";
 import { LimitKind } from "../../control-plane/domain/limits.ts";
 import { ERROR_CODES } from "../../control-plane/domain/errors.ts";
@@ -16,6 +23,13 @@ import { HealthCause } from "../../data-plane/health.ts";
 import { AttemptResult, OnDisconnect, Outcome } from "../../data-plane/outcome.ts";
 import { BedrockApi, ModelApi, ProviderFormat as NodeProviderFormat } from "../../data-plane/route_types.ts";
 import { HealthCauseSchema } from "../../proto/gen/tokenbill/node/v1/health_service_pb.ts";
+import {
+  CheckoutStateSchema,
+  PaymentMethodSchema,
+  PaymentProcessorSchema,
+  PaymentStateSchema,
+  RefundStateSchema,
+} from "../../proto/gen/tokenbill/v1/checkout_pb.ts";
 import { ErrorReasonSchema } from "../../proto/gen/tokenbill/v1/error_pb.ts";
 import { StickySourceSchema } from "../../proto/gen/tokenbill/v1/logical_model_pb.ts";
 import { ExclusionReasonSchema } from "../../proto/gen/tokenbill/v1/logical_model_service_pb.ts";
@@ -83,4 +97,12 @@ test("what the control plane's domain decides with", () => {
   expect(Period).toEqual(schemaNumbers(PeriodSchema, "PERIOD_"));
   const reasons = Object.keys(schemaNumbers(ErrorReasonSchema, "ERROR_REASON_")).map((name) => name.toLowerCase());
   expect([...ERROR_CODES].toSorted()).toEqual(reasons.toSorted());
+});
+
+test("what a checkout is counted in", () => {
+  expect(CheckoutState).toEqual(schemaNumbers(CheckoutStateSchema, "CHECKOUT_STATE_"));
+  expect(PaymentState).toEqual(schemaNumbers(PaymentStateSchema, "PAYMENT_STATE_"));
+  expect(RefundState).toEqual(schemaNumbers(RefundStateSchema, "REFUND_STATE_"));
+  expect(PaymentProcessor).toEqual(schemaNumbers(PaymentProcessorSchema, "PAYMENT_PROCESSOR_"));
+  expect(PaymentMethod).toEqual(schemaNumbers(PaymentMethodSchema, "PAYMENT_METHOD_"));
 });

@@ -151,6 +151,8 @@ create table payment (
 create index payment_session on payment (session_id, n);
 create index payment_ve on payment (ve_id, n);
 create index payment_check on payment (check_at) where check_at is not null;
+-- FAILED.
+create index payment_declined on payment (ve_id, updated_at) where state = 5;
 
 create table refund (
   id text collate "C" primary key,
