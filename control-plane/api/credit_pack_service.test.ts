@@ -72,8 +72,8 @@ describe.each(openTestDatabases())("CreditPackService on $name", ({ open }) => {
     expect((await failureOf(packs.deleteCreditPack({ id, etag: "1" }))).reason).toBe("etag_mismatch");
     expect((await packs.listCreditPacks({ veTemplateId: template })).creditPacks).toHaveLength(1);
     await packs.deleteCreditPack({ id, etag: "2" });
-    for (const call of [packs.getCreditPack({ id }), packs.updateCreditPack({ id }), packs.deleteCreditPack({ id })])
-      expect((await failureOf(call)).reason).toBe("not_found");
+    const calls = [packs.getCreditPack({ id }), packs.updateCreditPack({ id }), packs.deleteCreditPack({ id })];
+    for (const { reason } of await Promise.all(calls.map(failureOf))) expect(reason).toBe("not_found");
   });
 
   const FINE = { price: USD("10"), credits: "10" };
