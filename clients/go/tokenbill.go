@@ -21,6 +21,11 @@ type Client struct {
 	LogicalModels    tokenbillv1connect.LogicalModelServiceClient
 	Usage            tokenbillv1connect.UsageServiceClient
 	Merchants        tokenbillv1connect.MerchantServiceClient
+	Checkout         tokenbillv1connect.CheckoutServiceClient
+	CreditPacks      tokenbillv1connect.CreditPackServiceClient
+	PaymentAccounts  tokenbillv1connect.PaymentAccountServiceClient
+	AutoTopUps       tokenbillv1connect.AutoTopUpServiceClient
+	Webhooks         tokenbillv1connect.WebhookServiceClient
 	// Audit is for the operator.
 	Audit tokenbillv1connect.AuditServiceClient
 }
@@ -44,7 +49,7 @@ func WithConnectOptions(options ...connect.ClientOption) Option {
 }
 
 // New returns a Client of the control plane at baseURL, such as "http://127.0.0.1:8080". apiToken is a merchant's API
-// token, or the operator's.
+// token, or the operator's; or the secret of one Checkout Session, which opens that session alone.
 func New(baseURL, apiToken string, options ...Option) *Client {
 	s := settings{httpClient: http.DefaultClient}
 	for _, option := range options {
@@ -58,6 +63,11 @@ func New(baseURL, apiToken string, options ...Option) *Client {
 		LogicalModels:    tokenbillv1connect.NewLogicalModelServiceClient(s.httpClient, url, all...),
 		Usage:            tokenbillv1connect.NewUsageServiceClient(s.httpClient, url, all...),
 		Merchants:        tokenbillv1connect.NewMerchantServiceClient(s.httpClient, url, all...),
+		Checkout:         tokenbillv1connect.NewCheckoutServiceClient(s.httpClient, url, all...),
+		CreditPacks:      tokenbillv1connect.NewCreditPackServiceClient(s.httpClient, url, all...),
+		PaymentAccounts:  tokenbillv1connect.NewPaymentAccountServiceClient(s.httpClient, url, all...),
+		AutoTopUps:       tokenbillv1connect.NewAutoTopUpServiceClient(s.httpClient, url, all...),
+		Webhooks:         tokenbillv1connect.NewWebhookServiceClient(s.httpClient, url, all...),
 		Audit:            tokenbillv1connect.NewAuditServiceClient(s.httpClient, url, all...),
 	}
 }

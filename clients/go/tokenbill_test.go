@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -34,6 +35,7 @@ func (merchants) GetMerchant(_ context.Context, request *connect.Request[tokenbi
 func serve(t *testing.T) string {
 	mux := http.NewServeMux()
 	mux.Handle(tokenbillv1connect.NewMerchantServiceHandler(merchants{}))
+	mux.Handle(tokenbillv1connect.NewCheckoutServiceHandler(checkouts{}))
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
 	return server.URL
@@ -42,6 +44,32 @@ func serve(t *testing.T) string {
 func TestTokenGoesWithEveryCall(t *testing.T) {
 	answer, err := New(serve(t)+"/", "secret").Merchants.GetMerchant(t.Context(), connect.NewRequest(&tokenbillv1.GetMerchantRequest{}))
 	if err != nil || answer.Msg.Merchant.Name != "Bearer secret" {
+		t.Fatal(answer, err)
+	}
+}
+
+// checkouts answers with the Authorization header it saw as the session's id.
+type checkouts struct {
+	tokenbillv1connect.UnimplementedCheckoutServiceHandler
+}
+
+func (checkouts) GetCheckoutSession(_ context.Context, request *connect.Request[tokenbillv1.GetCheckoutSessionRequest]) (*connect.Response[tokenbillv1.GetCheckoutSessionResponse], error) {
+	session := &tokenbillv1.CheckoutSession{Id: request.Header().Get("Authorization")}
+	return connect.NewResponse(&tokenbillv1.GetCheckoutSessionResponse{CheckoutSession: session}), nil
+}
+
+func TestEveryServiceHasAClient(t *testing.T) {
+	client := reflect.ValueOf(*New(serve(t), "secret"))
+	for i := range client.NumField() {
+		if client.Field(i).IsNil() {
+			t.Error(client.Type().Field(i).Name)
+		}
+	}
+}
+
+func TestSecretOfASession(t *testing.T) {
+	answer, err := New(serve(t), "tbc_secret").Checkout.GetCheckoutSession(t.Context(), connect.NewRequest(&tokenbillv1.GetCheckoutSessionRequest{}))
+	if err != nil || answer.Msg.CheckoutSession.Id != "Bearer tbc_secret" {
 		t.Fatal(answer, err)
 	}
 }

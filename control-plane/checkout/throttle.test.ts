@@ -117,6 +117,12 @@ test("memory holds so many subjects, and forgets the one that was seen longest a
   expect(store.size).toBe(3);
   expect(await store.take([[TWO, "a"]], NOW)).toMatchObject({ index: 0 });
   expect(await store.take([[TWO, "b"]], NOW)).toBeNull();
+  // Another limit has room of its own.
+  const flooded = new MemoryThrottleStore(3);
+  for (let i = 0; i < 2; i++) await flooded.take([[TWO, "ve"]], NOW);
+  for (let i = 0; i < 50; i++) await flooded.take([[THREE, `address_${i}`]], NOW);
+  expect(flooded.size).toBe(4);
+  expect(await flooded.take([[TWO, "ve"]], NOW)).toMatchObject({ index: 0 });
   // What is over goes by itself.
   const swept = new MemoryThrottleStore();
   for (let i = 0; i < 100; i++) await swept.take([[TWO, `old_${i}`]], NOW);

@@ -25,58 +25,62 @@ export interface ThrottleStore {
   close(): Promise<void>;
 }
 
-/** Subjects that are counted at the same time; beyond it the one that was seen longest ago is forgotten. */
-export const THROTTLE_KEYS_MAX = 50_000;
+/**
+ * Subjects of one limit that are counted at the same time; beyond it the one that was counted longest ago is forgotten. Each
+ * limit has room of its own, so that a flood of addresses does not make a VE's count forgotten.
+ */
+export const THROTTLE_KEYS_MAX = 20_000;
 
-/** What is over is looked for among the oldest of this many at every turn, so that it goes as fast as new ones come. */
+/** What is over is looked for among so many of the oldest at every turn, so that it goes faster than new ones come. */
 const SWEEP_KEYS = 2;
 
-interface Seen {
-  readonly windowMs: number;
-  /** Milliseconds since 1970, ascending; at most the rule's `max`. */
-  readonly times: number[];
-}
+/** Of each subject, when it was counted: milliseconds since 1970, ascending. The subject that was counted last is last. */
+type Seen = Map<string, number[]>;
 
 export class MemoryThrottleStore implements ThrottleStore {
   readonly #keysMax: number;
-  /** The one that was counted last is last. */
-  readonly #seen = new Map<string, Seen>();
+  readonly #limits = new Map<string, Seen>();
 
   constructor(keysMax: number = THROTTLE_KEYS_MAX) {
     this.#keysMax = keysMax;
   }
 
+  /** Subjects that are remembered, of all limits. */
   get size(): number {
-    return this.#seen.size;
+    return [...this.#limits.values()].reduce((sum, seen) => sum + seen.size, 0);
   }
 
   async take(counts: readonly ThrottleCount[], nowMs: number): Promise<ThrottleRefusal | null> {
-    this.#sweep(nowMs);
     for (const [index, [rule, subject]] of counts.entries()) {
-      const times = this.#seen.get(keyOf(rule, subject))?.times ?? [];
+      const seen = this.#seenBy(rule, nowMs);
+      const times = seen.get(subject) ?? [];
       while (times.length > 0 && times[0]! <= nowMs - rule.windowMs) times.shift();
       if (times.length >= rule.max) return { index, waitMs: times[0]! + rule.windowMs - nowMs };
     }
-    for (const [rule, subject] of counts) this.#count(keyOf(rule, subject), rule.windowMs, nowMs);
+    for (const [rule, subject] of counts) this.#count(this.#limits.get(rule.limit)!, subject, nowMs);
     return null;
   }
 
   async close(): Promise<void> {}
 
-  #count(key: string, windowMs: number, nowMs: number): void {
-    const times = this.#seen.get(key)?.times ?? [];
-    times.push(nowMs);
-    this.#seen.delete(key);
-    this.#seen.set(key, { windowMs, times });
-    if (this.#seen.size > this.#keysMax) this.#seen.delete(this.#seen.keys().next().value!);
+  /** What was counted for a limit, without the oldest that are over. */
+  #seenBy({ limit, windowMs }: ThrottleRule, nowMs: number): Seen {
+    const seen = this.#limits.get(limit) ?? new Map<string, number[]>();
+    this.#limits.set(limit, seen);
+    let looked = 0;
+    for (const [subject, times] of seen) {
+      if (looked++ === SWEEP_KEYS) break;
+      if (times.length === 0 || times.at(-1)! <= nowMs - windowMs) seen.delete(subject);
+    }
+    return seen;
   }
 
-  #sweep(nowMs: number): void {
-    let looked = 0;
-    for (const [key, { windowMs, times }] of this.#seen) {
-      if (looked++ === SWEEP_KEYS) return;
-      if (times.length === 0 || times.at(-1)! <= nowMs - windowMs) this.#seen.delete(key);
-    }
+  #count(seen: Seen, subject: string, nowMs: number): void {
+    const times = seen.get(subject) ?? [];
+    times.push(nowMs);
+    seen.delete(subject);
+    seen.set(subject, times);
+    if (seen.size > this.#keysMax) seen.delete(seen.keys().next().value!);
   }
 }
 
