@@ -62,9 +62,10 @@ export async function addShop(db: Database, { timeZone = "UTC", threshold = "50"
 }
 
 export async function setTerms(db: Database, dailyMinor: bigint | null): Promise<void> {
-  await db.query("update checkout_settings set auto_top_up_daily_minor = $1, auto_top_up_offered = $1 is not null", [
-    dailyMinor,
-  ]);
+  await db.query(
+    "update checkout_settings set auto_top_up_daily_minor = $1::bigint, auto_top_up_offered = $1::bigint is not null",
+    [dailyMinor],
+  );
 }
 
 /** A payer pays with this card and agrees. */

@@ -238,12 +238,15 @@ export interface DueLimits {
  */
 export async function lockDueAutoTopUps(tx: Tx, now: Date, { rows, rowsOfMerchant }: DueLimits): Promise<string[]> {
   const due = await tx.query<{ ve_id: string }>(
-    `with due as (
+    `with low as materialized (
+       select a.ve_id, a.merchant_id, a.pack_id, a.account_id, a.charging, a.try_at
+       from auto_top_up a join wallet w on w.ve_id = a.ve_id
+       where a.enabled and a.try_at <= $1 and (a.charging or w.purchased + w.debt - w.settled < a.threshold)),
+     due as (
        select a.ve_id, a.try_at, row_number() over (partition by a.merchant_id order by a.try_at, a.ve_id) as place
-       from auto_top_up a join wallet w on w.ve_id = a.ve_id join virtual_endpoint v on v.id = a.ve_id
-         join merchant m on m.id = v.merchant_id join credit_pack p on p.id = a.pack_id join payment_account c on c.id = a.account_id
-       where a.enabled and a.try_at <= $1 and (a.charging or (w.purchased + w.debt - w.settled < a.threshold
-         and not (v.disabled or v.frozen or m.disabled or p.disabled or c.disabled))))
+       from low a join virtual_endpoint v on v.id = a.ve_id join merchant m on m.id = v.merchant_id
+         join credit_pack p on p.id = a.pack_id join payment_account c on c.id = a.account_id
+       where a.charging or not (v.disabled or v.frozen or m.disabled or p.disabled or c.disabled))
      select a.ve_id from auto_top_up a
      where a.ve_id in (select ve_id from due where place <= $2 order by try_at, ve_id limit $3)
        and a.enabled and a.try_at <= $1
