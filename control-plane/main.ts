@@ -6,11 +6,8 @@ import { createRpcHandler } from "./api/adapter.ts";
 import { Auditor } from "./audit/auditor.ts";
 import type { Deps } from "./api/context.ts";
 import { registerServices } from "./api/routes.ts";
-import type { CheckoutEngine } from "./checkout/engine.ts";
-import { Throttle } from "./checkout/throttle.ts";
-import { DomainError } from "./domain/errors.ts";
-import { createProcessors } from "./payments/processors.ts";
 import { bootstrap, openSecrets } from "./bootstrap.ts";
+import { openCheckout } from "./checkout/parts.ts";
 import { DatabaseClock } from "./clock.ts";
 import type { Database } from "./db/database.ts";
 import { DatabaseStartError } from "./db/errors.ts";
@@ -21,7 +18,6 @@ import { HomeError, makeHome } from "./home.ts";
 import { openCheckoutPage } from "./http/checkout_page.ts";
 import { collectProcessMetrics } from "./http/pages.ts";
 import { httpRoutes } from "./http/routes.ts";
-import { receiveNothing } from "./http/webhooks.ts";
 import { newId, pooledRandom } from "./ids.ts";
 import { startMaintenance } from "./maintenance.ts";
 import { RateSharing } from "./rates/rate_sharing.ts";
@@ -35,17 +31,6 @@ const DRAIN_MS = 10_000;
 
 const random = (count: number): Uint8Array => new Uint8Array(randomBytes(count));
 const idRandom = pooledRandom(random);
-
-/** Until the part that takes payments is put in. */
-async function notYet(): Promise<never> {
-  throw new DomainError("not_available", "this deployment takes no payments yet");
-}
-const NO_ENGINE: CheckoutEngine = {
-  startPayment: notYet,
-  checkSession: notYet,
-  cancelSession: notYet,
-  refundSession: notYet,
-};
 
 /** Ends the process with one line for each problem. */
 function refuse(lines: readonly string[]): never {
@@ -93,27 +78,22 @@ async function start(server: ControlPlaneServer, settings: Settings, log: Logger
   const feed = await Feed.start(deps);
   const auditor = new Auditor(deps);
   const rates = new RateSharing({ redisUrl: settings.redisUrl, log });
-  const throttle = new Throttle({ redisUrl: settings.redisUrl, log, now });
-  const payments = {
-    deps: { ...deps, processors: createProcessors(secrets, []), hints: feed },
-    engine: NO_ENGINE,
-    throttle,
-  };
-  const maintenance = startMaintenance(deps, auditor);
+  const checkout = openCheckout(deps, feed, random);
+  const maintenance = startMaintenance(deps, auditor, checkout.jobs);
   const shutdown = new AbortController();
   const rpc = createRpcHandler(deps, {
-    routes: (router) => registerServices(router, deps, feed, auditor, rates, payments),
+    routes: (router) => registerServices(router, deps, feed, auditor, rates, checkout),
     shutdownSignal: shutdown.signal,
-    throttle,
+    throttle: checkout.throttle,
   });
   const checkoutPage = openCheckoutPage(log);
-  const routes = httpRoutes(deps, checkoutPage, receiveNothing);
+  const routes = httpRoutes(deps, checkoutPage, checkout.receive);
   server.serve({ rpc, routes, settings, ping: () => db.query("select 1"), shutdown });
   void checkoutPage.prepare();
   return async () => {
     await server.close({ drainMs: DRAIN_MS });
     await rates.close();
-    await throttle.close();
+    await checkout.throttle.close();
     await auditor.close();
     await maintenance.close();
     await feed.close();

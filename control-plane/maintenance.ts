@@ -4,6 +4,7 @@ import type { Deps } from "./api/context.ts";
 import type { Auditor } from "./audit/auditor.ts";
 import { refreshAuditMetrics } from "./audit/metrics.ts";
 import { dayOf } from "./domain/report.ts";
+import type { Job } from "./checkout/parts.ts";
 import { beginPeriods } from "./period_jobs.ts";
 import { sweepLeases } from "./report/sweep.ts";
 import { deleteOldRuns } from "./store/audit_run.ts";
@@ -92,7 +93,7 @@ function repeat(
 }
 
 /** Starts all jobs; each but the audit runs once at once. Close before the database. */
-export function startMaintenance(deps: Deps, auditor: Auditor): Maintenance {
+export function startMaintenance(deps: Deps, auditor: Auditor, more: readonly Job[] = []): Maintenance {
   const jobs = [
     repeat(deps, "lease sweep", { everyMs: SWEEP_EVERY_MS }, () => sweepLeases(deps)),
     repeat(deps, "periods", { everyMs: PERIODS_EVERY_MS }, () => beginPeriods(deps)),
@@ -101,6 +102,7 @@ export function startMaintenance(deps: Deps, auditor: Auditor): Maintenance {
     repeat(deps, "audit", { firstMs: FIRST_AUDIT_AFTER_MS, everyMs: AUDIT_LOOK_EVERY_MS }, () =>
       auditHourly(deps, auditor),
     ),
+    ...more.map(({ name, everyMs, run }) => repeat(deps, name, { everyMs }, run)),
   ];
   return {
     async close() {

@@ -13,15 +13,14 @@ import { MerchantService } from "../proto/gen/tokenbill/v1/merchant_service_pb.t
 import { createRpcHandler } from "./api/adapter.ts";
 import type { Deps } from "./api/context.ts";
 import { Auditor } from "./audit/auditor.ts";
-import { type PaymentParts, registerServices } from "./api/routes.ts";
+import { registerServices } from "./api/routes.ts";
 import { openTestCheckout, type TestCheckout } from "./api/testing_checkout.ts";
 import { bootstrap, openSecrets } from "./bootstrap.ts";
-import { Throttle } from "./checkout/throttle.ts";
+import { type Checkout, openCheckout } from "./checkout/parts.ts";
 import type { Database } from "./db/database.ts";
 import { Feed } from "./feed/feed.ts";
 import { openCheckoutPage } from "./http/checkout_page.ts";
 import { httpRoutes } from "./http/routes.ts";
-import { receiveNothing } from "./http/webhooks.ts";
 import { newId } from "./ids.ts";
 import { RateSharing } from "./rates/rate_sharing.ts";
 import { type ControlPlaneServer, listen } from "./server.ts";
@@ -91,9 +90,14 @@ function record(responses: string[]): Interceptor {
 
 export interface TestOptions {
   readonly env?: Readonly<Record<string, string>>;
+  /** True: payments go to the real engine and the real processors, at the URLs that `env` names. No job runs by itself. */
+  readonly realPayments?: boolean;
 }
 
-export async function startTestControlPlane(db: Database, { env = {} }: TestOptions = {}): Promise<TestControlPlane> {
+export async function startTestControlPlane(
+  db: Database,
+  { env = {}, realPayments = false }: TestOptions = {},
+): Promise<TestControlPlane> {
   const home = mkdtempSync(join(tmpdir(), "tokenbill-cp-"));
   const logLines: string[] = [];
   const responses: string[] = [];
@@ -110,20 +114,18 @@ export async function startTestControlPlane(db: Database, { env = {} }: TestOpti
   const feed = await Feed.start(deps);
   const auditor = new Auditor(deps);
   const rates = new RateSharing({ redisUrl: settings.redisUrl, log });
-  const throttle = new Throttle({ redisUrl: settings.redisUrl, log, now });
+  const real = openCheckout(deps, feed, random);
   const checkout = openTestCheckout(secrets);
-  const payments: PaymentParts = {
-    deps: { ...deps, processors: checkout.processors, hints: feed },
-    engine: checkout.engine,
-    throttle,
-  };
+  const payments: Checkout = realPayments
+    ? real
+    : { ...real, deps: { ...deps, processors: checkout.processors, hints: feed }, engine: checkout.engine };
   const shutdown = new AbortController();
   const rpc = createRpcHandler(deps, {
     routes: (router) => registerServices(router, deps, feed, auditor, rates, payments),
     shutdownSignal: shutdown.signal,
-    throttle,
+    throttle: payments.throttle,
   });
-  const routes = httpRoutes(deps, openCheckoutPage(log), receiveNothing);
+  const routes = httpRoutes(deps, openCheckoutPage(log), payments.receive);
   server.serve({ rpc, routes, settings, ping: () => db.query("select 1"), shutdown });
   const url = `http://127.0.0.1:${server.address.port}`;
   const token = (file: string): string => readFileSync(join(home, file), "utf8").trim();
@@ -157,7 +159,7 @@ export async function startTestControlPlane(db: Database, { env = {} }: TestOpti
     async close() {
       await server.close({ drainMs: 2000 });
       await rates.close();
-      await throttle.close();
+      await payments.throttle.close();
       await auditor.close();
       await feed.close();
       rmSync(home, { recursive: true, force: true });

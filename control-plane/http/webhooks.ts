@@ -67,6 +67,3 @@ export function webhookRoute({ receive, now, log, limits = NOTIFICATION_LIMITS }
     },
   };
 }
-
-/** Until somebody takes notifications in: processors come again. */
-export const receiveNothing: Receive = async () => ({ status: 503, type: "", body: "" });
