@@ -8,16 +8,24 @@ import { build } from "vite";
 const CONSOLE = fileURLToPath(new URL("..", import.meta.url));
 export const CACHE = fileURLToPath(new URL("../../../.cache", import.meta.url));
 
-/** Not into `dist/`: somebody may be serving that. */
-export async function buildPage(): Promise<string> {
-  const outDir = join(CACHE, "console_test");
-  await build({
-    root: CONSOLE,
-    configFile: join(CONSOLE, "vite.config.ts"),
-    mode: "production",
-    logLevel: "error",
-    build: { outDir, emptyOutDir: true },
-  });
+export type Mode = "production" | "development";
+
+/** Not into `dist/`: somebody may be serving that. React's strict mode shows itself in development only. */
+export async function buildPage(mode: Mode = "production"): Promise<string> {
+  const outDir = join(CACHE, `console_test_${mode}`);
+  const before = process.env["NODE_ENV"];
+  process.env["NODE_ENV"] = mode; // What Vite goes by, and Vitest has set it.
+  try {
+    await build({
+      root: CONSOLE,
+      configFile: join(CONSOLE, "vite.config.ts"),
+      mode,
+      logLevel: "error",
+      build: { outDir, emptyOutDir: true, reportCompressedSize: false },
+    });
+  } finally {
+    process.env["NODE_ENV"] = before;
+  }
   return outDir;
 }
 

@@ -10,6 +10,7 @@ import {
   type CheckoutSession,
   CheckoutSessionSchema,
   CheckoutState,
+  MoneySchema,
   PaymentMethod,
   PaymentProcessor,
   PaymentSchema,
@@ -75,7 +76,7 @@ export function offerOf(): CheckoutOffer {
         paymentAccountId: "pay_w",
         processor: PaymentProcessor.WECHAT_PAY,
         method: PaymentMethod.WECHAT_JSAPI,
-        authorizeUrl: "/wechat-authorize",
+        authorizeUrl: "/wechat-authorize?back=",
       },
       { paymentAccountId: "pay_t", processor: PaymentProcessor.SANDBOX, method: PaymentMethod.SANDBOX, test: true },
     ],
@@ -106,6 +107,8 @@ export class FakeCheckout {
   /** Called instead of StartPayment's own answer. */
   refusal: ConnectError | null = null;
   throttled = false;
+  /** Where a redirect leads instead of to the processor. */
+  redirectTo = "";
   /** What the processor says when it is asked. */
   paidAtProcessor = new Set<string>();
   readonly starts: StartPaymentRequest[] = [];
@@ -119,6 +122,7 @@ export class FakeCheckout {
     this.offer = offerOf();
     this.refusal = null;
     this.throttled = false;
+    this.redirectTo = "";
     this.paidAtProcessor.clear();
   }
 
@@ -145,7 +149,7 @@ export class FakeCheckout {
   /** A session in which the second pack was chosen. */
   chosen(state: CheckoutState, method: PaymentMethod, more: MessageInitShape<typeof CheckoutSessionSchema> = {}) {
     const way = this.offer.paymentMethods.find((offered) => offered.method === method)!;
-    const price = { currency: "USD", amount: "50.00" };
+    const price = create(MoneySchema, { currency: "USD", amount: "50.00" });
     return this.make({
       state,
       creditPackId: "pack_2",
@@ -190,21 +194,25 @@ export class FakeCheckout {
 
   private offerFor(found: FakeSession): CheckoutOffer {
     const time = timestampFromMs(Date.now());
-    return found.showWallet
-      ? { ...this.offer, time }
-      : { ...this.offer, payerWallet: undefined, autoTopUp: undefined, time };
+    const paymentMethods = this.offer.paymentMethods.map((way) =>
+      way.authorizeUrl === "" ? way : { ...way, authorizeUrl: `${way.authorizeUrl}/checkout/${found.id}` },
+    );
+    const hidden = found.showWallet ? {} : { payerWallet: undefined, autoTopUp: undefined };
+    return { ...this.offer, paymentMethods, ...hidden, time };
   }
 
   private start(request: StartPaymentRequest, found: FakeSession): StartPaymentResponse {
     const { session } = found;
     this.starts.push(request);
     if (this.refusal !== null) throw this.refusal;
-    if (![CheckoutState.OPEN, CheckoutState.PENDING, CheckoutState.FAILED].includes(session.state)) {
-      throw refuse(Code.FailedPrecondition, ErrorReason.WRONG_STATE, { state: CheckoutState[session.state] });
+    const payable: readonly CheckoutState[] = [CheckoutState.OPEN, CheckoutState.PENDING, CheckoutState.FAILED];
+    if (!payable.includes(session.state)) {
+      throw refuse(Code.FailedPrecondition, ErrorReason.WRONG_STATE);
     }
     const pack = this.offer.creditPacks.find(({ id }) => id === request.creditPackId)!;
     const way = this.offer.paymentMethods.find(({ method }) => method === request.method)!;
-    const price = { ...pack.price!, amount: request.amount === "" ? pack.price!.amount : request.amount };
+    const { currency, amount } = pack.price!;
+    const price = create(MoneySchema, { currency, amount: request.amount === "" ? amount : request.amount });
     const newest = session.payments[session.payments.length - 1];
     const same =
       session.state === CheckoutState.PENDING &&
@@ -255,7 +263,7 @@ export class FakeCheckout {
         return { case: "wechatPay", value };
       }
       default:
-        return { case: "redirectUrl", value: `${this.url}/processor?id=${id}` };
+        return { case: "redirectUrl", value: this.redirectTo || `${this.url}/processor?id=${id}` };
     }
   }
 

@@ -76,8 +76,8 @@ export async function servePage(dist: string, fake: FakeCheckout): Promise<PageS
     if (pathname === "/processor") return processor(url, fake, response);
     if (pathname === "/caller") return send(response, 200, TYPES[".html"]!, page("Caller", {}));
     if (pathname === "/wechat-authorize") {
-      const back = new URL(request.headers["x-back"] as string, "http://page.test");
-      return void response.writeHead(302, { location: `${back.pathname}?code=wechat_code&state=x` }).end();
+      const location = `${url.searchParams.get("back")}?code=wechat_code&state=x`;
+      return void response.writeHead(302, { location }).end();
     }
     if (pathname.startsWith("/console/")) return void sendFile(dist, pathname.slice("/console/".length), response);
     if (/^\/checkout(\/|$)/.test(pathname)) return void sendFile(dist, "checkout.html", response);

@@ -63,9 +63,10 @@ function Opening({ origin, attempt, onOpened }: OpeningProps): ReactNode {
   const t = useMessages(MESSAGES);
   const opening = useQuery({
     queryKey: ["open", origin, attempt],
-    queryFn: async ({ signal }) => {
+    // Without its signal: React's strict mode unmounts once for nothing, and an aborted call may have made a session.
+    queryFn: async () => {
       const client = createClient(CheckoutService, makeTransport(null));
-      const { checkoutSession, secret } = await client.createCheckoutSession({ ...origin }, { signal });
+      const { checkoutSession, secret } = await client.createCheckoutSession({ ...origin });
       return { id: checkoutSession?.id ?? "", secret };
     },
     staleTime: Infinity,

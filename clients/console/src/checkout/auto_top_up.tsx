@@ -66,10 +66,7 @@ export function AutoTopUpState({ offer, session, model }: StateProps): ReactNode
   const t = useMessages(MESSAGES);
   const language = useLanguage();
   const [asking, setAsking] = useState(false);
-  const off = useMutation(AutoTopUpService.method.deleteAutoTopUp, {
-    transport: model.transport,
-    onSuccess: model.reread,
-  });
+  const off = useMutation(AutoTopUpService.method.deleteAutoTopUp, { transport: model.transport });
   const dailyMax = offer.dailyMax === undefined ? "" : formatMoney(offer.dailyMax, language);
   const label = offer.savedMethodLabel === "" ? "" : ` (${offer.savedMethodLabel})`;
   if (off.isSuccess) return <p className="note">{t.autoTopUpOffDone}</p>;

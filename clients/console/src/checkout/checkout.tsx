@@ -137,7 +137,9 @@ export function Checkout({ memory, onStartAgain, ...ref }: CheckoutProps): React
   const name = payerWallet?.veName ?? "";
   return (
     <Frame merchant={merchant} sessionId={session.id} lost={model.lost} status={seen}>
-      <div className={payerWallet === undefined ? "columns" : "columns two"}>
+      <div
+        className={`columns ${payerWallet === undefined ? "one" : "two"} ${view.kind === "choose" ? "first" : "later"}`}
+      >
         <div className="beside">
           <h1>{name === "" ? t.title : t.titleFor(name)}</h1>
           {payerWallet !== undefined && <WalletCard payerWallet={payerWallet} />}

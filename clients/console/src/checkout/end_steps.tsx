@@ -87,7 +87,10 @@ export function SuccessStep(props: StepProps & { readonly title: string }): Reac
       <p className="gain">{t.successAmount(formatCredits(granted, language))}</p>
       {balance !== undefined && (
         <p className="balance">
-          {t.newBalance} <CreditFigure credits={balance} /> {t.creditsWord}
+          <span>{t.newBalance}</span>
+          <span>
+            <CreditFigure credits={balance} /> {t.creditsWord}
+          </span>
         </p>
       )}
       {paidTwice(granted, chosen) && <p className="note">{t.paidTwice}</p>}

@@ -3,7 +3,6 @@
 export const en = {
   title: "Top up",
   titleFor: (name: string) => `Top up ${name}`,
-  soldBy: (merchant: string) => `Sold by ${merchant}`,
   loading: "Loading…",
   openedLoading: "Opening the checkout…",
   footer: "Checkout by TokenBill",
@@ -14,7 +13,6 @@ export const en = {
 
   wallet: "Wallet",
   creditsRemaining: "Credits remaining",
-  remainingOf: (budget: string) => `of ${budget} in total`,
   creditBudget: "Credit Budget",
   spent30: "Spent in 30 days",
   requests30: "Requests in 30 days",
@@ -22,12 +20,10 @@ export const en = {
   debtText: "Taken from the next Credits that arrive.",
   credits: (count: string) => `${count} Credits`,
   creditsWord: "Credits",
-  barLabel: "Part of the Credit Budget that remains",
 
   choosePack: "Choose a pack",
   choosePackAgain: "Choose again",
   bonus: (count: string) => `+${count} bonus`,
-  packUnnamed: (count: string) => `${count} Credits`,
   ownAmount: "Your own amount",
   ownAmountText: (min: string, max: string) => `From ${min} to ${max}`,
   amountIn: (currency: string) => `Amount in ${currency}`,
@@ -83,7 +79,6 @@ export const en = {
 
   scanTitle: "Scan with WeChat",
   scanText: "Open WeChat, choose Scan, and point the camera at the code.",
-  scanPhoneTitle: "Pay with WeChat on this phone",
   scanPhoneSteps: [
     "Take a screenshot of the code.",
     "Open WeChat and choose Scan.",
@@ -94,8 +89,7 @@ export const en = {
   scanNoCode: "The QR code could not be shown. Please choose another way to pay.",
   iHavePaid: "I have paid",
   checking: "Checking…",
-  waitingForPayment: "Waiting for the payment",
-  staysHere: "This page notices by itself when you have paid.",
+  waitingForPayment: "Waiting for the payment. This page notices by itself when you have paid.",
   validUntil: (time: string) => `Can be paid until ${time}.`,
 
   leavingTitle: "Taking you to the payment",
@@ -139,7 +133,7 @@ export const en = {
   startAgain: "Start again",
 
   canceledTitle: "The top-up was cancelled",
-  canceledText: "Nothing was charged.",
+  canceledText: "Nothing was charged. If you have paid nevertheless, the Credits still arrive.",
 
   refundedTitle: "The payment was refunded",
   refundedPartTitle: "The payment was refunded in part",

@@ -5,18 +5,16 @@ import type { CheckoutMessages } from "./messages_en.ts";
 export const zh: CheckoutMessages = {
   title: "充值",
   titleFor: (name) => `为 ${name} 充值`,
-  soldBy: (merchant) => `由 ${merchant} 提供`,
   loading: "正在加载…",
   openedLoading: "正在打开收银台…",
   footer: "由 TokenBill 提供收银台",
   reference: "编号",
 
-  test: "测试",
+  test: "TEST 测试",
   testText: "不会产生真实扣款。",
 
   wallet: "钱包",
   creditsRemaining: "剩余 Credits",
-  remainingOf: (budget) => `总额 ${budget}`,
   creditBudget: "Credits 总额",
   spent30: "近 30 天消耗",
   requests30: "近 30 天请求数",
@@ -24,12 +22,10 @@ export const zh: CheckoutMessages = {
   debtText: "将从下一笔到账的 Credits 中扣除。",
   credits: (count) => `${count} Credits`,
   creditsWord: "Credits",
-  barLabel: "剩余 Credits 占总额的比例",
 
   choosePack: "选择套餐",
   choosePackAgain: "重新选择",
   bonus: (count) => `赠送 ${count}`,
-  packUnnamed: (count) => `${count} Credits`,
   ownAmount: "自定义金额",
   ownAmountText: (min, max) => `${min} 至 ${max}`,
   amountIn: (currency) => `金额（${currency}）`,
@@ -83,15 +79,13 @@ export const zh: CheckoutMessages = {
 
   scanTitle: "微信扫码支付",
   scanText: "打开微信“扫一扫”，对准二维码。",
-  scanPhoneTitle: "在本机使用微信支付",
   scanPhoneSteps: ["截屏保存二维码。", "打开微信，选择“扫一扫”。", "从相册中选择截图并完成付款。"],
   scanInWechatText: "长按二维码，选择识别图中二维码。",
   scanAlt: (price) => `用于微信支付 ${price} 的二维码`,
   scanNoCode: "无法显示二维码。请选择其他支付方式。",
   iHavePaid: "我已付款",
   checking: "正在查询…",
-  waitingForPayment: "等待付款",
-  staysHere: "付款后本页会自动更新。",
+  waitingForPayment: "等待付款。付款后本页会自动更新。",
   validUntil: (time) => `请在 ${time} 前完成付款。`,
 
   leavingTitle: "正在前往支付页面",
@@ -134,7 +128,7 @@ export const zh: CheckoutMessages = {
   startAgain: "重新开始",
 
   canceledTitle: "充值已取消",
-  canceledText: "没有产生扣款。",
+  canceledText: "没有产生扣款。如果您仍然完成了付款，Credits 依然会到账。",
 
   refundedTitle: "已退款",
   refundedPartTitle: "已部分退款",

@@ -64,7 +64,7 @@ export function ScanStep(props: StepProps & { readonly title: string; readonly t
         <p className="sum">{price}</p>
         <Instructions />
       </div>
-      <Summary session={session} />
+      <Summary session={session} withPrice={false} />
       <WaitingFoot {...props} />
       {session.expireTime !== undefined && (
         <p className="hint centred">

@@ -8,7 +8,13 @@ import { useLanguage, useMessages } from "../shared/i18n/context.tsx";
 import { formatCredits, formatMoney, formatTime } from "../shared/numbers.ts";
 import { MESSAGES } from "./messages.ts";
 
-export function Summary({ session }: { readonly session: CheckoutSession }): ReactNode {
+interface SummaryProps {
+  readonly session: CheckoutSession;
+  /** False: it is said elsewhere. */
+  readonly withPrice?: boolean;
+}
+
+export function Summary({ session, withPrice = true }: SummaryProps): ReactNode {
   const t = useMessages(MESSAGES);
   const language = useLanguage();
   const { label, price, credits, bonusCredits, payTime } = session;
@@ -23,11 +29,11 @@ export function Summary({ session }: { readonly session: CheckoutSession }): Rea
       )}
       {isPositive(all) && (
         <div>
-          <dt>{t.youGet}</dt>
-          <dd>{t.credits(formatCredits(all, language))}</dd>
+          <dt>{t.creditsWord}</dt>
+          <dd>{formatCredits(all, language)}</dd>
         </div>
       )}
-      {price !== undefined && (
+      {withPrice && price !== undefined && (
         <div>
           <dt>{t.price}</dt>
           <dd>{formatMoney(price, language)}</dd>

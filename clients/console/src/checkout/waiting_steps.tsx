@@ -19,9 +19,7 @@ export function WaitingFoot({ model }: Pick<StepProps, "model">): ReactNode {
     <>
       <p className="progress">
         <Spinner />
-        <span>
-          {t.waitingForPayment}. {t.staysHere}
-        </span>
+        <span>{t.waitingForPayment}</span>
       </p>
       <PaidButton model={model} />
       <div className="links">

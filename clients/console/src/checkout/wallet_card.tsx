@@ -19,12 +19,17 @@ export function CreditFigure({ credits }: { readonly credits: string }): ReactNo
 }
 
 const BAR_WIDTH = 1000;
+const BAR_WIDTH_MIN = 15;
+/** Below a tenth it is shown as low. */
+const BAR_LOW = 100;
 
 function Bar({ remaining, budget }: { readonly remaining: string; readonly budget: string }): ReactNode {
-  const width = permille(remaining, budget);
+  const left = permille(remaining, budget);
+  // Something is left, so something is seen.
+  const width = left === 0 ? 0 : Math.max(left, BAR_WIDTH_MIN);
   return (
     <svg
-      className={width <= 100 ? "bar low" : "bar"}
+      className={left <= BAR_LOW ? "bar low" : "bar"}
       viewBox={`0 0 ${BAR_WIDTH} 8`}
       preserveAspectRatio="none"
       aria-hidden="true"

@@ -13,7 +13,8 @@ interface Spoken {
 
 const LanguageContext = createContext<Spoken | null>(null);
 
-function atFirst(): Language {
+/** The language to begin with. To be asked before anything changes the address. */
+export function firstLanguage(): Language {
   const query = new URLSearchParams(window.location.search).get("lang");
   const language = chooseLanguage({ query, stored: localStore.get(STORED), browser: navigator.languages });
   // The address loses its query soon, and a processor sends the payer back without one.
@@ -21,8 +22,13 @@ function atFirst(): Language {
   return language;
 }
 
-export function LanguageProvider({ children }: { readonly children: ReactNode }): ReactNode {
-  const [language, setLanguage] = useState(atFirst);
+interface LanguageProviderProps {
+  readonly first: Language;
+  readonly children: ReactNode;
+}
+
+export function LanguageProvider({ first, children }: LanguageProviderProps): ReactNode {
+  const [language, setLanguage] = useState(first);
   useLayoutEffect(() => {
     document.documentElement.lang = HTML_LANGS[language];
   }, [language]);
