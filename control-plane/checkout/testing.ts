@@ -193,19 +193,18 @@ export async function expectSound({ deps }: CheckoutWorld): Promise<void> {
 /** Thrown by a database that died. */
 export class Died extends Error {}
 
-/** How a database dies: before its `statement`-th statement, or just after its `commit`-th commit. From 1; 0: never. */
+/** How a database dies: before its `statement`-th statement, which is after the commit before it. From 1; 0: never. */
 export interface Death {
   readonly statement?: number;
-  readonly commit?: number;
 }
 
 export interface MortalDatabase extends Database {
-  readonly seen: { statements: number; commits: number };
+  readonly seen: { statements: number };
 }
 
 /** `db` until it dies; from then on nothing works, as in a process that was killed. */
-export function mortal(db: Database, { statement = 0, commit = 0 }: Death): MortalDatabase {
-  const seen = { statements: 0, commits: 0 };
+export function mortal(db: Database, { statement = 0 }: Death): MortalDatabase {
+  const seen = { statements: 0 };
   let dead = false;
   const check = (): void => {
     if (dead) throw new Died("the process was killed");
@@ -221,20 +220,12 @@ export function mortal(db: Database, { statement = 0, commit = 0 }: Death): Mort
     count();
     return on.query<Row>(text, params);
   };
-  const committed = (): void => {
-    seen.commits += 1;
-    if (seen.commits !== commit) return;
-    dead = true;
-    check();
-  };
   return {
     seen,
     dialect: db.dialect,
     async tx(fn) {
       check();
-      const result = await db.tx((tx) => fn({ query: (text, params) => query(tx, text, params) }));
-      committed();
-      return result;
+      return db.tx((tx) => fn({ query: (text, params) => query(tx, text, params) }));
     },
     snapshot: (fn) => db.snapshot(fn),
     query: (text, params) => query(db, text, params),
