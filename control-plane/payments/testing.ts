@@ -239,8 +239,8 @@ export class ScriptedProcessor implements Processor {
   }
 
   refundNotification(paymentId: string, refund: ExternalRefund, refundId: string | null = null): RawNotification {
-    const { reference } = this.payments.get(paymentId)!;
-    return this.notification({ kind: "refund", paymentId: null, references: [reference], refundId, refund });
+    const { settledReference } = this.payments.get(paymentId)!;
+    return this.notification({ kind: "refund", paymentId: null, references: [settledReference], refundId, refund });
   }
 
   disputeNotification(paymentId: string, reference: string, state: DisputeState, amountMinor: bigint): RawNotification {
