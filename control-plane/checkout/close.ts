@@ -18,10 +18,11 @@ export async function closePayment(
   session: CheckoutSessionRow,
   payment: PaymentRow,
   cause: CheckoutCause,
+  closing: "replaced" | "failed" = "replaced",
 ): Promise<Settled> {
   const account = await accountOf(deps, deps.db, payment.account_id);
   const status = await account.close(knownPayment(payment, session));
-  return settle(deps, payment, { status, cause, closing: true });
+  return settle(deps, payment, { status, cause, closing });
 }
 
 export interface Closed {

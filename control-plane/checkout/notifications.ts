@@ -9,7 +9,7 @@ import {
   type ProcessorAccount,
   type RawNotification,
 } from "../payments/payment.ts";
-import { findPayment, findPaymentByReference, type PaymentRow } from "../store/payment.ts";
+import { findPayment, findPaymentByReference, listLivePayments, type PaymentRow } from "../store/payment.ts";
 import { findPaymentAccount, noteNotification, type PaymentAccountRow } from "../store/payment_account.ts";
 import { ACCEPTED, addNotification, wasAccepted } from "../store/payment_notification.ts";
 import type { CheckoutDeps } from "./deps.ts";
@@ -23,6 +23,8 @@ import { openAccount } from "./processor.ts";
 const TEXT_CHARS_MAX = 200;
 /** References that one notification can name. */
 const REFERENCES_MAX = 16;
+/** Payments that are asked about when a refund or dispute is of none that is known. */
+const LIVE_ASKED_MAX = 10;
 
 const NO_ACCOUNT: NotificationAnswer = { status: 404, type: "text/plain", body: "there is no such payment account" };
 const TRY_AGAIN: NotificationAnswer = { status: 503, type: "text/plain", body: "try again later" };
@@ -55,7 +57,12 @@ type Concerning = Exclude<Notification["about"], { readonly kind: "nothing" }>;
 async function findSubject({ deps, row }: Heard, about: Concerning): Promise<PaymentRow | null | "other_account"> {
   const byId = about.paymentId === null ? null : await findPayment(deps.db, about.paymentId);
   if (byId !== null) return byId.account_id === row.id ? byId : "other_account";
-  return findPaymentByReference(deps.db, row.id, about.references.slice(0, REFERENCES_MAX));
+  const references = about.references.slice(0, REFERENCES_MAX);
+  const known = await findPaymentByReference(deps.db, row.id, references);
+  if (known !== null || about.kind === "payment") return known;
+  // Money goes back that is not known to have come: it may be that of a payment whose own notification is late or lost.
+  for (const { id } of await listLivePayments(deps.db, row.id, LIVE_ASKED_MAX)) await fulfil(deps, id, "webhook");
+  return findPaymentByReference(deps.db, row.id, references);
 }
 
 /** @throws ProcessorError when the processor has to be asked and does not answer */

@@ -1,6 +1,6 @@
 /** Asks processors about what they have not told: notifications can be lost, and processes can die. */
 
-import { PaymentState } from "../domain/checkout.ts";
+import { PaymentState, RefundState } from "../domain/checkout.ts";
 import { isLive, nextCheckMs } from "../domain/fulfilment.ts";
 import { ProcessorError } from "../payments/payment.ts";
 import { readCheckoutSession } from "../store/checkout_session.ts";
@@ -21,21 +21,25 @@ export const POLL_CLAIM_MS = 120_000;
 /** A payment that the processor never heard of is given up after this long: the call that made it is long dead. */
 export const STARTING_UNKNOWN_MS = 300_000;
 
-/** Whether the processor is asked to close it, rather than how it stands. */
-function isToClose(payment: PaymentRow, nowMs: number, expiresAtMs: number): boolean {
-  if (payment.state === PaymentState.CLOSED || payment.state === PaymentState.FAILED) return true;
-  if (!isLive(payment.state)) return false;
-  if (nowMs >= expiresAtMs) return true;
-  return payment.state === PaymentState.STARTING && nowMs - payment.created_at.getTime() >= STARTING_UNKNOWN_MS;
+/**
+ * Whether the processor is asked to close it, and why, rather than how it stands: its time is over, it was given up while
+ * it was being made, or nobody was ever told how to pay it. In the last case its choice can be made again.
+ */
+function closingOf(payment: PaymentRow, nowMs: number, expiresAtMs: number): "replaced" | "failed" | null {
+  if (payment.state === PaymentState.CLOSED || payment.state === PaymentState.FAILED) return "replaced";
+  if (!isLive(payment.state)) return null;
+  if (nowMs >= expiresAtMs) return "replaced";
+  const old = nowMs - payment.created_at.getTime() >= STARTING_UNKNOWN_MS;
+  return old && payment.state === PaymentState.STARTING ? "failed" : null;
 }
 
-/** A payment that nobody was told how to pay can be closed, however it stands: its choice can be made again. */
 async function ask(deps: CheckoutDeps, payment: PaymentRow): Promise<Date | null> {
   const session = await readCheckoutSession(deps.db, payment.merchant_id, payment.session_id);
   const expiresAtMs = session.expires_at.getTime();
-  const asked = isToClose(payment, deps.now(), expiresAtMs)
-    ? await closePayment(deps, session, payment, "poll")
-    : await fulfil(deps, payment.id, "poll");
+  const closing = closingOf(payment, deps.now(), expiresAtMs);
+  const asked = await (closing === null
+    ? fulfil(deps, payment.id, "poll")
+    : closePayment(deps, session, payment, "poll", closing));
   const state = asked?.payment.state;
   if (state === PaymentState.CLOSED || state === PaymentState.FAILED) return null;
   const nowMs = deps.now();
@@ -64,15 +68,13 @@ async function pollPayment(deps: CheckoutDeps, payment: PaymentRow): Promise<voi
     next = await later(deps, payment);
   }
   await schedulePayment(deps.db, payment, next);
-  if (next === null && isLive(payment.state)) {
-    deps.log.info({ payment: payment.id }, "a payment is not asked about any more");
-  }
 }
 
 async function pollRefund(deps: CheckoutDeps, refund: RefundRow): Promise<void> {
   try {
-    await progressRefund(deps, refund.id, "poll");
+    const ground = await progressRefund(deps, refund.id, "poll");
     pollsTotal.inc({ result: "answered" });
+    if (ground?.refund.state !== RefundState.PENDING) return;
   } catch (error) {
     if (!(error instanceof ProcessorError)) throw error;
     pollsTotal.inc({ result: error.code });

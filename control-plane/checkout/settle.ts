@@ -48,8 +48,11 @@ export interface Settled {
 export interface Asked {
   readonly status: PaymentStatus;
   readonly cause: CheckoutCause;
-  /** We closed it: that it cannot be paid is no failure of the session. */
-  readonly closing?: boolean;
+  /**
+   * We closed it, so that one that the processor never heard of is closed as well. `replaced`: in favour of something else,
+   * which is no failure of the session; `failed`: because nothing came of it.
+   */
+  readonly closing?: "replaced" | "failed";
 }
 
 const NOTHING = { problem: null, credited: false } as const;
@@ -68,13 +71,13 @@ async function anyOther({ tx, session, payment }: Ground, wanted: (other: Paymen
 }
 
 /** The payment ends without money; so does the session, if nothing else is under way in it. */
-async function end(ground: Ground, state: PaymentState, failure: string, closing: boolean): Promise<Settled> {
+async function end(ground: Ground, state: PaymentState, failure: string, quiet: boolean): Promise<Settled> {
   const { deps, tx, session, cause } = ground;
   const now = new Date(deps.now());
   const why = state === PaymentState.FAILED ? failure : "";
   const changes = { state, failure: why, check_at: null, action: null };
   const payment = await updatePayment(tx, ground.payment, changes, now);
-  const to = closing ? null : moved(session.state, "decline");
+  const to = quiet ? null : moved(session.state, "decline");
   if (to === null || (await anyOther(ground, (other) => isLive(other.state)))) {
     return { session, payment, ...NOTHING };
   }
@@ -212,15 +215,16 @@ async function arrive(ground: Ground, paid: PaidPayment): Promise<Settled> {
 async function settleIn(deps: CheckoutDeps, tx: Tx, of: PaymentRow, asked: Asked): Promise<Settled> {
   const session = await lockCheckoutSession(tx, of.merchant_id, of.session_id);
   const payment = await lockPayment(tx, of.id);
-  const { status, cause, closing = false } = asked;
+  const { status, cause, closing } = asked;
+  const quiet = closing === "replaced";
   const ground: Ground = { deps, tx, session, payment, cause };
   const same = { session, payment, ...NOTHING };
   if (payment.state === PaymentState.FULFILLED) return same;
   if (status.state === "paid") return arrive(ground, status);
   if (!isLive(payment.state)) return same;
-  if (status.state === "failed") return end(ground, PaymentState.FAILED, status.failure, closing);
-  if (status.state === "closed" || (status.state === "unknown" && closing)) {
-    return end(ground, PaymentState.CLOSED, "closed", closing);
+  if (status.state === "failed") return end(ground, PaymentState.FAILED, status.failure, quiet);
+  if (status.state === "closed" || (status.state === "unknown" && closing !== undefined)) {
+    return end(ground, PaymentState.CLOSED, "closed", quiet);
   }
   return same;
 }

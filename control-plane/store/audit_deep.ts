@@ -2,6 +2,8 @@
 
 import { parseCredits } from "../../core/credits.ts";
 import type { Tx } from "../db/database.ts";
+import { PaymentState, RefundState } from "../domain/checkout.ts";
+import { DisputeRowState } from "./dispute.ts";
 
 /** A boot, how many records it had reported, and which of them were set aside. */
 export interface BootCursor {
@@ -169,11 +171,11 @@ const CAUSES: Readonly<Record<string, string>> = {
   use: `${MOVES("wallet", "usage")} and ${BY_REPORT}`,
   debt: `${MOVES("debt", "wallet")} and ${BY_REPORT}`,
   pay: `${MOVES("payment", "wallet")} and exists (select 1 from payment p where p.ve_id = t.ve_id and p.transfer_id = t.id
-    and p.state = 5 and t.reference = ${PAY_REFERENCE})`,
+    and p.state = ${PaymentState.FULFILLED} and t.reference = ${PAY_REFERENCE})`,
   refund: TAKEN_BY("refund", TAKES("refund")),
   refund_back: `${MOVES("payment", "wallet")} and t.reference = 'refund_back:' || split_part(t.reference, ':', 2)
-    and ${TAKEN_BY("refund", "c.state = 3 and c.taken = t.credits")}`,
-  dispute: TAKEN_BY("dispute", `c.state = 3 and (${TAKES("dispute")})`),
+    and ${TAKEN_BY("refund", `c.state = ${RefundState.FAILED} and c.taken = t.credits`)}`,
+  dispute: TAKEN_BY("dispute", `c.state = ${DisputeRowState.lost} and (${TAKES("dispute")})`),
   // By whatever made Credits available: a report, a top-up, a lease that was taken back.
   repay: MOVES("wallet", "debt"),
 };
@@ -225,12 +227,12 @@ export async function paymentsUnlikeLedger(
 ): Promise<{ id: string; expected: string; found: string }[]> {
   return tx.query(
     `select p.id,
-       case when p.state = 5 then (p.credits + p.bonus)::text else '0' end || ' granted, ' || b.taken || ' taken' as expected,
+       case when p.state = ${PaymentState.FULFILLED} then (p.credits + p.bonus)::text else '0' end || ' granted, ' || b.taken || ' taken' as expected,
        coalesce(t.credits, 0) || ' granted, ' || p.taken || ' taken' as found
      from payment p left join transfer t on t.reference = ${PAY_REFERENCE},
-       lateral (select coalesce((select sum(r.taken) from refund r where r.payment_id = p.id and r.state <> 3), 0)
-         + coalesce((select sum(d.taken) from dispute d where d.payment_id = p.id and d.state = 3), 0) as taken) b
-     where p.ve_id = any($1::text[]) and not (p.taken = b.taken and case when p.state = 5
+       lateral (select coalesce((select sum(r.taken) from refund r where r.payment_id = p.id and r.state <> ${RefundState.FAILED}), 0)
+         + coalesce((select sum(d.taken) from dispute d where d.payment_id = p.id and d.state = ${DisputeRowState.lost}), 0) as taken) b
+     where p.ve_id = any($1::text[]) and not (p.taken = b.taken and case when p.state = ${PaymentState.FULFILLED}
        then t.id is not distinct from p.transfer_id and t.credits = p.granted and p.granted = p.credits + p.bonus
        else t.id is null and p.transfer_id is null and p.granted = 0 end is true)
      order by p.n limit $2`,

@@ -1,7 +1,7 @@
 /** Checkout Sessions and their story. Every function that takes a merchant sees that merchant's rows alone. */
 
 import type { Tx } from "../db/database.ts";
-import type { CheckoutState } from "../domain/checkout.ts";
+import { CheckoutState } from "../domain/checkout.ts";
 import { notFound } from "../domain/errors.ts";
 
 /** Credits are decimal strings; amounts are in the currency's smallest unit. */
@@ -212,11 +212,13 @@ export async function listCheckoutEvents(tx: Tx, sessionId: string, limit: numbe
   return rows.toReversed();
 }
 
+const { OPEN, PENDING, EXPIRED, FAILED, CANCELED } = CheckoutState;
+
 /** OPEN ones whose time is over are EXPIRED, without a word: nobody chose anything in them. How many. */
 export async function expireOpenSessions(tx: Tx, now: Date, limit: number): Promise<number> {
   const rows = await tx.query(
-    `update checkout_session set state = 4, updated_at = $1, version = version + 1 where id in (
-       select id from checkout_session where state = 1 and expires_at <= $1 order by expires_at limit $2
+    `update checkout_session set state = ${EXPIRED}, updated_at = $1, version = version + 1 where id in (
+       select id from checkout_session where state = ${OPEN} and expires_at <= $1 order by expires_at limit $2
        for update skip locked) returning 1`,
     [now, limit],
   );
@@ -226,7 +228,7 @@ export async function expireOpenSessions(tx: Tx, now: Date, limit: number): Prom
 /** PENDING and FAILED ones whose time is over, longest first. */
 export async function listExpiredSessions(tx: Tx, now: Date, limit: number): Promise<CheckoutSessionRow[]> {
   return tx.query<CheckoutSessionRow>(
-    `select ${COLUMNS} from checkout_session where state in (2, 6) and expires_at <= $1 order by expires_at limit $2`,
+    `select ${COLUMNS} from checkout_session where state in (${PENDING}, ${FAILED}) and expires_at <= $1 order by expires_at limit $2`,
     [now, limit],
   );
 }
@@ -234,7 +236,7 @@ export async function listExpiredSessions(tx: Tx, now: Date, limit: number): Pro
 /** Deletes sessions made before `before` in which nothing was ever chosen: OPEN, EXPIRED, CANCELED. How many. */
 export async function deleteIdleSessions(tx: Tx, before: Date, limit: number): Promise<number> {
   const ids = await tx.query<{ id: string }>(
-    `select id from checkout_session s where pack_id is null and created_at < $1 and state in (1, 4, 7)
+    `select id from checkout_session s where pack_id is null and created_at < $1 and state in (${OPEN}, ${EXPIRED}, ${CANCELED})
        and not exists (select from payment p where p.session_id = s.id)
      order by created_at limit $2 for update skip locked`,
     [before, limit],

@@ -86,7 +86,7 @@ export async function listOpenDisputes(tx: Tx, veId: string): Promise<DisputeRow
   const columns = COLUMNS.split(", ").map((column) => `d.${column}`);
   return tx.query<DisputeRow>(
     `select ${columns.join(", ")} from dispute d join payment p on p.id = d.payment_id
-     where p.ve_id = $1 and d.state = 1 order by d.created_at, d.id`,
+     where p.ve_id = $1 and d.state = ${DisputeRowState.open} order by d.created_at, d.id`,
     [veId],
   );
 }

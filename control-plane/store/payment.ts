@@ -1,7 +1,7 @@
 /** Payments of Checkout Sessions, their refunds and disputes. */
 
 import type { Tx } from "../db/database.ts";
-import type { PaymentMethod, PaymentProcessor, PaymentState, RefundState } from "../domain/checkout.ts";
+import { type PaymentMethod, type PaymentProcessor, PaymentState, type RefundState } from "../domain/checkout.ts";
 
 /** Credits are decimal strings; amounts are in the currency's smallest unit. */
 export interface PaymentRow {
@@ -108,6 +108,15 @@ export async function findPaymentByReference(
     [accountId, references],
   );
   return row ?? null;
+}
+
+/** The newest payments of an account that may have been paid without our knowing. */
+export async function listLivePayments(tx: Tx, accountId: string, limit: number): Promise<PaymentRow[]> {
+  return tx.query<PaymentRow>(
+    `select ${COLUMNS} from payment where check_at is not null and account_id = $1
+       and state in (${PaymentState.STARTING}, ${PaymentState.PENDING}) order by n desc limit $2`,
+    [accountId, limit],
+  );
 }
 
 /** The session must be locked first. */

@@ -1,6 +1,7 @@
 /** Refunds of payments. The session and the payment are locked before a refund is written. */
 
 import type { Tx } from "../db/database.ts";
+import { RefundState } from "../domain/checkout.ts";
 import { REFUND_COLUMNS, type RefundRow } from "./payment.ts";
 
 export type NewRefund = Pick<
@@ -63,7 +64,7 @@ export async function findRefundByReference(tx: Tx, accountId: string, reference
 /** Ours that the processor has not answered for in the end: PENDING, oldest first. */
 export async function listUnsettledRefunds(tx: Tx, paymentId: string): Promise<RefundRow[]> {
   return tx.query<RefundRow>(
-    `select ${REFUND_COLUMNS} from refund where payment_id = $1 and state = 1 and not external order by n`,
+    `select ${REFUND_COLUMNS} from refund where payment_id = $1 and state = ${RefundState.PENDING} and not external order by n`,
     [paymentId],
   );
 }
