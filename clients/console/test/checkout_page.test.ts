@@ -292,7 +292,7 @@ describe("sessions", () => {
   });
 
   test("without a good link there are packs and no wallet, and the language stays chosen", async () => {
-    await page.goto("/checkout?ve_id=ve_test&link=old&lang=zh");
+    await page.goto("/checkout?ve_id=ve_test&link=old&lang=zh&return_url=https%3A%2F%2Fnot.allowed%2F");
     await title("选择套餐");
     expect(await page.locator(".wallet").count()).toBe(0);
     expect(await page.getAttribute("html", "lang")).toBe("zh-Hans");

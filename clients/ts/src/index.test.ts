@@ -30,6 +30,24 @@ test("the token goes with every call, asked for anew if it is a function", async
   expect(seen[0]!.url).toBe("http://control.plane/tokenbill.v1.MerchantService/GetMerchant");
 });
 
+test("the secret of a session goes like a token, and every service has a client", async () => {
+  const seen: Request[] = [];
+  const fetch = recordingFetch(200, { checkoutSession: { id: "cs_x" } }, seen);
+  const tb = createTokenBill({ baseUrl: "http://control.plane", apiToken: "tbc_secret", fetch });
+  expect((await tb.checkout.checkPayment({ id: "cs_x" })).checkoutSession!.id).toBe("cs_x");
+  expect(seen[0]!.headers.get("authorization")).toBe("Bearer tbc_secret");
+  const calls = [
+    tb.creditPacks.listCreditPacks({}),
+    tb.paymentAccounts.listPaymentAccounts({}),
+    tb.autoTopUps.getAutoTopUp({}),
+    tb.webhooks.listWebhookEndpoints({}),
+  ];
+  await Promise.allSettled(calls);
+  expect(seen.slice(1).map(({ url }) => url.split("/")[3])).toEqual(
+    ["CreditPack", "PaymentAccount", "AutoTopUp", "Webhook"].map((name) => `tokenbill.v1.${name}Service`),
+  );
+});
+
 test("errorInfo says why", () => {
   const info = create(ErrorInfoSchema, {
     reason: ErrorReason.INVALID_FIELD,

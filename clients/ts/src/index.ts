@@ -3,33 +3,49 @@
 import { type Client, type Code, ConnectError, createClient, type Interceptor } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-web";
 import { AuditService } from "./gen/tokenbill/v1/audit_service_pb.ts";
+import { AutoTopUpService } from "./gen/tokenbill/v1/auto_top_up_service_pb.ts";
+import { CheckoutService } from "./gen/tokenbill/v1/checkout_service_pb.ts";
+import { CreditPackService } from "./gen/tokenbill/v1/credit_pack_service_pb.ts";
 import { ErrorInfoSchema, ErrorReason } from "./gen/tokenbill/v1/error_pb.ts";
 import { LogicalModelService } from "./gen/tokenbill/v1/logical_model_service_pb.ts";
 import { MerchantService } from "./gen/tokenbill/v1/merchant_service_pb.ts";
+import { PaymentAccountService } from "./gen/tokenbill/v1/payment_account_service_pb.ts";
 import { ProviderService } from "./gen/tokenbill/v1/provider_service_pb.ts";
 import { UsageService } from "./gen/tokenbill/v1/usage_service_pb.ts";
 import { VirtualEndpointService } from "./gen/tokenbill/v1/virtual_endpoint_service_pb.ts";
+import { WebhookService } from "./gen/tokenbill/v1/webhook_service_pb.ts";
 
 export * from "./gen/tokenbill/v1/audit_pb.ts";
 export * from "./gen/tokenbill/v1/audit_service_pb.ts";
+export * from "./gen/tokenbill/v1/auto_top_up_service_pb.ts";
+export * from "./gen/tokenbill/v1/checkout_pb.ts";
+export * from "./gen/tokenbill/v1/checkout_service_pb.ts";
+export * from "./gen/tokenbill/v1/credit_pack_service_pb.ts";
 export * from "./gen/tokenbill/v1/error_pb.ts";
 export * from "./gen/tokenbill/v1/logical_model_pb.ts";
 export * from "./gen/tokenbill/v1/logical_model_service_pb.ts";
 export * from "./gen/tokenbill/v1/merchant_pb.ts";
 export * from "./gen/tokenbill/v1/merchant_service_pb.ts";
 export * from "./gen/tokenbill/v1/meter_pb.ts";
+export * from "./gen/tokenbill/v1/payment_account_pb.ts";
+export * from "./gen/tokenbill/v1/payment_account_service_pb.ts";
 export * from "./gen/tokenbill/v1/provider_pb.ts";
 export * from "./gen/tokenbill/v1/provider_service_pb.ts";
 export * from "./gen/tokenbill/v1/usage_pb.ts";
 export * from "./gen/tokenbill/v1/usage_service_pb.ts";
 export * from "./gen/tokenbill/v1/virtual_endpoint_pb.ts";
 export * from "./gen/tokenbill/v1/virtual_endpoint_service_pb.ts";
+export * from "./gen/tokenbill/v1/webhook_pb.ts";
+export * from "./gen/tokenbill/v1/webhook_service_pb.ts";
 export { Code, ConnectError } from "@connectrpc/connect";
 
 export interface TokenBillOptions {
   /** The control plane, such as `http://127.0.0.1:8080`. */
   readonly baseUrl: string;
-  /** A merchant's API token, or the operator's. A function is asked before every call. */
+  /**
+   * A merchant's API token, or the operator's; or the secret of one Checkout Session, which opens that session alone and may
+   * be in a browser. A function is asked before every call.
+   */
   readonly apiToken: string | (() => string | Promise<string>);
   /** How long a call may take. Default: no bound but the server's. */
   readonly timeoutMs?: number;
@@ -44,6 +60,11 @@ export interface TokenBill {
   readonly logicalModels: Client<typeof LogicalModelService>;
   readonly usage: Client<typeof UsageService>;
   readonly merchants: Client<typeof MerchantService>;
+  readonly checkout: Client<typeof CheckoutService>;
+  readonly creditPacks: Client<typeof CreditPackService>;
+  readonly paymentAccounts: Client<typeof PaymentAccountService>;
+  readonly autoTopUps: Client<typeof AutoTopUpService>;
+  readonly webhooks: Client<typeof WebhookService>;
   /** For the operator. */
   readonly audit: Client<typeof AuditService>;
 }
@@ -67,6 +88,11 @@ export function createTokenBill(options: TokenBillOptions): TokenBill {
     logicalModels: createClient(LogicalModelService, transport),
     usage: createClient(UsageService, transport),
     merchants: createClient(MerchantService, transport),
+    checkout: createClient(CheckoutService, transport),
+    creditPacks: createClient(CreditPackService, transport),
+    paymentAccounts: createClient(PaymentAccountService, transport),
+    autoTopUps: createClient(AutoTopUpService, transport),
+    webhooks: createClient(WebhookService, transport),
     audit: createClient(AuditService, transport),
   };
 }
