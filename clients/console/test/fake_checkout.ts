@@ -278,6 +278,9 @@ export class FakeCheckout {
         if (context.requestHeader.has("authorization") || !request.veId.startsWith("ve_")) {
           throw refuse(Code.NotFound, ErrorReason.NOT_FOUND);
         }
+        if (request.returnUrl !== "" && !request.returnUrl.startsWith(`${this.url}/`)) {
+          throw refuse(Code.InvalidArgument, ErrorReason.INVALID_FIELD, { field: "return_url" });
+        }
         const made = this.make({ veId: request.veId, returnUrl: request.returnUrl }, request.link === LINK);
         return { checkoutSession: made.session, secret: made.secret };
       },

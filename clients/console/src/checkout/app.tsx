@@ -66,7 +66,12 @@ function Opening({ origin, attempt, onOpened }: OpeningProps): ReactNode {
     // Without its signal: React's strict mode unmounts once for nothing, and an aborted call may have made a session.
     queryFn: async () => {
       const client = createClient(CheckoutService, makeTransport(null));
-      const { checkoutSession, secret } = await client.createCheckoutSession({ ...origin });
+      const { checkoutSession, secret } = await client.createCheckoutSession({ ...origin }).catch((error: unknown) => {
+        const trouble = troubleOf(error);
+        if (trouble.kind !== "invalid" || trouble.field !== "return_url") throw error;
+        // Where the payer came from is not allowed to be gone back to: they can pay all the same.
+        return client.createCheckoutSession({ ...origin, returnUrl: "" });
+      });
       return { id: checkoutSession?.id ?? "", secret };
     },
     staleTime: Infinity,

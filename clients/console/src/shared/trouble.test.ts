@@ -10,6 +10,7 @@ function told(reason: ErrorReason, metadata: Record<string, string> = {}): Conne
 
 test.each([
   [ErrorReason.UNAVAILABLE, {}, { kind: "connection" }],
+  [ErrorReason.UNAVAILABLE, { failure: "timeout" }, { kind: "refused", failure: "timeout" }],
   [ErrorReason.LIMIT_REACHED, {}, { kind: "throttled", afterS: 7 }],
   [ErrorReason.LIMIT_REACHED, { retry_after_s: "120" }, { kind: "throttled", afterS: 120 }],
   [ErrorReason.LIMIT_REACHED, { retry_after_s: "999999" }, { kind: "throttled", afterS: 86_400 }],

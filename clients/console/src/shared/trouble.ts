@@ -44,7 +44,9 @@ export function troubleOf(error: unknown): Trouble {
   }
   switch (info.reason) {
     case ErrorReason.UNAVAILABLE:
-      return { kind: "connection" };
+      // With a processor's word it is the processor that does not answer: the payer tries again, not the page for ever.
+      if (info.metadata["failure"] === undefined) return { kind: "connection" };
+      return { kind: "refused", failure: info.metadata["failure"] };
     case ErrorReason.LIMIT_REACHED:
       return { kind: "throttled", afterS: afterSeconds(known, info.metadata) };
     case ErrorReason.UNAUTHENTICATED:
