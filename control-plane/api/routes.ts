@@ -11,6 +11,7 @@ import { MerchantService } from "../../proto/gen/tokenbill/v1/merchant_service_p
 import { ProviderService } from "../../proto/gen/tokenbill/v1/provider_service_pb.ts";
 import { UsageService } from "../../proto/gen/tokenbill/v1/usage_service_pb.ts";
 import { VirtualEndpointService } from "../../proto/gen/tokenbill/v1/virtual_endpoint_service_pb.ts";
+import { WebhookService } from "../../proto/gen/tokenbill/v1/webhook_service_pb.ts";
 import type { Auditor } from "../audit/auditor.ts";
 import type { Feed } from "../feed/feed.ts";
 import { liveSources } from "../live_view.ts";
@@ -27,6 +28,7 @@ import { usageReportService } from "./usage_report_service.ts";
 import { usageService } from "./usage_service.ts";
 import { prepareValidation } from "./validation.ts";
 import { virtualEndpointService } from "./virtual_endpoint_service.ts";
+import { webhookService } from "./webhook_service.ts";
 
 /** What merchants and operators call, with API tokens. */
 export const PUBLIC_SERVICES = [
@@ -36,6 +38,7 @@ export const PUBLIC_SERVICES = [
   UsageService,
   MerchantService,
   AuditService,
+  WebhookService,
 ] as const;
 
 /** What nodes call, with a node's token. */
@@ -61,6 +64,7 @@ export function registerServices(
   router.service(UsageService, usageService(deps));
   router.service(MerchantService, merchantService(deps));
   router.service(AuditService, auditService(deps, auditor));
+  router.service(WebhookService, webhookService(deps));
   router.service(ConfigFeedService, configFeedService(deps, feed));
   router.service(UsageReportService, usageReportService(deps, feed), { readMaxBytes: REPORT_BYTES_MAX });
   router.service(HealthService, healthService(feed.health));

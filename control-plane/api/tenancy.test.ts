@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { UnitKind } from "../../proto/gen/tokenbill/v1/meter_pb.ts";
 import type { Database } from "../db/database.ts";
 import { openTestDatabases } from "../db/testing.ts";
+import { emitWebhookEvents } from "../store/webhook_event.ts";
 import { failureOf, startTestControlPlane, type TestControlPlane, type TestMerchant } from "../testing.ts";
 import { NODE_SERVICES, PUBLIC_SERVICES } from "./routes.ts";
 import { type Catalogue, type Clients, clientsOf, makeCatalogue, reportUsage } from "./test_fixture.ts";
@@ -15,6 +16,8 @@ interface World extends Catalogue {
   readonly merchantId: string;
   readonly tokenId: string;
   readonly requestId: string;
+  readonly webhookEndpointId: string;
+  readonly webhookEventId: string;
   readonly b: Clients;
   readonly bVeId: string;
   readonly bPmId: string;
@@ -196,6 +199,47 @@ const ATTEMPTS: Readonly<Record<string, readonly ["not_found" | "empty" | "wrong
   "AuditService.WriteOffNode": [
     ["wrong_scope", ({ b }) => b.audit.writeOffNode({ target: { case: "nodeId", value: "node-1" }, reason: "theft" })],
   ],
+  // What it makes is the caller's own; there is nobody else's id to name.
+  "WebhookService.CreateWebhookEndpoint": [],
+  "WebhookService.GetWebhookEndpoint": [
+    ["not_found", ({ b, webhookEndpointId: id }) => b.webhooks.getWebhookEndpoint({ id })],
+  ],
+  "WebhookService.ListWebhookEndpoints": [
+    ["empty", async ({ b }) => (await b.webhooks.listWebhookEndpoints({})).webhookEndpoints],
+  ],
+  "WebhookService.UpdateWebhookEndpoint": [
+    ["not_found", ({ b, webhookEndpointId: id }) => b.webhooks.updateWebhookEndpoint({ id, disabled: true })],
+  ],
+  "WebhookService.RotateWebhookSecret": [
+    ["not_found", ({ b, webhookEndpointId: id }) => b.webhooks.rotateWebhookSecret({ id })],
+  ],
+  "WebhookService.DeleteWebhookEndpoint": [
+    ["not_found", ({ b, webhookEndpointId: id }) => b.webhooks.deleteWebhookEndpoint({ id })],
+  ],
+  "WebhookService.ListWebhookEvents": [
+    ["empty", async ({ b }) => (await b.webhooks.listWebhookEvents({})).webhookEvents],
+    ["empty", async ({ b, veId }) => (await b.webhooks.listWebhookEvents({ veId })).webhookEvents],
+  ],
+  "WebhookService.ListWebhookDeliveries": [
+    ["empty", async ({ b }) => (await b.webhooks.listWebhookDeliveries({})).webhookDeliveries],
+    [
+      "empty",
+      async ({ b, webhookEventId }) => (await b.webhooks.listWebhookDeliveries({ webhookEventId })).webhookDeliveries,
+    ],
+    [
+      "empty",
+      async ({ b, webhookEndpointId }) =>
+        (await b.webhooks.listWebhookDeliveries({ webhookEndpointId })).webhookDeliveries,
+    ],
+  ],
+  "WebhookService.ReplayWebhookEvent": [
+    ["not_found", ({ b, webhookEventId }) => b.webhooks.replayWebhookEvent({ webhookEventId })],
+    [
+      "not_found",
+      ({ b, webhookEventId, webhookEndpointId }) =>
+        b.webhooks.replayWebhookEvent({ webhookEventId, webhookEndpointId }),
+    ],
+  ],
 };
 
 async function exported(b: Clients, request: object): Promise<string[]> {
@@ -243,11 +287,18 @@ describe.each(openTestDatabases())("tenancy on $name", ({ open }) => {
     const own = await makeCatalogue(b, "b");
     const requestId = await reportUsage(cp, a, catalogue);
     const tokens = await a.merchants.listApiTokens({});
+    const webhookEventId = cp.deps.newId("evt_");
+    const event = { id: webhookEventId, merchantId: merchantA.id, veId: catalogue.veId, sessionId: "", data: {} };
+    await db.tx((tx) => emitWebhookEvents(tx, cp.deps.now(), [{ ...event, type: "wallet.low" }]));
+    const { webhookEndpoint } = await a.webhooks.createWebhookEndpoint({ url: "https://shop.example/hooks" });
+    await a.webhooks.replayWebhookEvent({ webhookEventId });
     world = {
       ...catalogue,
       merchantId: merchantA.id,
       tokenId: tokens.apiTokens[0]!.id,
       requestId,
+      webhookEndpointId: webhookEndpoint!.id,
+      webhookEventId,
       b,
       bVeId: own.veId,
       bPmId: own.pmId,
@@ -265,6 +316,8 @@ describe.each(openTestDatabases())("tenancy on $name", ({ open }) => {
   test("A's usage is there to be seen by A", async () => {
     expect((await a.usage.getRequest({ id: world.requestId })).request!.credits).toBe("0.005");
     expect((await a.usage.listRequests({})).requests).toHaveLength(1);
+    expect((await a.webhooks.listWebhookEvents({})).webhookEvents).toHaveLength(1);
+    expect((await a.webhooks.listWebhookDeliveries({})).webhookDeliveries).toHaveLength(1);
     expect((await exported(a, {})).join("")).toContain(world.requestId);
   });
 
@@ -285,6 +338,9 @@ describe.each(openTestDatabases())("tenancy on $name", ({ open }) => {
     expect((await a.providers.getProvider({ id: world.providerId })).provider!.etag).toBe("1");
     expect((await a.providers.getPhysicalModel({ id: world.pmId })).physicalModel!.etag).toBe("1");
     expect((await a.models.getLogicalModel({ id: world.lmId })).logicalModel!.etag).toBe("1");
+    const { webhookEndpoint } = await a.webhooks.getWebhookEndpoint({ id: world.webhookEndpointId });
+    expect(webhookEndpoint).toMatchObject({ etag: "1", disabled: false });
+    expect((await a.webhooks.listWebhookDeliveries({})).webhookDeliveries).toHaveLength(1);
     const { virtualEndpoint } = await a.ves.getVirtualEndpoint({ id: world.veId });
     expect(virtualEndpoint).toMatchObject({ etag: "1", wallet: { creditBudget: "10.5", settled: "0.005" } });
     expect(

@@ -16,6 +16,7 @@ import { ProviderService } from "../../proto/gen/tokenbill/v1/provider_service_p
 import { Endpoint, Outcome } from "../../proto/gen/tokenbill/v1/usage_pb.ts";
 import { UsageService } from "../../proto/gen/tokenbill/v1/usage_service_pb.ts";
 import { VirtualEndpointService } from "../../proto/gen/tokenbill/v1/virtual_endpoint_service_pb.ts";
+import { WebhookService } from "../../proto/gen/tokenbill/v1/webhook_service_pb.ts";
 import type { Protocol, TestControlPlane } from "../testing.ts";
 
 export interface Clients {
@@ -25,6 +26,7 @@ export interface Clients {
   readonly merchants: Client<typeof MerchantService>;
   readonly usage: Client<typeof UsageService>;
   readonly audit: Client<typeof AuditService>;
+  readonly webhooks: Client<typeof WebhookService>;
 }
 
 export function clientsOf(cp: TestControlPlane, token: string | null, protocol?: Protocol): Clients {
@@ -35,6 +37,7 @@ export function clientsOf(cp: TestControlPlane, token: string | null, protocol?:
     merchants: cp.client(MerchantService, token, protocol),
     usage: cp.client(UsageService, token, protocol),
     audit: cp.client(AuditService, token, protocol),
+    webhooks: cp.client(WebhookService, token, protocol),
   };
 }
 
