@@ -134,12 +134,12 @@ export async function rotateWebhookSecret(
   return row!;
 }
 
-/** Disables an endpoint, whoever's it is; false if it was disabled or deleted before. */
-export async function disableWebhookEndpoint(tx: Tx, id: string, now: Date): Promise<boolean> {
+/** Disables an endpoint, whoever's it is, if that still is its URL; false if not, or it was disabled or deleted before. */
+export async function disableWebhookEndpoint(tx: Tx, id: string, url: string, now: Date): Promise<boolean> {
   const rows = await tx.query(
     `update webhook_endpoint set disabled = true, updated_at = $2, version = version + 1
-     where id = $1 and not disabled returning 1 as one`,
-    [id, now],
+     where id = $1 and url = $3 and not disabled returning 1 as one`,
+    [id, now, url],
   );
   return rows.length > 0;
 }
