@@ -32,6 +32,7 @@ export interface SenderDeps extends Deps {
   /** From 0 to 1. */
   random(): number;
   readonly attemptTimeoutMs: number;
+  readonly closeGraceMs: number;
 }
 
 export class WebhookSender {
@@ -59,11 +60,11 @@ export class WebhookSender {
     });
   }
 
-  /** Lets what is under way end, for CLOSE_GRACE_MS at most. What is cut off is sent again by whoever comes next. */
+  /** Lets what is under way end, for a moment. What is cut off is sent again by whoever comes next. */
   async close(): Promise<void> {
     this.#closing = true;
     await this.#looking;
-    const timer = setTimeout(() => this.#stop.abort(), CLOSE_GRACE_MS);
+    const timer = setTimeout(() => this.#stop.abort(), this.#deps.closeGraceMs);
     await Promise.all(this.#under);
     clearTimeout(timer);
   }

@@ -7,7 +7,7 @@ import { forgetOldSecrets } from "../store/webhook_endpoint.ts";
 import { deleteOldWebhookEvents, WEBHOOK_CHANNEL } from "../store/webhook_event.ts";
 import { ATTEMPT_TIMEOUT_MS } from "./attempt.ts";
 import { oldestUndeliveredGauge } from "./metrics.ts";
-import { WebhookSender } from "./sender.ts";
+import { CLOSE_GRACE_MS, WebhookSender } from "./sender.ts";
 
 /** How often is looked for deliveries that are due again, and for events whose notification was lost. */
 export const LOOK_EVERY_MS = 1_000;
@@ -29,6 +29,7 @@ export interface WebhookOptions {
   readonly random?: () => number;
   readonly lookEveryMs?: number;
   readonly attemptTimeoutMs?: number;
+  readonly closeGraceMs?: number;
 }
 
 /** Listens until closed; fails over to trying again. */
@@ -67,9 +68,10 @@ async function measure({ db, now, log }: Deps): Promise<void> {
 
 /** Starts to make deliveries of events and to send them. */
 export function startWebhooks(deps: Deps, options: WebhookOptions = {}): Webhooks {
-  const { random = Math.random, lookEveryMs = LOOK_EVERY_MS, attemptTimeoutMs = ATTEMPT_TIMEOUT_MS } = options;
+  const { random = Math.random, lookEveryMs = LOOK_EVERY_MS } = options;
+  const { attemptTimeoutMs = ATTEMPT_TIMEOUT_MS, closeGraceMs = CLOSE_GRACE_MS } = options;
   const client = createUpstreamClient(deps.settings.allowPrivateUpstreams);
-  const sender = new WebhookSender({ ...deps, client, random, attemptTimeoutMs });
+  const sender = new WebhookSender({ ...deps, client, random, attemptTimeoutMs, closeGraceMs });
   const listener = keepListening(deps, () => sender.poke());
   const looks = setInterval(() => sender.poke(), lookEveryMs);
   let measuring = measure(deps);
