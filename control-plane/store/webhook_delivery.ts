@@ -61,7 +61,8 @@ export interface Claim {
 
 /**
  * Claims what is due, oldest first, a few of each endpoint: however much waits for one of them, the others' are found at
- * once, since the index is entered once for each endpoint. What another claims at the same moment is left to it.
+ * once, since the index of what waits is entered once for each endpoint (hence its whole order everywhere). What another
+ * claims at the same moment is left to it.
  */
 export async function claimDeliveries(
   tx: Tx,
@@ -69,10 +70,10 @@ export async function claimDeliveries(
 ): Promise<ClaimedDelivery[]> {
   const rows = await tx.query<ClaimedDelivery>(
     `with recursive waiting as (
-       (select endpoint_id from webhook_delivery where try_at is not null order by endpoint_id limit 1)
+       (select endpoint_id from webhook_delivery where try_at is not null order by endpoint_id, try_at, n limit 1)
        union all
        select (select d.endpoint_id from webhook_delivery d where d.try_at is not null and d.endpoint_id > w.endpoint_id
-               order by d.endpoint_id limit 1)
+               order by d.endpoint_id, d.try_at, d.n limit 1)
        from waiting w where w.endpoint_id is not null),
      due as (
        select d.id from waiting w left join unnest($4::text[], $5::int[]) as less (id, room) on less.id = w.endpoint_id
@@ -81,7 +82,7 @@ export async function claimDeliveries(
            order by try_at, n limit coalesce(less.room, $3)) d
        order by d.try_at, d.n limit $2),
      mine as (
-       select id from webhook_delivery where id in (select id from due) and try_at <= $1 order by n for update skip locked)
+       select id from webhook_delivery where id = any(array(select id from due)) and try_at <= $1 order by n for update skip locked)
      update webhook_delivery d set try_at = $6, attempts = d.attempts + 1
      from mine, webhook_event e, webhook_endpoint p
      where d.id = mine.id and e.id = d.event_id and p.id = d.endpoint_id
