@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import type { Database } from "../db/database.ts";
 import { openTestDatabases } from "../db/testing.ts";
@@ -9,6 +10,11 @@ import { emit } from "../webhooks/testing.ts";
 import { type Clients, clientsOf } from "./test_fixture.ts";
 
 const URL_A = "https://shop.example/hooks?tenant=1";
+
+test("every type of event is documented", () => {
+  const text = readFileSync(new URL("../../docs/webhooks.md", import.meta.url), "utf8");
+  for (const type of WEBHOOK_EVENT_TYPES) expect(text).toContain(`\`${type}\``);
+});
 
 describe.each(openTestDatabases())("WebhookService on $name", ({ open }) => {
   let db: Database;
