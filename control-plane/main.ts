@@ -24,6 +24,7 @@ import { RateSharing } from "./rates/rate_sharing.ts";
 import { type ControlPlaneServer, listen } from "./server.ts";
 import { formatAddress } from "../core/listen_address.ts";
 import { parseSettings, type Settings, SettingsError, withAddress } from "./settings.ts";
+import { startWebhooks } from "./webhooks/webhooks.ts";
 
 /** EX_CONFIG of sysexits: something must be set right before a start can succeed. */
 const EXIT_CONFIG = 78;
@@ -79,6 +80,7 @@ async function start(server: ControlPlaneServer, settings: Settings, log: Logger
   const auditor = new Auditor(deps);
   const rates = new RateSharing({ redisUrl: settings.redisUrl, log });
   const checkout = openCheckout(deps, feed, random);
+  const webhooks = await startWebhooks(deps);
   const maintenance = startMaintenance(deps, auditor, checkout.jobs);
   const shutdown = new AbortController();
   const rpc = createRpcHandler(deps, {
@@ -93,6 +95,7 @@ async function start(server: ControlPlaneServer, settings: Settings, log: Logger
   return async () => {
     await server.close({ drainMs: DRAIN_MS });
     await rates.close();
+    await webhooks.close();
     await checkout.throttle.close();
     await auditor.close();
     await maintenance.close();

@@ -11,6 +11,7 @@ import { deleteOldRuns } from "./store/audit_run.ts";
 import { pruneTombstones } from "./store/feed_state.ts";
 import { deleteExpiredAnswers } from "./store/idempotency.ts";
 import { makePartition } from "./store/partitions.ts";
+import { cleanWebhooks } from "./webhooks/webhooks.ts";
 
 export const SWEEP_EVERY_MS = 10_000;
 /** How soon after midnight wallets are filled and limits start again. */
@@ -56,6 +57,7 @@ async function cleanUp(deps: Deps): Promise<void> {
   await deps.db.tx((tx) => pruneTombstones(tx, new Date(now - TOMBSTONE_KEEP_MS), DELETE_ROWS_MAX));
   await deleteExpiredAnswers(deps.db, new Date(now - ANSWER_KEEP_MS), DELETE_ROWS_MAX);
   await deleteOldRuns(deps.db, new Date(now - AUDIT_KEEP_MS), DELETE_ROWS_MAX);
+  await cleanWebhooks(deps);
 }
 
 /**

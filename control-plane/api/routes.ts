@@ -15,6 +15,7 @@ import { PaymentAccountService } from "../../proto/gen/tokenbill/v1/payment_acco
 import { ProviderService } from "../../proto/gen/tokenbill/v1/provider_service_pb.ts";
 import { UsageService } from "../../proto/gen/tokenbill/v1/usage_service_pb.ts";
 import { VirtualEndpointService } from "../../proto/gen/tokenbill/v1/virtual_endpoint_service_pb.ts";
+import { WebhookService } from "../../proto/gen/tokenbill/v1/webhook_service_pb.ts";
 import type { Auditor } from "../audit/auditor.ts";
 import type { CheckoutDeps } from "../checkout/deps.ts";
 import type { CheckoutEngine } from "../checkout/engine.ts";
@@ -38,6 +39,7 @@ import { usageReportService } from "./usage_report_service.ts";
 import { usageService } from "./usage_service.ts";
 import { prepareValidation } from "./validation.ts";
 import { virtualEndpointService } from "./virtual_endpoint_service.ts";
+import { webhookService } from "./webhook_service.ts";
 
 /** What merchants and operators call, with API tokens; payers call a little of it, see access.ts. */
 export const PUBLIC_SERVICES = [
@@ -51,6 +53,7 @@ export const PUBLIC_SERVICES = [
   CheckoutService,
   CreditPackService,
   PaymentAccountService,
+  WebhookService,
 ] as const;
 
 /** What nodes call, with a node's token. */
@@ -88,6 +91,7 @@ export function registerServices(
   router.service(CheckoutService, checkoutService(payments.deps, payments.engine, payments.throttle));
   router.service(CreditPackService, creditPackService(deps));
   router.service(PaymentAccountService, paymentAccountService(payments.deps));
+  router.service(WebhookService, webhookService(deps));
   router.service(ConfigFeedService, configFeedService(deps, feed));
   router.service(UsageReportService, usageReportService(deps, feed), { readMaxBytes: REPORT_BYTES_MAX });
   router.service(HealthService, healthService(feed.health));

@@ -7,6 +7,7 @@ import { CheckoutState } from "../../proto/gen/tokenbill/v1/checkout_pb.ts";
 import { UnitKind } from "../../proto/gen/tokenbill/v1/meter_pb.ts";
 import type { Database } from "../db/database.ts";
 import { openTestDatabases } from "../db/testing.ts";
+import { emitWebhookEvents } from "../store/webhook_event.ts";
 import { failureOf, startTestControlPlane, type TestControlPlane, type TestMerchant } from "../testing.ts";
 import { PAYER_CALLS, STRANGER_CALLS } from "./access.ts";
 import { NODE_SERVICES, PUBLIC_SERVICES } from "./routes.ts";
@@ -264,6 +265,11 @@ describe.each(openTestDatabases())("tenancy on $name", ({ open }) => {
     await a.accounts.updateCheckoutSettings({ returnUrlPrefixes: { prefixes: ["https://a.example/"] } });
     const { checkoutSession } = await a.checkout.createCheckoutSession({ veId: catalogue.veId });
     payerSecret = (await b.checkout.createCheckoutSession({ veId: own.veId })).secret;
+    const webhookEventId = cp.deps.newId("evt_");
+    const event = { id: webhookEventId, merchantId: merchantA.id, veId: catalogue.veId, sessionId: "", data: {} };
+    await db.tx((tx) => emitWebhookEvents(tx, cp.deps.now(), [{ ...event, type: "wallet.low" }]));
+    const { webhookEndpoint } = await a.webhooks.createWebhookEndpoint({ url: "https://shop.example/hooks" });
+    await a.webhooks.replayWebhookEvent({ webhookEventId });
     world = {
       sessionId: checkoutSession!.id,
       packId: creditPack!.id,
@@ -274,6 +280,8 @@ describe.each(openTestDatabases())("tenancy on $name", ({ open }) => {
       merchantId: merchantA.id,
       tokenId: tokens.apiTokens[0]!.id,
       requestId,
+      webhookEndpointId: webhookEndpoint!.id,
+      webhookEventId,
       b,
       bVeId: own.veId,
       bPmId: own.pmId,
@@ -291,6 +299,8 @@ describe.each(openTestDatabases())("tenancy on $name", ({ open }) => {
   test("A's usage is there to be seen by A", async () => {
     expect((await a.usage.getRequest({ id: world.requestId })).request!.credits).toBe("0.005");
     expect((await a.usage.listRequests({})).requests).toHaveLength(1);
+    expect((await a.webhooks.listWebhookEvents({})).webhookEvents).toHaveLength(1);
+    expect((await a.webhooks.listWebhookDeliveries({})).webhookDeliveries).toHaveLength(1);
     expect((await exported(a, {})).join("")).toContain(world.requestId);
   });
 
@@ -311,6 +321,9 @@ describe.each(openTestDatabases())("tenancy on $name", ({ open }) => {
     expect((await a.providers.getProvider({ id: world.providerId })).provider!.etag).toBe("1");
     expect((await a.providers.getPhysicalModel({ id: world.pmId })).physicalModel!.etag).toBe("1");
     expect((await a.models.getLogicalModel({ id: world.lmId })).logicalModel!.etag).toBe("1");
+    const { webhookEndpoint } = await a.webhooks.getWebhookEndpoint({ id: world.webhookEndpointId });
+    expect(webhookEndpoint).toMatchObject({ etag: "1", disabled: false });
+    expect((await a.webhooks.listWebhookDeliveries({})).webhookDeliveries).toHaveLength(1);
     const { virtualEndpoint } = await a.ves.getVirtualEndpoint({ id: world.veId });
     expect(virtualEndpoint).toMatchObject({ etag: "1", wallet: { creditBudget: "10.5", settled: "0.005" } });
     expect(

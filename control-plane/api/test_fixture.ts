@@ -20,6 +20,7 @@ import { ProviderService } from "../../proto/gen/tokenbill/v1/provider_service_p
 import { Endpoint, Outcome } from "../../proto/gen/tokenbill/v1/usage_pb.ts";
 import { UsageService } from "../../proto/gen/tokenbill/v1/usage_service_pb.ts";
 import { VirtualEndpointService } from "../../proto/gen/tokenbill/v1/virtual_endpoint_service_pb.ts";
+import { WebhookService } from "../../proto/gen/tokenbill/v1/webhook_service_pb.ts";
 import type { Protocol, TestControlPlane } from "../testing.ts";
 
 export interface Clients {
@@ -33,6 +34,7 @@ export interface Clients {
   readonly checkout: Client<typeof CheckoutService>;
   readonly packs: Client<typeof CreditPackService>;
   readonly accounts: Client<typeof PaymentAccountService>;
+  readonly webhooks: Client<typeof WebhookService>;
 }
 
 export function clientsOf(cp: TestControlPlane, token: string | null, protocol?: Protocol): Clients {
@@ -47,6 +49,7 @@ export function clientsOf(cp: TestControlPlane, token: string | null, protocol?:
     checkout: cp.client(CheckoutService, token, protocol),
     packs: cp.client(CreditPackService, token, protocol),
     accounts: cp.client(PaymentAccountService, token, protocol),
+    webhooks: cp.client(WebhookService, token, protocol),
   };
 }
 

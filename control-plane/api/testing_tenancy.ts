@@ -8,6 +8,8 @@ export interface World extends Catalogue {
   readonly merchantId: string;
   readonly tokenId: string;
   readonly requestId: string;
+  readonly webhookEndpointId: string;
+  readonly webhookEventId: string;
   readonly b: Clients;
   readonly bVeId: string;
   readonly bPmId: string;
@@ -31,6 +33,47 @@ const SANDBOX_CHOICE = {
 };
 
 export const CHECKOUT_ATTEMPTS: Attempts = {
+  // What it makes is the caller's own; there is nobody else's id to name.
+  "WebhookService.CreateWebhookEndpoint": [],
+  "WebhookService.GetWebhookEndpoint": [
+    ["not_found", ({ b, webhookEndpointId: id }) => b.webhooks.getWebhookEndpoint({ id })],
+  ],
+  "WebhookService.ListWebhookEndpoints": [
+    ["empty", async ({ b }) => (await b.webhooks.listWebhookEndpoints({})).webhookEndpoints],
+  ],
+  "WebhookService.UpdateWebhookEndpoint": [
+    ["not_found", ({ b, webhookEndpointId: id }) => b.webhooks.updateWebhookEndpoint({ id, disabled: true })],
+  ],
+  "WebhookService.RotateWebhookSecret": [
+    ["not_found", ({ b, webhookEndpointId: id }) => b.webhooks.rotateWebhookSecret({ id })],
+  ],
+  "WebhookService.DeleteWebhookEndpoint": [
+    ["not_found", ({ b, webhookEndpointId: id }) => b.webhooks.deleteWebhookEndpoint({ id })],
+  ],
+  "WebhookService.ListWebhookEvents": [
+    ["empty", async ({ b }) => (await b.webhooks.listWebhookEvents({})).webhookEvents],
+    ["empty", async ({ b, veId }) => (await b.webhooks.listWebhookEvents({ veId })).webhookEvents],
+  ],
+  "WebhookService.ListWebhookDeliveries": [
+    ["empty", async ({ b }) => (await b.webhooks.listWebhookDeliveries({})).webhookDeliveries],
+    [
+      "empty",
+      async ({ b, webhookEventId }) => (await b.webhooks.listWebhookDeliveries({ webhookEventId })).webhookDeliveries,
+    ],
+    [
+      "empty",
+      async ({ b, webhookEndpointId }) =>
+        (await b.webhooks.listWebhookDeliveries({ webhookEndpointId })).webhookDeliveries,
+    ],
+  ],
+  "WebhookService.ReplayWebhookEvent": [
+    ["not_found", ({ b, webhookEventId }) => b.webhooks.replayWebhookEvent({ webhookEventId })],
+    [
+      "not_found",
+      ({ b, webhookEventId, webhookEndpointId }) =>
+        b.webhooks.replayWebhookEvent({ webhookEventId, webhookEndpointId }),
+    ],
+  ],
   "CheckoutService.CreateCheckoutSession": [
     ["not_found", ({ b, veId }) => b.checkout.createCheckoutSession({ veId })],
     ["wrong_scope", ({ payer, bVeId }) => payer.checkout.createCheckoutSession({ veId: bVeId })],

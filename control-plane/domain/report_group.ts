@@ -22,6 +22,7 @@ import {
 } from "./report_plan.ts";
 import type { NewTransfer } from "./transfer.ts";
 import { available, type LockedWallet, type WalletRow } from "./wallet.ts";
+import type { WalletAlert } from "./wallet_alert.ts";
 
 export interface GroupMember {
   readonly boot: BootRow;
@@ -40,6 +41,7 @@ export interface GroupPlan {
   readonly ends: readonly { readonly veId: string; readonly bootId: string }[];
   readonly transfers: readonly NewTransfer[];
   readonly freed: readonly string[];
+  readonly alerts: readonly WalletAlert[];
   /** Of each member. */
   readonly plans: readonly ReportPlan[];
 }
@@ -168,7 +170,8 @@ export function planGroup(members: readonly GroupMember[], ground: Ground, newId
     transfers.push(...plan.transfers);
     for (const veId of plan.freed) freed.add(veId);
   }
-  return { wallets, leases, ends, transfers, freed: [...freed], plans };
+  const alerts = plans.flatMap((plan) => plan.alerts);
+  return { wallets, leases, ends, transfers, freed: [...freed], alerts, plans };
 }
 
 /** The answer with who is to be asked to give back: `holders` are the live boots that hold something, by VE. */

@@ -17,7 +17,8 @@ import {
 import type { LimitAsk } from "./limit_plan.ts";
 import { type BootCursor, type IncomingRecord, placeReport, type Sorted, spendByVe } from "./report.ts";
 import type { Account, NewTransfer } from "./transfer.ts";
-import { type LockedWallet, remaining, WalletState, walletState, type WalletRow } from "./wallet.ts";
+import { type LockedWallet, remaining, type ToldWallet, WalletState, walletState, type WalletRow } from "./wallet.ts";
+import { isRefused, toldAfterReport, type WalletAlert } from "./wallet_alert.ts";
 
 /** How many records an alarm names. */
 const ALARM_EXAMPLES_MAX = 10;
@@ -122,7 +123,7 @@ export interface Ground {
 /** What is to be written about the wallets and leases of one boot. */
 export interface Writes {
   /** Wallets that changed. */
-  readonly wallets: ReadonlyMap<string, WalletRow>;
+  readonly wallets: ReadonlyMap<string, ToldWallet>;
   /** Leases of the boot that were made or changed. */
   readonly leases: readonly LeaseWrite[];
   /** VEs whose lease of the boot ends. */
@@ -130,6 +131,8 @@ export interface Writes {
   readonly transfers: readonly NewTransfer[];
   /** VEs of which Credits became available. */
   readonly freed: readonly string[];
+  /** What their merchants are to hear. */
+  readonly alerts: readonly WalletAlert[];
 }
 
 /**
@@ -168,6 +171,9 @@ interface VePlan extends AccountOutcome {
   readonly before: Lease | undefined;
   readonly walletBefore: LockedWallet;
   readonly spent: Credits;
+  readonly lowBalance: Credits;
+  readonly state: WalletState;
+  readonly told: WalletState;
 }
 
 interface VeTurn {
@@ -178,6 +184,8 @@ interface VeTurn {
   readonly recalled: boolean;
   /** True: whatever the boot holds is given back. */
   readonly ending: boolean;
+  /** True: if it is not met, the node waits on, so nobody is refused yet. */
+  readonly waiting: boolean;
 }
 
 export const NO_LEASES: VeLeases = { own: new Map(), others: { boots: 0, credits: 0n } };
@@ -196,20 +204,32 @@ function othersOf({ own, others }: VeLeases, bootId: string): VeLeases["others"]
 function planVe(veId: string, ground: Ground, turn: VeTurn): VePlan | null {
   const walletBefore = ground.wallets.get(veId);
   if (walletBefore === undefined) return null;
-  const { bootId, ask, spent, granting, recalled, ending } = turn;
+  const { bootId, ask, spent, recalled, ending, waiting } = turn;
   const leases = ground.leases.get(veId) ?? NO_LEASES;
+  const terms = ground.terms.get(veId);
   const before = leases.own.get(bootId);
   const lease = before?.credits ?? 0n;
+  const others = othersOf(leases, bootId);
+  const granting = turn.granting && terms?.open === true;
   const outcome = turnAccount({
     wallet: walletBefore,
     lease,
-    others: othersOf(leases, bootId),
+    others,
     spent,
     ask: ending ? { ...ask, release: lease } : ask,
-    granting: granting && ground.terms.get(veId)?.open === true,
+    granting,
     recalled,
   });
-  return { ...outcome, veId, before, walletBefore, spent };
+  const lowBalance = lowBalanceOf(terms);
+  const state = walletState(outcome.wallet, lowBalance);
+  const refused = granting && !waiting && isRefused(ask, outcome, others.credits);
+  // Nobody is told of a VE that is deleted.
+  const told = terms === undefined ? walletBefore.told : toldAfterReport(walletBefore.told, state, refused);
+  return { ...outcome, veId, before, walletBefore, spent, lowBalance, state, told };
+}
+
+function lowBalanceOf(terms: VeTerms | undefined): Credits {
+  return terms === undefined ? 0n : parseCredits(terms.lowBalance);
 }
 
 function moves(merchantId: string, veId: string) {
@@ -241,12 +261,18 @@ function sameWallet(a: WalletRow, b: WalletRow): boolean {
   return a.purchased === b.purchased && a.settled === b.settled && a.escrowed === b.escrowed && a.debt === b.debt;
 }
 
+/** What the merchant hears of it, if it got worse than what was told. */
+function alertOf({ veId, walletBefore, wallet, lowBalance, told }: VePlan): WalletAlert | null {
+  if (told === WalletState.OK || told <= walletBefore.told) return null;
+  return { veId, merchantId: walletBefore.merchantId, state: told, remaining: remaining(wallet), lowBalance };
+}
+
 function writesOf(plans: readonly VePlan[], transfers: readonly NewTransfer[]): Writes {
-  const wallets = new Map<string, WalletRow>();
+  const wallets = new Map<string, ToldWallet>();
   const leases: LeaseWrite[] = [];
   const ends: string[] = [];
-  for (const { veId, before, walletBefore, wallet, lease, grant, asking } of plans) {
-    if (!sameWallet(walletBefore, wallet)) wallets.set(veId, wallet);
+  for (const { veId, before, walletBefore, wallet, lease, grant, asking, told } of plans) {
+    if (told !== walletBefore.told || !sameWallet(walletBefore, wallet)) wallets.set(veId, { ...wallet, told });
     // An empty lease stays while its node asks, so that it counts when the wallet is shared.
     if (lease === 0n && !asking) {
       if (before !== undefined) ends.push(veId);
@@ -255,20 +281,17 @@ function writesOf(plans: readonly VePlan[], transfers: readonly NewTransfer[]): 
     }
   }
   const freed = plans.filter((plan) => plan.settled.released > 0n).map((plan) => plan.veId);
-  return { wallets, leases, ends, transfers, freed };
+  const alerts = plans.map(alertOf).filter((alert) => alert !== null);
+  return { wallets, leases, ends, transfers, freed, alerts };
 }
 
-function answerFor(
-  veId: string,
-  wallet: WalletRow | undefined,
-  lease: Credits,
-  ttlMs: number,
-  terms: VeTerms | undefined,
-): LeaseAnswer {
-  if (wallet === undefined)
-    return { veId, granted: 0n, ttlMs: LEASE_TTL_MS, state: WalletState.EXHAUSTED, remaining: 0n };
-  const low = parseCredits(terms?.lowBalance ?? "0");
-  return { veId, granted: lease, ttlMs, state: walletState(wallet, low), remaining: remaining(wallet) };
+/** Of a VE without a wallet. */
+function answerNothing(veId: string): LeaseAnswer {
+  return { veId, granted: 0n, ttlMs: LEASE_TTL_MS, state: WalletState.EXHAUSTED, remaining: 0n };
+}
+
+function answerOf({ veId, wallet, lease, grant, state }: VePlan): LeaseAnswer {
+  return { veId, granted: lease, ttlMs: grant.ttlMs, state, remaining: remaining(wallet) };
 }
 
 export interface ReportPlan extends Writes {
@@ -293,6 +316,7 @@ export function planReport(boot: BootRow, report: Report, scope: Scope, ground: 
       granting,
       recalled: false,
       ending: report.final,
+      waiting: false,
     });
     if (plan !== null) plans.set(veId, plan);
   }
@@ -305,7 +329,7 @@ export function planReport(boot: BootRow, report: Report, scope: Scope, ground: 
   const leasesTaken = boot.leasesTaken && (overrun.length > 0 || !leasedAnew);
   const answers = scope.answered.map((veId) => {
     const plan = plans.get(veId);
-    return answerFor(veId, plan?.wallet, plan?.lease ?? 0n, plan?.grant.ttlMs ?? LEASE_TTL_MS, ground.terms.get(veId));
+    return plan === undefined ? answerNothing(veId) : answerOf(plan);
   });
   return {
     ...writesOf(all, transfers),
@@ -367,8 +391,11 @@ export function presentAnswers(
   { terms, leases }: Pick<Ground, "terms" | "leases">,
 ): LeaseAnswer[] {
   return veIds.map((veId) => {
-    const lease = leases.get(veId)?.own.get(bootId);
-    return answerFor(veId, wallets.get(veId), lease?.credits ?? 0n, lease?.ttlMs ?? LEASE_TTL_MS, terms.get(veId));
+    const wallet = wallets.get(veId);
+    if (wallet === undefined) return answerNothing(veId);
+    const { credits, ttlMs } = leases.get(veId)?.own.get(bootId) ?? { credits: 0n, ttlMs: LEASE_TTL_MS };
+    const state = walletState(wallet, lowBalanceOf(terms.get(veId)));
+    return { veId, granted: credits, ttlMs, state, remaining: remaining(wallet) };
   });
 }
 
@@ -387,26 +414,31 @@ export function planAgain(
   ground: Ground,
 ): AgainPlan | null {
   if (boot.lastSeq !== report.seq || boot.closed) return null;
-  const { bootId } = report;
-  const turn = { bootId, ask: { ...ask, release: 0n }, spent: 0n, granting: true, recalled: last, ending: false };
-  const plan = planVe(ask.veId, ground, turn);
+  const plan = planVe(ask.veId, ground, {
+    bootId: report.bootId,
+    ask: { ...ask, release: 0n },
+    spent: 0n,
+    granting: true,
+    recalled: last,
+    ending: false,
+    waiting: !last,
+  });
   if (plan === null) return null;
-  const answer = answerFor(ask.veId, plan.wallet, plan.lease, plan.grant.ttlMs, ground.terms.get(ask.veId));
-  return { ...writesOf([plan], []), answer, met: plan.grant.credits >= ask.need };
+  return { ...writesOf([plan], []), answer: answerOf(plan), met: plan.grant.credits >= ask.need };
 }
 
 /** Takes leases of one boot back. `held` are those leases. */
 export function planTakeBack(held: readonly Lease[], wallets: Ground["wallets"], newId: NewId): Writes {
-  const after = new Map<string, WalletRow>();
+  const after = new Map<string, ToldWallet>();
   const transfers: NewTransfer[] = [];
   for (const { veId, credits } of held) {
     const before = wallets.get(veId)!;
     const { wallet, repaid } = settleSpend({ wallet: before, lease: credits, spent: 0n, release: credits });
-    after.set(veId, wallet);
+    after.set(veId, { ...wallet, told: before.told });
     if (repaid === 0n) continue;
     const id = newId("tr_");
     transfers.push(moves(before.merchantId, veId)(id, "wallet", "debt", repaid, `repay:${id}`));
   }
   const freed = held.filter(({ credits }) => credits > 0n).map(({ veId }) => veId);
-  return { wallets: after, leases: [], ends: held.map(({ veId }) => veId), transfers, freed };
+  return { wallets: after, leases: [], ends: held.map(({ veId }) => veId), transfers, freed, alerts: [] };
 }

@@ -18,14 +18,19 @@ export interface WalletRow {
   readonly debt: Credits;
 }
 
-/** A wallet as it was read under its lock. */
-export interface LockedWallet extends WalletRow {
-  readonly merchantId: string;
-}
-
 /** Numbers equal `tokenbill.v1.WalletState`. */
 export const WalletState = { OK: 1, LOW: 2, EXHAUSTED: 3 } as const;
 export type WalletState = (typeof WalletState)[keyof typeof WalletState];
+
+/** With the state that the merchant's webhooks last told. */
+export interface ToldWallet extends WalletRow {
+  readonly told: WalletState;
+}
+
+/** A wallet as it was read under its lock. */
+export interface LockedWallet extends ToldWallet {
+  readonly merchantId: string;
+}
 
 /** What can be leased or taken out now; never negative in a stored row. */
 export function available({ purchased, settled, escrowed, debt }: WalletRow): Credits {

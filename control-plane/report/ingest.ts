@@ -36,8 +36,10 @@ import { countLive, deleteLeases, leasedVes, readHolders, readLeases, sumLive, w
 import { postTransfers } from "../store/ledger.ts";
 import { addDaily, insertEvents, quarantine, readVeTerms, touchKeys } from "../store/usage.ts";
 import { lockWalletsAndTerms, readWallets, writeWallets } from "../store/wallet.ts";
+import { emitWebhookEvents } from "../store/webhook_event.ts";
 import { type KeyUse, KeyUses } from "./key_uses.ts";
 import { applyAllToLimits, type LimitOutcome, lockLimitsOfAll, NO_LIMITS, presentLimits } from "./limits.ts";
+import { walletEvents } from "./wallet_events.ts";
 
 export type { LeaseAnswer, LeaseAsk, Recall, Report, ReportAnswer } from "../domain/report_plan.ts";
 
@@ -59,8 +61,9 @@ async function everyOne(statements: readonly Promise<unknown>[]): Promise<void> 
 /** Sends everything at once. */
 function writeAll(
   tx: Tx,
+  deps: Deps,
   now: number,
-  writes: Pick<GroupPlan, "leases" | "ends" | "transfers" | "freed"> & Pick<Writes, "wallets">,
+  writes: Pick<GroupPlan, "leases" | "ends" | "transfers" | "freed" | "alerts"> & Pick<Writes, "wallets">,
 ): Promise<void> {
   return everyOne([
     writeWallets(tx, now, writes.wallets),
@@ -71,13 +74,14 @@ function writeAll(
       tx,
       writes.freed.map((veId) => ({ veId, kind: "freed" as const })),
     ),
+    emitWebhookEvents(tx, now, walletEvents(deps, writes.alerts)),
   ]);
 }
 
 /** Writes what is decided about the leases of one boot. */
-export function write(tx: Tx, bootId: string, now: number, writes: Writes): Promise<void> {
+export function write(tx: Tx, deps: Deps, bootId: string, now: number, writes: Writes): Promise<void> {
   const leases = writes.leases.map((lease) => ({ ...lease, bootId }));
-  return writeAll(tx, now, { ...writes, leases, ends: writes.ends.map((veId) => ({ veId, bootId })) });
+  return writeAll(tx, deps, now, { ...writes, leases, ends: writes.ends.map((veId) => ({ veId, bootId })) });
 }
 
 /** The present state of the VEs of a report, for an answer that changes nothing. */
@@ -158,7 +162,7 @@ async function applyAll(
   const [, ground, limitGround] = await Promise.all([events, locked, limitsLocked]);
   const plan = planGroup(members, ground, deps.newId);
   const limits = applyAllToLimits(tx, opened, now, limitGround);
-  const written = writeAll(tx, now, plan);
+  const written = writeAll(tx, deps, now, plan);
   const holders = readHolders(tx, [...new Set(plan.plans.flatMap(({ recalls }) => recalls))]);
   await everyOne([
     sums,
@@ -269,7 +273,7 @@ export async function grantAgain(
     const ground = await lockGround(tx, [{ boot, report: { ...report, asks: [ask] }, scope }]);
     const plan = planAgain(boot, report, ask, last, ground);
     if (plan === null) return null;
-    await write(tx, report.bootId, now, plan);
+    await write(tx, deps, report.bootId, now, plan);
     return { answer: plan.answer, met: plan.met };
   });
 }

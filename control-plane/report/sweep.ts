@@ -24,7 +24,7 @@ export async function takeBack(tx: Tx, deps: Deps, bootId: string, holdMs: numbe
     veIds.map((veId) => ({ veId, bootId })),
   );
   if (held.length > 0) {
-    await write(tx, bootId, now, planTakeBack(held, wallets, deps.newId));
+    await write(tx, deps, bootId, now, planTakeBack(held, wallets, deps.newId));
     await markTaken(tx, bootId);
   }
   return held.length + (await takeLimitsBack(tx, bootId, now, holdMs));

@@ -8,8 +8,10 @@ import {
   initialTransfer,
   type LockedWallet,
   planAdjustment,
+  type ToldWallet,
   type WalletAdjustment,
   type WalletRow,
+  WalletState,
 } from "../domain/wallet.ts";
 import type { VeTerms } from "../domain/report_plan.ts";
 import { postTransfers } from "./ledger.ts";
@@ -24,6 +26,12 @@ interface WalletColumns {
   debt: string;
 }
 
+/** Of a wallet under its lock. */
+interface LockedColumns extends WalletColumns {
+  merchant_id: string;
+  told: WalletState;
+}
+
 const COLUMNS = "ve_id, purchased, settled, escrowed, debt";
 
 function toRow(columns: WalletColumns): WalletRow {
@@ -33,6 +41,10 @@ function toRow(columns: WalletColumns): WalletRow {
     escrowed: parseCredits(columns.escrowed),
     debt: parseCredits(columns.debt),
   };
+}
+
+function toLocked(columns: LockedColumns): LockedWallet {
+  return { ...toRow(columns), merchantId: columns.merchant_id, told: columns.told };
 }
 
 export interface NewWallet {
@@ -72,11 +84,11 @@ export async function readWallets(tx: Tx, veIds: readonly string[]): Promise<Map
 /** Locks wallets until the end of the transaction, in id order as everybody does. */
 export async function lockWallets(tx: Tx, veIds: readonly string[]): Promise<Map<string, LockedWallet>> {
   if (veIds.length === 0) return new Map();
-  const rows = await tx.query<WalletColumns & { merchant_id: string }>(
-    `select ${COLUMNS}, merchant_id from wallet where ve_id = any($1::text[]) order by ve_id for update`,
+  const rows = await tx.query<LockedColumns>(
+    `select ${COLUMNS}, merchant_id, told from wallet where ve_id = any($1::text[]) order by ve_id for update`,
     [veIds],
   );
-  return new Map(rows.map((row) => [row.ve_id, { ...toRow(row), merchantId: row.merchant_id }]));
+  return new Map(rows.map((row) => [row.ve_id, toLocked(row)]));
 }
 
 /** Locks wallets as `lockWallets`, and reads with them what grants depend on; deleted VEs have no terms. */
@@ -87,29 +99,43 @@ export async function lockWalletsAndTerms(
   const wallets = new Map<string, LockedWallet>();
   const terms = new Map<string, VeTerms>();
   if (veIds.length === 0) return { wallets, terms };
-  const rows = await tx.query<WalletColumns & { merchant_id: string; low_balance: string | null; open: boolean }>(
-    `select w.ve_id, w.purchased, w.settled, w.escrowed, w.debt, w.merchant_id, v.low_balance,
+  const rows = await tx.query<LockedColumns & { low_balance: string | null; open: boolean }>(
+    `select w.ve_id, w.purchased, w.settled, w.escrowed, w.debt, w.merchant_id, w.told, v.low_balance,
        not (v.disabled or v.frozen or v.template or m.disabled) as open
      from wallet w left join virtual_endpoint v on v.id = w.ve_id left join merchant m on m.id = v.merchant_id
      where w.ve_id = any($1::text[]) order by w.ve_id for update of w`,
     [veIds],
   );
   for (const row of rows) {
-    wallets.set(row.ve_id, { ...toRow(row), merchantId: row.merchant_id });
+    wallets.set(row.ve_id, toLocked(row));
     if (row.low_balance !== null) terms.set(row.ve_id, { lowBalance: row.low_balance, open: row.open });
   }
   return { wallets, terms };
 }
 
-/** Writes locked wallets back. */
-export async function writeWallets(tx: Tx, now: number, rows: ReadonlyMap<string, WalletRow>): Promise<void> {
+/** What is told of a wallet into which Credits came: never more than before. A deleted VE has no `low_balance`. */
+const TOLD_WITH_MORE = `least(w.told, case when d.purchased + d.debt <= d.settled then ${WalletState.EXHAUSTED}
+    when d.purchased + d.debt - d.settled
+      < (select v.low_balance from virtual_endpoint v where v.id = w.ve_id) then ${WalletState.LOW}
+    else ${WalletState.OK} end)`;
+
+/**
+ * Writes locked wallets back. Without `told`, what is told stays; but if Credits came in, it goes back to what is true now,
+ * so that the merchant hears again when they are used up.
+ */
+export async function writeWallets(
+  tx: Tx,
+  now: number,
+  rows: ReadonlyMap<string, WalletRow & Partial<ToldWallet>>,
+): Promise<void> {
   if (rows.size === 0) return;
   const entries = [...rows];
   const column = (pick: (row: WalletRow) => Credits) => numberLines(entries, ([, row]) => formatCredits(pick(row)));
   await tx.query(
-    `update wallet w set purchased = d.purchased, settled = d.settled, escrowed = d.escrowed, debt = d.debt, updated_at = $6
-     from unnest(${lines(1)}, ${lines(2, "numeric")}, ${lines(3, "numeric")}, ${lines(4, "numeric")}, ${lines(5, "numeric")})
-       as d (ve_id, purchased, settled, escrowed, debt)
+    `update wallet w set purchased = d.purchased, settled = d.settled, escrowed = d.escrowed, debt = d.debt, updated_at = $6,
+       told = case when d.purchased > w.purchased then ${TOLD_WITH_MORE} when d.told = 0 then w.told else d.told end
+     from unnest(${lines(1)}, ${lines(2, "numeric")}, ${lines(3, "numeric")}, ${lines(4, "numeric")}, ${lines(5, "numeric")},
+       ${lines(7, "int")}) as d (ve_id, purchased, settled, escrowed, debt, told)
      where w.ve_id = d.ve_id`,
     [
       textLines(entries, ([veId]) => veId),
@@ -118,6 +144,7 @@ export async function writeWallets(tx: Tx, now: number, rows: ReadonlyMap<string
       column((row) => row.escrowed),
       column((row) => row.debt),
       new Date(now),
+      numberLines(entries, ([, { told }]) => told ?? 0),
     ],
   );
 }

@@ -4,7 +4,7 @@
  * compares it with the SQL.
  */
 
-import type { Credits } from "../../core/credits.ts";
+import { type Credits, parseCredits } from "../../core/credits.ts";
 import type { CompiledPrice } from "../../core/pricing.ts";
 import type { NewAlarm } from "../../control-plane/domain/alarm.ts";
 import type { EventEvidence, RecordEvidence, WalletEvidence } from "../../control-plane/domain/audit.ts";
@@ -39,8 +39,11 @@ import {
   initialTransfer,
   type LockedWallet,
   planAdjustment,
+  type ToldWallet,
   type WalletAdjustment,
   type WalletRow,
+  WalletState,
+  walletState,
 } from "../../control-plane/domain/wallet.ts";
 
 export interface MemoryBoot extends BootRow {
@@ -112,7 +115,14 @@ export class MemoryLedger {
   }
 
   createWallet({ veId, merchantId, initial, transferId }: NewMemoryWallet): void {
-    this.wallets.set(veId, { merchantId, purchased: initial, settled: 0n, escrowed: 0n, debt: 0n });
+    this.wallets.set(veId, {
+      merchantId,
+      purchased: initial,
+      settled: 0n,
+      escrowed: 0n,
+      debt: 0n,
+      told: WalletState.OK,
+    });
     this.#merchants.set(veId, merchantId);
     this.terms.set(veId, OPEN);
     if (initial > 0n) this.#post([initialTransfer(veId, merchantId, initial, transferId)]);
@@ -240,7 +250,9 @@ export class MemoryLedger {
     const { wallet, transfers } = planAdjustment(row, adjustment);
     this.#refuseKnown(transfers);
     this.#post(transfers);
-    this.#setWallet(veId, wallet);
+    const low = parseCredits(this.terms.get(veId)?.lowBalance ?? "0");
+    const told = credits > 0n && walletState(wallet, low) < row.told ? walletState(wallet, low) : row.told;
+    this.#setWallet(veId, { ...wallet, told });
     if (credits > 0n) this.#options.onFreed?.([veId]);
     return wallet;
   }
@@ -305,9 +317,9 @@ export class MemoryLedger {
     }
   }
 
-  #setWallet(veId: string, row: WalletRow): void {
-    const { purchased, settled, escrowed, debt } = row;
-    this.wallets.set(veId, { merchantId: this.#merchants.get(veId)!, purchased, settled, escrowed, debt });
+  #setWallet(veId: string, row: ToldWallet): void {
+    const { purchased, settled, escrowed, debt, told } = row;
+    this.wallets.set(veId, { merchantId: this.#merchants.get(veId)!, purchased, settled, escrowed, debt, told });
   }
 
   #write(bootId: string, writes: Writes): void {

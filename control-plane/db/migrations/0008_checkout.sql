@@ -350,6 +350,7 @@ create table webhook_event (
   created_at timestamptz not null
 );
 create index webhook_event_list on webhook_event (merchant_id, n);
+create index webhook_event_ve on webhook_event (ve_id, n);
 create index webhook_event_fresh on webhook_event (n) where not fanned_out;
 create index webhook_event_age on webhook_event (created_at);
 
@@ -361,14 +362,15 @@ create table webhook_delivery (
   endpoint_id text collate "C" not null references webhook_endpoint (id) on delete cascade,
   state int not null,
   attempts int not null default 0,
-  -- Null when it has ended.
+  -- Null when it has ended. While somebody sends it, when another may take it over.
   try_at timestamptz,
   created_at timestamptz not null
 );
 create index webhook_delivery_list on webhook_delivery (merchant_id, n);
 create index webhook_delivery_event on webhook_delivery (event_id);
 create index webhook_delivery_endpoint on webhook_delivery (endpoint_id, n);
-create index webhook_delivery_due on webhook_delivery (try_at) where try_at is not null;
+create index webhook_delivery_due on webhook_delivery (endpoint_id, try_at, n) where try_at is not null;
+create index webhook_delivery_pending on webhook_delivery (n) where try_at is not null;
 create table webhook_attempt (
   delivery_id text collate "C" not null references webhook_delivery (id) on delete cascade,
   n bigint generated always as identity,

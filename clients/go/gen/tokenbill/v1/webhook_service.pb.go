@@ -1107,14 +1107,15 @@ var File_tokenbill_v1_webhook_service_proto protoreflect.FileDescriptor
 
 const file_tokenbill_v1_webhook_service_proto_rawDesc = "" +
 	"\n" +
-	"\"tokenbill/v1/webhook_service.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1atokenbill/v1/webhook.proto\"\x81\x02\n" +
+	"\"tokenbill/v1/webhook_service.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1atokenbill/v1/webhook.proto\"\xe0\x01\n" +
 	"\x1cCreateWebhookEndpointRequest\x12'\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\x12\x1c\n" +
 	"\x03url\x18\x02 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x10R\x03url\x12*\n" +
-	"\vdescription\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\vdescription\x12R\n" +
-	"\vevent_types\x18\x04 \x03(\tB1\xbaH.\x92\x01+\x10 \x18\x01\"%r#2!^[a-z_]{1,32}\\.([a-z_]{1,32}|\\*)$R\n" +
+	"\vdescription\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\vdescription\x121\n" +
+	"\vevent_types\x18\x04 \x03(\tB\x10\xbaH\r\x92\x01\n" +
+	"\x10 \x18\x01\"\x04r\x02\x18AR\n" +
 	"eventTypes\x12\x1a\n" +
 	"\bdisabled\x18\x05 \x01(\bR\bdisabled\"\x81\x01\n" +
 	"\x1dCreateWebhookEndpointResponse\x12H\n" +
@@ -1130,9 +1131,10 @@ const file_tokenbill_v1_webhook_service_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\"\x92\x01\n" +
 	"\x1cListWebhookEndpointsResponse\x12J\n" +
 	"\x11webhook_endpoints\x18\x01 \x03(\v2\x1d.tokenbill.v1.WebhookEndpointR\x10webhookEndpoints\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"c\n" +
-	"\rEventTypeList\x12R\n" +
-	"\vevent_types\x18\x01 \x03(\tB1\xbaH.\x92\x01+\x10 \x18\x01\"%r#2!^[a-z_]{1,32}\\.([a-z_]{1,32}|\\*)$R\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"B\n" +
+	"\rEventTypeList\x121\n" +
+	"\vevent_types\x18\x01 \x03(\tB\x10\xbaH\r\x92\x01\n" +
+	"\x10 \x18\x01\"\x04r\x02\x18AR\n" +
 	"eventTypes\"\xae\x02\n" +
 	"\x1cUpdateWebhookEndpointRequest\x12\x19\n" +
 	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\x12\x1b\n" +
