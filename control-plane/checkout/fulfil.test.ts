@@ -1,5 +1,6 @@
 /** From a choice to Credits, on both databases: once, whoever asks and whenever the money comes. */
 
+import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { parseCredits } from "../../core/credits.ts";
 import type { Database } from "../db/database.ts";
@@ -247,6 +248,27 @@ describe.each(openTestDatabases())("fulfilment on $name", ({ open }) => {
     expect(sessions.map(({ problem }) => problem).toSorted()).toEqual(["", "settled_elsewhere"]);
   });
 
+  it("credits the same money once, also when another payment claims it in the same instant", async () => {
+    const two = await started(checkout, "ve_instant_2");
+    let other: Promise<unknown> = Promise.resolve();
+    const deps = {
+      ...checkout.deps,
+      // Called in the transaction that credits the first one: it is not over yet.
+      saveMethod: async () => {
+        other = fulfil(checkout.deps, two.payment.id, "webhook");
+        await delay(100);
+      },
+    };
+    const one = await started({ ...checkout, deps }, "ve_instant_1", { autoTopUp: true });
+    const settledReference = "instant_money";
+    checkout.processor.pay(one.payment.id, { settledReference, savedMethod: { label: "", credentials: {} } });
+    checkout.processor.pay(two.payment.id, { settledReference });
+    await fulfil(deps, one.payment.id, "page");
+    await expect(other).resolves.toMatchObject({ problem: "settled_elsewhere", credited: false });
+    expect(await transfersOf(checkout, "ve_instant_1")).toHaveLength(1);
+    expect(await transfersOf(checkout, "ve_instant_2")).toEqual([]);
+  });
+
   it("fulfils what is paid twice, twice", async () => {
     const { session, payment } = await started(checkout, "ve_twice");
     checkout.processor.unclosable.add(payment.id);
@@ -343,10 +365,21 @@ describe.each(openTestDatabases())("fulfilment on $name", ({ open }) => {
     await pollPayments(checkout.deps);
     expect(await told(checkout, session.id)).toEqual(["checkout.problem"]);
     await adjust(-WALLET_CREDITS_MAX, "tr_room");
+    // A refund that begins while the processor is asked keeps the Credits out, until it fails.
+    checkout.processor.refundState = "pending";
+    const how = { refundId: "rfd_full", amountMinor: 10n, reason: "", paymentId: "" };
+    const begin = async (call: string) => {
+      if (call === "find") await refundSession(checkout.deps, session, how);
+    };
+    await scripted({ before: begin }, () => fulfil(checkout.deps, payment.id, "page"));
+    checkout.processor.refundState = "succeeded";
+    expect(await sessionOf(checkout, session.id)).toMatchObject({ state: CheckoutState.PAID });
+    checkout.processor.refunds.get("rfd_full")!.state = "failed";
     await pollThrough(checkout, 2 * HOUR_MS, 4);
     expect(await sessionOf(checkout, session.id)).toMatchObject({ state: CheckoutState.FULFILLED, problem: "" });
     expect(await walletOf(checkout, "ve_full")).toMatchObject({ purchased: "120" });
-    expect(await told(checkout, session.id)).toEqual(["checkout.problem", "checkout.fulfilled"]);
+    const refunded = ["refund.created", "refund.failed"];
+    expect(await told(checkout, session.id)).toEqual(["checkout.problem", ...refunded, "checkout.fulfilled"]);
   });
 
   it("expires quietly what was never begun, closes the rest, and fulfils late money", async () => {
