@@ -80,7 +80,7 @@ async function start(server: ControlPlaneServer, settings: Settings, log: Logger
   const auditor = new Auditor(deps);
   const rates = new RateSharing({ redisUrl: settings.redisUrl, log });
   const checkout = openCheckout(deps, feed, random);
-  const webhooks = await startWebhooks(deps);
+  const webhooks = startWebhooks(deps);
   const maintenance = startMaintenance(deps, auditor, checkout.jobs);
   const shutdown = new AbortController();
   const rpc = createRpcHandler(deps, {
