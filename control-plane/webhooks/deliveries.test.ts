@@ -1,3 +1,4 @@
+import type * as Dns from "node:dns";
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import { WebhookDeliveryState as State } from "../../proto/gen/tokenbill/v1/webhook_pb.ts";
 import { type Clients, clientsOf } from "../api/test_fixture.ts";
@@ -25,7 +26,7 @@ const SOON = { timeout: 5000, interval: 10 };
 
 /** `rebound.test` leads to loopback, as a name may after it was looked at. Other names are resolved as ever. */
 vi.mock("node:dns", async (original) => {
-  const dns = await original<typeof import("node:dns")>();
+  const dns = await original<typeof Dns>();
   const lookup = (name: string, options: object, done: (error: Error | null, found: unknown) => void) =>
     name === "rebound.test"
       ? done(null, [{ address: "127.0.0.1", family: 4 }])
