@@ -1,29 +1,12 @@
-/** A real browser for tests: Chromium of the system, driven by Playwright. */
+/** Pages of a real browser for tests, whose troubles are kept, and pictures of them. */
 
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { type Browser, type BrowserContext, chromium, type Page } from "playwright-core";
+import type { Browser, BrowserContext, Page } from "playwright-core";
 
 /** Where screenshots go; git ignores it. */
 export const SCREENSHOTS = fileURLToPath(new URL("../../.cache/screenshots/", import.meta.url));
-
-/** Chromium of the system's packages; the rest keeps it from looking for its maker's hosts. */
-export function openBrowser(): Promise<Browser> {
-  return chromium.launch({
-    executablePath: process.env["CHROMIUM_PATH"] ?? "/usr/bin/chromium",
-    headless: true,
-    args: [
-      "--no-sandbox",
-      "--disable-gpu",
-      "--disable-quic",
-      "--no-first-run",
-      "--disable-background-networking",
-      "--disable-component-update",
-      "--disable-sync",
-    ],
-  });
-}
 
 export const PHONE = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
 export const DESKTOP = { viewport: { width: 1280, height: 900 } };
@@ -45,7 +28,7 @@ export async function openPage(
   const troubles: string[] = [];
   page.on("pageerror", (error) => troubles.push(`error: ${error.message}`));
   page.on("console", (message) => {
-    if (message.type() === "error") troubles.push(`console: ${message.text()}`);
+    if (message.type() === "error") troubles.push(`console: ${message.text()} at ${message.location().url}`);
   });
   return { context, page, troubles };
 }
