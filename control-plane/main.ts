@@ -88,7 +88,7 @@ async function start(server: ControlPlaneServer, settings: Settings, log: Logger
     shutdownSignal: shutdown.signal,
     throttle: checkout.throttle,
   });
-  const checkoutPage = openCheckoutPage(log);
+  const checkoutPage = openCheckoutPage(log, settings.publicUrl);
   const routes = httpRoutes(deps, checkoutPage, checkout.receive);
   server.serve({ rpc, routes, settings, ping: () => db.query("select 1"), shutdown });
   void checkoutPage.prepare();

@@ -125,7 +125,7 @@ export async function startTestControlPlane(
     shutdownSignal: shutdown.signal,
     throttle: payments.throttle,
   });
-  const routes = httpRoutes(deps, openCheckoutPage(log), payments.receive);
+  const routes = httpRoutes(deps, openCheckoutPage(log, settings.publicUrl), payments.receive);
   server.serve({ rpc, routes, settings, ping: () => db.query("select 1"), shutdown });
   const url = `http://127.0.0.1:${server.address.port}`;
   const token = (file: string): string => readFileSync(join(home, file), "utf8").trim();

@@ -181,11 +181,11 @@ describe("behind a proxy", () => {
     const db = await open();
     const shop = await openShop(db, { env: { TRUSTED_PROXY_HOPS: "1" } });
     const veId = await shop.makeVe();
-    const from = async (address: string): Promise<number> => {
+    const from = async (address: string, link = ""): Promise<number> => {
       const response = await fetch(`${shop.cp.url}/tokenbill.v1.CheckoutService/CreateCheckoutSession`, {
         method: "POST",
         headers: { "content-type": "application/json", "x-forwarded-for": `6.6.6.6, ${address}` },
-        body: JSON.stringify({ veId }),
+        body: JSON.stringify({ veId, link }),
       });
       await response.arrayBuffer();
       return response.status;
@@ -202,6 +202,9 @@ describe("behind a proxy", () => {
     await many(() => "2001:db8:1:3::1");
     // That were 60 of the VE.
     expect(await from("5.6.7.8")).toBe(429);
+    expect(await from("5.6.7.8", "4102444800.AAAAAAAAAAAAAAAAAAAAAA")).toBe(429);
+    // They do not shut out whoever the gateway gave a link.
+    expect(await from("5.6.7.8", signCheckoutLink(shop.cp.deps.secrets, veId, shop.cp.deps.now()))).toBe(200);
     await shop.cp.close();
     await db.close();
   });

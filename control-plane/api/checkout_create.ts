@@ -9,7 +9,7 @@ import {
 } from "../../proto/gen/tokenbill/v1/checkout_service_pb.ts";
 import { verifyCheckoutLink } from "../checkout_link.ts";
 import type { CheckoutDeps } from "../checkout/deps.ts";
-import { SESSIONS_BY_ADDRESS, SESSIONS_BY_VE, type Throttle } from "../checkout/throttle.ts";
+import { SESSIONS_BY_ADDRESS, SESSIONS_BY_VE, type Throttle, veSubject } from "../checkout/throttle.ts";
 import type { Tx } from "../db/database.ts";
 import { CheckoutState } from "../domain/checkout.ts";
 import { addressGroup } from "../domain/client_address.ts";
@@ -140,9 +140,9 @@ export async function createForStranger(
   await throttle.take([SESSIONS_BY_ADDRESS, addressGroup(clientAddress)]);
   const ve = await findCheckoutVe(deps.db, canonicalVeId(request.veId));
   if (ve === null || closedBecause(ve) !== null) throw notFound("VE");
-  // Only a VE that is open is counted: others must answer alike however often they are asked for.
-  await throttle.take([SESSIONS_BY_VE, ve.id]);
   const linked = verifyCheckoutLink(deps.secrets, ve.id, request.link, deps.now());
+  // Only a VE that is open is counted: others must answer alike however often they are asked for.
+  await throttle.take([SESSIONS_BY_VE, veSubject(ve.id, linked)]);
   const life = SESSION_LIFE_S_DEFAULT * 1000;
   return deps.db.tx((tx) => insert(deps, tx, ve, request, { linked, lifeMs: life, audience: "payer", cause: "page" }));
 }

@@ -326,6 +326,22 @@ describe.each(openTestDatabases())("payments on $name", ({ open }) => {
     await pay(payer, id);
   });
 
+  test("whoever knows the id of a VE alone cannot keep its payers from paying", async () => {
+    const veId = await shop.makeVe();
+    const unlinked = { showWallet: false };
+    for (let i = 0; i < 5; i++) {
+      const { id, payer } = await shop.open(veId, unlinked);
+      for (let n = 0; n < 6; n++) await pay(payer, id);
+      shop.cp.checkout.verdicts.set(id, "declined");
+      await payer.checkout.checkPayment({ id });
+    }
+    const other = await shop.open(veId, unlinked);
+    const refused = await failureOf(pay(other.payer, other.id));
+    expect(refused.info.metadata).toMatchObject({ limit: "declined_payments_per_ve" });
+    const { id } = await shop.open(veId);
+    await pay(shop.api, id);
+  });
+
   test("refunds are the merchant's, and made once for each request id", async () => {
     const { id, payer } = await shop.open(await shop.makeVe());
     expect((await failureOf(shop.api.checkout.refundCheckoutSession({ id }))).reason).toBe("wrong_state");

@@ -22,6 +22,7 @@ import {
   PAYMENTS_BY_SESSION,
   PAYMENTS_BY_VE,
   type Throttle,
+  veSubject,
 } from "../checkout/throttle.ts";
 import { addressGroup } from "../domain/client_address.ts";
 import { DomainError, notFound } from "../domain/errors.ts";
@@ -86,10 +87,11 @@ async function throttlePayment(
   address: string,
 ): Promise<void> {
   const since = new Date(deps.now() - DECLINES_WINDOW_MS - DECLINES_PAUSE_MS);
-  checkDeclines(await listDeclines(deps.db, session.ve_id, since, DECLINES_MAX), deps.now());
+  const { ve_id: veId, linked } = session;
+  checkDeclines(await listDeclines(deps.db, veId, linked, since, DECLINES_MAX), deps.now());
   const counts = [
     [PAYMENTS_BY_SESSION, session.id],
-    [PAYMENTS_BY_VE, session.ve_id],
+    [PAYMENTS_BY_VE, veSubject(veId, linked)],
   ] as const;
   if (address === "") return throttle.take(...counts);
   return throttle.take(...counts, [PAYMENTS_BY_ADDRESS, addressGroup(address)]);

@@ -37,6 +37,14 @@ export const WRONG_SECRETS_BY_ADDRESS: ThrottleRule = {
   windowMs: MINUTE_MS,
 };
 
+/**
+ * What is counted of a VE. Those who may see its wallet (by a signed link, or by the merchant) are counted apart from those
+ * who know its id alone, so that strangers cannot shut its payers out.
+ */
+export function veSubject(veId: string, linked: boolean): string {
+  return linked ? `${veId}:linked` : veId;
+}
+
 /** So many declined payments of one VE within the window are somebody who tries cards. */
 export const DECLINES_MAX = 5;
 export const DECLINES_WINDOW_MS = HOUR_MS;
@@ -59,7 +67,7 @@ function refuse(limit: string, max: number, waitMs: number): never {
 }
 
 /**
- * Refuses where cards are being tried. `declinedAt`: when payments of one VE were declined, newest first, at least the
+ * Refuses where cards are being tried. `declinedAt`: when payments of one VE were declined, of linked sessions or of the others, newest first, at least the
  * newest DECLINES_MAX.
  * @throws DomainError limit_reached
  */

@@ -11,7 +11,7 @@ import { openCheckoutPage } from "./checkout_page.ts";
 import type { HttpAnswer, HttpRoute } from "./route.ts";
 
 const FILES: Readonly<Record<string, string | Uint8Array>> = {
-  "checkout.html": "<!doctype html><title>Top up</title>",
+  "checkout.html": '<!doctype html><title>Top up</title><script src="/console/assets/checkout-Ab12_-xy.js"></script>',
   "assets/checkout-Ab12_-xy.js": "console.log(1);".repeat(500),
   "assets/checkout-Ab12_-xy.css": "a{}",
   "assets/checkout-Ab12_-xy.js.map": "{}",
@@ -31,7 +31,7 @@ beforeAll(() => {
     mkdirSync(dirname(join(dist, name)), { recursive: true });
     writeFileSync(join(dist, name), content);
   }
-  ({ routes } = openCheckoutPage(log, dist));
+  ({ routes } = openCheckoutPage(log, "http://127.0.0.1:8080", dist));
 });
 afterAll(() => rmSync(dist, { recursive: true, force: true }));
 
@@ -64,8 +64,16 @@ describe("the page", () => {
     async (path) => expect(await get(path)).toBeNull(),
   );
 
+  test("finds its files where a proxy has put the whole", async () => {
+    const proxied = openCheckoutPage(log, "https://shop.example/a$&b/pay", dist);
+    await proxied.prepare();
+    const answer = await get("/checkout", "", proxied.routes);
+    expect(Buffer.from(answer!.body).toString()).toContain('src="/a$&b/pay/console/assets/checkout-Ab12_-xy.js"');
+    expect(Buffer.from((await get("/checkout"))!.body).toString()).toContain('src="/console/assets/');
+  });
+
   test("says how to make it where it was not made, and so does the log", async () => {
-    const missing = openCheckoutPage(log, join(dist, "nowhere"));
+    const missing = openCheckoutPage(log, "http://127.0.0.1:8080", join(dist, "nowhere"));
     await missing.prepare();
     expect(logLines.join("")).toContain("npm run build");
     const answer = await get("/checkout", "", missing.routes);
@@ -92,7 +100,7 @@ describe("its files", () => {
 
   test("are compressed as the browser likes it, the same time and again", async () => {
     const path = "/console/assets/checkout-Ab12_-xy.js";
-    await openCheckoutPage(log, dist).prepare();
+    await openCheckoutPage(log, "http://127.0.0.1:8080", dist).prepare();
     for (let round = 0; round < 2; round += 1) {
       const br = await get(path, "gzip, br");
       expect(br!.headers["content-encoding"]).toBe("br");

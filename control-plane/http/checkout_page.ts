@@ -3,7 +3,7 @@
 import { fileURLToPath } from "node:url";
 import type { Logger } from "pino";
 import { acceptedEncoding } from "./accept.ts";
-import { compressConsoleFiles, type ConsoleFile, readConsoleFiles } from "./console_files.ts";
+import { compressConsoleFiles, ConsoleFile, readConsoleFiles } from "./console_files.ts";
 import { HttpError, type HttpAnswer, type HttpExchange, type HttpRoute } from "./route.ts";
 
 export const CONSOLE_DIST = fileURLToPath(new URL("../../clients/console/dist", import.meta.url));
@@ -51,17 +51,26 @@ export interface CheckoutPage {
   prepare(): Promise<void>;
 }
 
+/** The page with its files where a proxy has put them, when PUBLIC_URL has a path. */
+function below(publicUrl: string, page: ConsoleFile): ConsoleFile {
+  const path = (URL.parse(publicUrl)?.pathname ?? "").replace(/\/+$/, "");
+  if (path === "") return page;
+  const text = Buffer.from(page.bytes).toString("utf8");
+  return new ConsoleFile(page.type, Buffer.from(text.replaceAll(`"${FILES_PATH}`, () => `"${path}${FILES_PATH}`)));
+}
+
 /** Reads the build; without one the page says how to make it, and so does the log. */
-export function openCheckoutPage(log: Logger, dist: string = CONSOLE_DIST): CheckoutPage {
+export function openCheckoutPage(log: Logger, publicUrl: string, dist: string = CONSOLE_DIST): CheckoutPage {
   const files = readConsoleFiles(dist);
   if (files === null)
     log.warn({ dist }, "the checkout page is not built: make it with `npm run build`, and start again");
+  const built = files?.get("checkout.html");
+  const html = built === undefined ? undefined : below(publicUrl, built);
   const page: HttpRoute = {
     matches: (path) => CHECKOUT_PATH.test(path),
     methods: () => ["GET"],
     // The same for every VE and session, known or not, so that ids cannot be tried out here.
     async handle(exchange) {
-      const html = files?.get("checkout.html");
       if (html !== undefined) return send(html, "no-store", exchange);
       const headers = { "content-type": "text/html; charset=utf-8", "cache-control": "no-store" };
       return { status: 200, headers, body: NOT_BUILT };
@@ -77,5 +86,7 @@ export function openCheckoutPage(log: Logger, dist: string = CONSOLE_DIST): Chec
       return send(file, HASHED.test(name) ? FOREVER : FOR_AN_HOUR, exchange);
     },
   };
-  return { routes: [page, parts], prepare: async () => void (files !== null && (await compressConsoleFiles(files))) };
+  const served = new Map(files ?? []);
+  if (html !== undefined) served.set("checkout.html", html);
+  return { routes: [page, parts], prepare: () => compressConsoleFiles(served) };
 }

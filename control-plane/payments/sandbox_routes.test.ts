@@ -232,12 +232,15 @@ describe("where the sandbox is not available", () => {
     ["auto", "", false, false],
   ] as const)("%s at %s, real accounts: %s -> %s", (sandboxPayments, publicUrl, anyReal, available) => {
     const address = { host: "127.0.0.1", port: 8080 };
-    expect(sandboxAvailable({ sandboxPayments, publicUrl, address }, anyReal)).toBe(available);
+    expect(sandboxAvailable({ sandboxPayments, publicUrl, address, trustedProxyHops: 0 }, anyReal)).toBe(available);
   });
 
   test("not where others reach the port, whatever the links say", () => {
-    const settings = { sandboxPayments: "auto", publicUrl: "http://localhost:8080" } as const;
+    const settings = { sandboxPayments: "auto", publicUrl: "http://localhost:8080", trustedProxyHops: 0 } as const;
     expect(sandboxAvailable({ ...settings, address: { host: "0.0.0.0", port: 8080 } }, false)).toBe(false);
     expect(sandboxAvailable({ ...settings, address: { host: "::1", port: 8080 } }, false)).toBe(true);
+    const proxied = { ...settings, address: { host: "::1", port: 8080 }, trustedProxyHops: 1 };
+    expect(sandboxAvailable(proxied, false)).toBe(false);
+    expect(sandboxAvailable({ ...proxied, sandboxPayments: "always" }, false)).toBe(true);
   });
 });

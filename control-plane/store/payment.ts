@@ -133,15 +133,16 @@ export async function listPayments(tx: Tx, sessionIds: readonly string[]): Promi
 }
 
 /**
- * When payments of a VE were declined, newest first. What was never started at the processor was not declined there, nor
- * are saved methods cards that somebody tries.
+ * When payments of a VE were declined, newest first: those of linked sessions, or those of the others. What was never
+ * started at the processor was not declined there, nor are saved methods cards that somebody tries.
  */
-export async function listDeclines(tx: Tx, veId: string, since: Date, limit: number): Promise<Date[]> {
+export async function listDeclines(tx: Tx, veId: string, linked: boolean, since: Date, limit: number): Promise<Date[]> {
   const rows = await tx.query<{ updated_at: Date }>(
-    `select updated_at from payment
-     where ve_id = $1 and state = 5 and reference is not null and method <> 2 and updated_at > $2
-     order by updated_at desc limit $3`,
-    [veId, since, limit],
+    `select p.updated_at from payment p join checkout_session s on s.id = p.session_id
+     where p.ve_id = $1 and p.state = 5 and p.reference is not null and p.method <> 2 and p.updated_at > $3
+       and s.linked = $2
+     order by p.updated_at desc limit $4`,
+    [veId, linked, since, limit],
   );
   return rows.map((row) => row.updated_at);
 }

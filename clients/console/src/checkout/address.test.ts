@@ -34,7 +34,16 @@ describe("addresses", () => {
   ])("%s leads nowhere", (text) => expect(at(text)).toEqual({ kind: "none" }));
 
   test("a session's path is read back", () => {
-    expect(at(sessionPath("cs_a"))).toMatchObject({ id: "cs_a" });
+    expect(at(sessionPath("/checkout", "cs_a"))).toMatchObject({ id: "cs_a" });
+  });
+});
+
+describe("behind a proxy that has put it below a path", () => {
+  test.each(["/pay", "/a/b.c", "/checkout/x"])("%s", (base) => {
+    expect(at(`${base}/checkout?ve_id=ve_a`)).toMatchObject({ kind: "new", origin: { veId: "ve_a" } });
+    expect(sessionPath(`${base}/checkout`, "cs_a")).toBe(`${base}/checkout/cs_a`);
+    expect(sessionPath(`${base}/checkout/cs_b`, "cs_a")).toBe(`${base}/checkout/cs_a`);
+    expect(at(`${base}/checkout/cs_a#tbc_1`)).toMatchObject({ kind: "session", id: "cs_a", secret: "tbc_1" });
   });
 });
 

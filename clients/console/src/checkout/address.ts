@@ -1,5 +1,7 @@
 /** PURE: what the page's address says. */
 
+import { basePath } from "../shared/base_path.ts";
+
 /** Where a session comes from: enough to open another one like it. */
 export interface Origin {
   readonly veId: string;
@@ -22,12 +24,13 @@ export type Address =
     }
   | { readonly kind: "none" };
 
+/** Below the base path. */
 const PATH = /^\/checkout(?:\/([A-Za-z0-9_-]{1,64}))?\/?$/;
 const SECRET = /^#(tbc_[A-Za-z0-9_-]{1,256})$/;
 const WECHAT_CODE_CHARS_MAX = 256;
 
 export function parseAddress(url: Pick<URL, "pathname" | "search" | "hash">): Address {
-  const path = PATH.exec(url.pathname);
+  const path = PATH.exec(url.pathname.slice(basePath(url.pathname).length));
   if (path === null) return { kind: "none" };
   const query = new URLSearchParams(url.search);
   const id = path[1];
@@ -48,8 +51,9 @@ export function parseAddress(url: Pick<URL, "pathname" | "search" | "hash">): Ad
   };
 }
 
-export function sessionPath(id: string): string {
-  return `/checkout/${encodeURIComponent(id)}`;
+/** The path of a session's page, beside the page that is at `pathname`. */
+export function sessionPath(pathname: string, id: string): string {
+  return `${basePath(pathname)}/checkout/${encodeURIComponent(id)}`;
 }
 
 const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|\[::1\])$/;

@@ -28,7 +28,7 @@ export function App({ landing, memory }: { readonly landing: Target; readonly me
           onOpened={(opened) => {
             memory.keep(opened.id, { secret: opened.secret, origin: target.origin });
             memory.setOpened(target.origin, opened);
-            window.history.replaceState(null, "", sessionPath(opened.id));
+            window.history.replaceState(null, "", sessionPath(window.location.pathname, opened.id));
             setTarget({ kind: "session", ...opened, wechatCode: null });
           }}
         />

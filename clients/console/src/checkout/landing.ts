@@ -25,13 +25,14 @@ export function land({ location, history }: Place, memory: Memory): Target {
   if (address.kind === "new") {
     const opened = memory.opened(address.origin);
     if (opened === null) return { kind: "open", origin: address.origin, attempt: 0 };
-    history.replaceState(null, "", sessionPath(opened.id));
+    history.replaceState(null, "", sessionPath(location.pathname, opened.id));
     return { kind: "session", ...opened, wechatCode: null };
   }
   const { id, wechatCode } = address;
   const kept = memory.kept(id);
   if (address.secret !== null) memory.keep(id, { ...kept, secret: address.secret });
-  if (location.hash !== "" || location.search !== "") history.replaceState(null, "", sessionPath(id));
+  if (location.hash !== "" || location.search !== "")
+    history.replaceState(null, "", sessionPath(location.pathname, id));
   const secret = address.secret ?? kept?.secret ?? null;
   return secret === null ? { kind: "closed" } : { kind: "session", id, secret, wechatCode };
 }

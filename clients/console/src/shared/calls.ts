@@ -3,6 +3,7 @@
 import type { Interceptor, Transport } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-web";
 import { QueryClient } from "@tanstack/react-query";
+import { basePath } from "./base_path.ts";
 import { isConnectionTrouble } from "./trouble.ts";
 
 const CALL_MS = 20_000;
@@ -15,7 +16,7 @@ export function makeTransport(secret: string | null): Transport {
     return next(request);
   };
   return createConnectTransport({
-    baseUrl: window.location.origin,
+    baseUrl: window.location.origin + basePath(window.location.pathname),
     interceptors: [authenticate],
     defaultTimeoutMs: CALL_MS,
   });
