@@ -12,11 +12,11 @@ import {
   insertDispute,
   listOpenDisputes,
   lockFrozen,
-  setFrozen,
   updateDispute,
 } from "../store/dispute.ts";
-import { notifyWallet } from "../store/feed_state.ts";
+import { nextRevision, notifyWallet } from "../store/feed_state.ts";
 import { findPayment, lockPayment, type PaymentRow, updatePayment } from "../store/payment.ts";
+import { setFrozen } from "../store/virtual_endpoint.ts";
 import type { CheckoutDeps } from "./deps.ts";
 import type { Verdict } from "./external_refund.ts";
 import { fulfil } from "./fulfil.ts";
@@ -72,7 +72,7 @@ function insert({ tx, deps, payment, frozen, now }: Ground, news: DisputeNews): 
 
 /** Freezing takes a revision of the feed, and comes last. */
 async function freeze({ tx, payment, frozen, now }: Ground): Promise<void> {
-  if (frozen === false) await setFrozen(tx, payment.ve_id, true, now);
+  if (frozen === false) await setFrozen(tx, payment.ve_id, true, await nextRevision(tx), now);
   await notifyWallet(tx, payment.ve_id, "recall");
 }
 
@@ -102,12 +102,12 @@ async function win(ground: Ground, before: DisputeRow): Promise<void> {
   // Who froze the VE first answers for all: the next one takes that over.
   const heir = rest[0];
   if (heir !== undefined) await updateDispute(tx, heir, { froze: true }, now);
-  else if (frozen === true) await setFrozen(tx, payment.ve_id, false, now);
+  else if (frozen === true) await setFrozen(tx, payment.ve_id, false, await nextRevision(tx), now);
 }
 
 async function lose(ground: Ground, before: DisputeRow): Promise<void> {
   const { tx, deps, session, now } = ground;
-  const [, here] = await others(ground, before);
+  const [rest, here] = await others(ground, before);
   const left = leftToRefund(refundable(ground.payment));
   const amount = before.amount_minor < left ? before.amount_minor : left;
   const credits = creditsFor(refundable(ground.payment), amount);
@@ -124,7 +124,8 @@ async function lose(ground: Ground, before: DisputeRow): Promise<void> {
   const fields = here ? refunded : { ...refunded, ...undisputed({ ...session, ...refunded }) };
   const next = await advance(tx, deps, session, fields, { cause: "webhook", detail: `${dispute.id}: lost` });
   await tell(tx, deps, "dispute.lost", next, { dispute: disputeData(dispute, payment) });
-  // It stays frozen until the merchant decides otherwise.
+  // It stays frozen until the merchant decides otherwise, also when another dispute that froze it is won.
+  for (const each of rest) if (each.froze) await updateDispute(tx, each, { froze: false }, now);
   await freeze(ground);
 }
 
@@ -154,7 +155,10 @@ export async function receiveDispute(
   payment: PaymentRow | null,
   news: DisputeNews,
 ): Promise<Verdict> {
-  if (payment === null || news.amountMinor <= 0n) return "ignored";
+  if (payment === null) return "ignored";
+  // How one that is known ended counts, whatever is left of its money.
+  if (news.amountMinor <= 0n && (await findDispute(deps.db, payment.account_id, news.reference)) === null)
+    return "ignored";
   if (!hasMoney(payment.state)) await fulfil(deps, payment.id, "webhook");
   const paid = (await findPayment(deps.db, payment.id))!;
   if (!hasMoney(paid.state)) return "ignored";

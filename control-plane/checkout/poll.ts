@@ -11,6 +11,7 @@ import type { CheckoutDeps } from "./deps.ts";
 import { fulfil } from "./fulfil.ts";
 import { pollsTotal } from "./metrics.ts";
 import { nextRefundCheckMs, progressRefund } from "./refund_end.ts";
+import { settle } from "./settle.ts";
 
 /** Payments, and refunds, of one run at most; the next goes on. */
 export const POLL_ROWS_MAX = 100;
@@ -49,6 +50,17 @@ async function ask(deps: CheckoutDeps, payment: PaymentRow): Promise<Date | null
   return next === null ? null : new Date(next);
 }
 
+/**
+ * Nobody is asked any more, so the payment ends here: what never ends would hold up the automatic top-ups of its VE for ever.
+ * Money that is told of later is fulfilled all the same.
+ */
+async function giveUp(deps: CheckoutDeps, payment: PaymentRow): Promise<void> {
+  const status = { state: "failed", failure: "never_answered" } as const;
+  const { payment: after } = await settle(deps, payment, { status, cause: "poll" });
+  if (after.failure === status.failure)
+    deps.log.error({ payment: payment.id }, "a payment never ended: look at the payment processor");
+}
+
 /** What could not be answered is asked again later. */
 async function later(deps: CheckoutDeps, payment: PaymentRow): Promise<Date | null> {
   const session = await readCheckoutSession(deps.db, payment.merchant_id, payment.session_id);
@@ -67,6 +79,8 @@ async function pollPayment(deps: CheckoutDeps, payment: PaymentRow): Promise<voi
     pollsTotal.inc({ result: error.code });
     next = await later(deps, payment);
   }
+  // One that has ended already stays as it is.
+  if (next === null) await giveUp(deps, payment);
   await schedulePayment(deps.db, payment, next);
 }
 

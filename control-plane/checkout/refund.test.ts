@@ -376,6 +376,45 @@ describe.each(openTestDatabases())("money that goes back on $name", ({ open }) =
       expect(await walletOf(checkout, "ve_both")).toMatchObject({ purchased: "84" });
     });
 
+    it("stay frozen whichever of them froze the VE, when one was lost", async () => {
+      const one = await bought("ve_both2");
+      await tell(one.payment.id, "dp_20", "open", 300n);
+      await tell(one.payment.id, "dp_21", "lost", 300n);
+      await tell(one.payment.id, "dp_20", "won", 300n);
+      expect([await state(one.session), await isFrozen(checkout, "ve_both2")]).toEqual([PARTIALLY_REFUNDED, true]);
+    });
+
+    it("end, whatever is left of the money", async () => {
+      const one = await bought("ve_nothing_left");
+      await tell(one.payment.id, "dp_22", "open");
+      await refund(one.session, null);
+      await tell(one.payment.id, "dp_22", "won", 0n);
+      await tell(one.payment.id, "dp_23", "open", 0n);
+      expect([await state(one.session), await isFrozen(checkout, "ve_nothing_left")]).toEqual([REFUNDED, false]);
+    });
+
+    it("that are lost keep the Credits of a refund that fails afterwards", async () => {
+      const { session, payment } = await bought("ve_lost_first");
+      checkout.processor.refundState = "pending";
+      const { refund: row } = await refund(session, null);
+      checkout.processor.refundState = "succeeded";
+      await tell(payment.id, "dp_24", "lost", 700n);
+      checkout.processor.refunds.get(row.id)!.state = "failed";
+      await send(
+        checkout.processor.refundNotification(
+          payment.id,
+          { reference: row.reference!, amountMinor: 1000n, currency: "USD", reason: "", state: "failed" },
+          row.id,
+        ),
+      );
+      // 700 of 1000 are gone with the dispute; 300 stayed, and their 36 Credits with them.
+      expect(await walletOf(checkout, "ve_lost_first")).toMatchObject({ purchased: "36", available: "36" });
+      expect(await state(session)).toBe(PARTIALLY_REFUNDED);
+      expect((await paymentOf(checkout, payment.id)).refunded_minor).toBe(700n);
+      expect((await sessionOf(checkout, session.id)).refunded_minor).toBe(700n);
+      await expectSound(checkout);
+    });
+
     it("of what was refunded already take nothing more", async () => {
       const { session, payment } = await bought("ve_back");
       await tell(payment.id, "dp_11", "open");

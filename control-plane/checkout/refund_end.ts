@@ -3,7 +3,7 @@
 import { formatCredits, parseCredits } from "../../core/credits.ts";
 import type { Tx } from "../db/database.ts";
 import { PaymentState, RefundState } from "../domain/checkout.ts";
-import { CHECK_FIRST_MS, hasMoney, movedAlong, nextCheckMs } from "../domain/fulfilment.ts";
+import { CHECK_FIRST_MS, creditsFor, hasMoney, movedAlong, nextCheckMs } from "../domain/fulfilment.ts";
 import { ProcessorError, type RefundStatus } from "../payments/payment.ts";
 import {
   type CheckoutCause,
@@ -21,17 +21,20 @@ import {
   type RefundRow,
   updatePayment,
 } from "../store/payment.ts";
+import { listLostDisputes, updateDispute } from "../store/dispute.ts";
 import { findRefund, updateRefund } from "../store/refund.ts";
 import type { CheckoutDeps } from "./deps.ts";
 import { refundsTotal } from "./metrics.ts";
 import { accountOf, refundOrderOf } from "./processor.ts";
 import { advance, refundData, tell } from "./story.ts";
-import { giveCreditsBack } from "./take_back.ts";
+import { giveCreditsBack, refundable, takeCredits } from "./take_back.ts";
 
 /** A refund that takes longer is asked about by the hour. */
 const REFUND_LATE_MS = 86_400_000;
 /** After so much more nobody is asked any more; banks can take weeks. */
 const REFUND_STOP_MS = 30 * 86_400_000;
+
+const sum = (numbers: readonly bigint[]): bigint => numbers.reduce((a, b) => a + b, 0n);
 
 /** Where the session is once this much more of its money went back. A dispute that is lost counts as well. */
 export async function refundedFields(
@@ -87,6 +90,37 @@ async function succeed(
   return { session: next, payment, refund };
 }
 
+/**
+ * What a bank took is not to be had again because a refund of the same money failed: of the lost disputes that found it gone
+ * already, they take their part now.
+ */
+async function takeForDisputes(
+  tx: Tx,
+  deps: CheckoutDeps,
+  payment: PaymentRow,
+  refund: RefundRow,
+): Promise<PaymentRow> {
+  const lost = await listLostDisputes(tx, payment.id);
+  const dispute = lost.at(-1);
+  if (dispute === undefined) return payment;
+  const refunds = (await listRefunds(tx, [payment.session_id])).filter(
+    (each) => each.payment_id === payment.id && each.state !== RefundState.FAILED,
+  );
+  const went = sum(lost.map((each) => each.amount_minor)) + sum(refunds.map((each) => each.amount_minor));
+  const gone = went < payment.amount_minor ? went : payment.amount_minor;
+  const amount = gone - payment.refunded_minor;
+  if (amount <= 0n) return payment;
+  const reference = `dispute:${dispute.id}:${refund.id}`;
+  const cause = { reference, reason: `dispute ${dispute.id} lost, refund ${refund.id} failed` };
+  const took = await takeCredits(tx, deps, payment, creditsFor(refundable(payment), amount), cause);
+  const plus = (a: string, b: string): string => formatCredits(parseCredits(a) + parseCredits(b));
+  const now = new Date(deps.now());
+  const all = { taken: plus(dispute.taken, took.taken), became_debt: plus(dispute.became_debt, took.became_debt) };
+  await updateDispute(tx, dispute, all, now);
+  const changes = { refunded_minor: gone, taken: plus(payment.taken, took.taken), check_at: null };
+  return updatePayment(tx, payment, changes, now);
+}
+
 async function giveUp(
   tx: Tx,
   deps: CheckoutDeps,
@@ -109,8 +143,11 @@ async function giveUp(
     taken: formatCredits(parseCredits(before.taken) - taken),
     ...held,
   };
-  const payment = await updatePayment(tx, before, changes, now);
-  const next = await advance(tx, deps, session, {}, { cause, detail: `${refund.id}: refund failed: ${failure}` });
+  const back = await updatePayment(tx, before, changes, now);
+  const payment = await takeForDisputes(tx, deps, back, refund);
+  const gone = payment.refunded_minor - back.refunded_minor;
+  const fields = gone === 0n ? {} : await refundedFields(tx, session, payment, gone);
+  const next = await advance(tx, deps, session, fields, { cause, detail: `${refund.id}: refund failed: ${failure}` });
   await tell(tx, deps, "refund.failed", next, { refund: refundData(refund, payment), failure });
   return { session: next, payment, refund };
 }

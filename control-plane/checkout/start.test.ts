@@ -239,7 +239,7 @@ describe.each(openTestDatabases())("payments on $name", ({ open }) => {
     });
   });
 
-  it("stops asking a week after the time was over", async () => {
+  it("stops asking a week after the time was over, and ends what never ended", async () => {
     const { payment } = await started(checkout, "ve_week");
     checkout.processor.unclosable.add(payment.id);
     const before = checkout.processor.calls.length;
@@ -248,7 +248,11 @@ describe.each(openTestDatabases())("payments on $name", ({ open }) => {
     expect(inTime).toBeGreaterThan(8);
     expect(inTime).toBeLessThan(20);
     await pollThrough(checkout, 9 * DAY_MS, 60);
-    expect(await paymentOf(checkout, payment.id)).toMatchObject({ check_at: null, state: PaymentState.PENDING });
+    expect(await paymentOf(checkout, payment.id)).toMatchObject({
+      check_at: null,
+      state: PaymentState.FAILED,
+      failure: "never_answered",
+    });
     checkout.processor.pay(payment.id);
     await fulfil(checkout.deps, payment.id, "page");
     expect(await walletOf(checkout, "ve_week")).toMatchObject({ purchased: "120" });

@@ -152,7 +152,7 @@ async function forget(client: Stripe, saved: Details): Promise<void> {
 function answer(problem: NotificationRefused | null): NotificationAnswer {
   const type = "application/json; charset=utf-8";
   if (problem === null) return { status: 200, type, body: '{"received":true}' };
-  const statuses: Readonly<Record<string, number>> = { too_large: 413, unreachable: 503 };
+  const statuses: Readonly<Record<string, number>> = { too_large: 413, unreachable: 503, unavailable: 503 };
   const status = Object.hasOwn(statuses, problem.reason) ? statuses[problem.reason]! : 400;
   return { status, type, body: JSON.stringify({ error: problem.reason }) };
 }

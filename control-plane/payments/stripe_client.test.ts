@@ -52,7 +52,19 @@ describe("errors", () => {
       new errors.StripeInvalidRequestError({ message: "m", type: "api_error", code: "<Not a word>" }),
       "refused invalid_request",
     ],
-    [new errors.StripeIdempotencyError({ message: "m", type: "api_error" }), "refused idempotency"],
+    [new errors.StripeIdempotencyError({ message: "m", type: "api_error" }), "unreachable idempotency"],
+    [
+      new errors.StripeInvalidRequestError({
+        message: "m",
+        type: "invalid_request_error",
+        code: "idempotency_key_in_use",
+      }),
+      "unreachable busy",
+    ],
+    [
+      new errors.StripeInvalidRequestError({ message: "m", type: "invalid_request_error", code: "lock_timeout" }),
+      "unreachable busy",
+    ],
     [new errors.StripeAuthenticationError({ message: "m", type: "api_error" }), "misconfigured bad_key"],
     [new errors.StripePermissionError({ message: "m", type: "api_error" }), "misconfigured no_permission"],
     [new errors.StripeRateLimitError({ message: "m", type: "api_error" }), "unreachable rate_limited"],

@@ -60,6 +60,9 @@ function redact(text: string): string {
     .slice(0, MESSAGE_CHARS_MAX);
 }
 
+/** Two requests at once, with one idempotency key or for one object (docs.stripe.com/error-codes): nothing is decided. */
+const BUSY: ReadonlySet<string> = new Set(["idempotency_key_in_use", "lock_timeout"]);
+
 /** What the SDK threw, as the rest knows it. */
 export function processorError(error: unknown): ProcessorError {
   const { errors } = Stripe;
@@ -79,8 +82,16 @@ export function processorError(error: unknown): ProcessorError {
   if (error instanceof errors.StripeRateLimitError) {
     return new ProcessorError("unreachable", "rate_limited", "Stripe asks to call less often");
   }
+  // An earlier request with this key has done something, or is at it: what, is seen when it is asked again.
   if (error instanceof errors.StripeIdempotencyError) {
-    return new ProcessorError("refused", "idempotency", "Stripe has seen this idempotency key with another request");
+    return new ProcessorError(
+      "unreachable",
+      "idempotency",
+      "Stripe has seen this idempotency key with another request",
+    );
+  }
+  if (error instanceof errors.StripeInvalidRequestError && BUSY.has(error.code ?? "")) {
+    return new ProcessorError("unreachable", "busy", "Stripe is still busy with an earlier request");
   }
   if (error instanceof errors.StripeInvalidRequestError) {
     return new ProcessorError("refused", word(error.code, "invalid_request"), `Stripe: ${redact(error.message)}`);

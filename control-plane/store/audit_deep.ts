@@ -160,6 +160,11 @@ const TAKES = (kind: string): string =>
   `(t.reference = '${kind}:' || c.id and ${MOVES("wallet", "payment")} and c.taken = t.credits)
    or (t.reference = '${kind}:' || c.id || ':debt' and ${MOVES("debt", "wallet")} and c.became_debt = t.credits)`;
 
+/** All that a lost dispute took: at once, and of refunds that failed afterwards (`dispute:<id>:<refund>`). */
+const TOOK_IN_ALL = (debit: string, credit: string): string =>
+  `(select sum(t.credits) from transfer t where t.ve_id = p.ve_id and ${MOVES(debit, credit)}
+     and (t.reference = 'dispute:' || c.id or starts_with(t.reference, 'dispute:' || c.id || ':')))`;
+
 /**
  * What each kind of reference must look like. A new kind of transfer gets its line here; a reference of no known kind is
  * a transfer without a cause.
@@ -175,7 +180,11 @@ const CAUSES: Readonly<Record<string, string>> = {
   refund: TAKEN_BY("refund", TAKES("refund")),
   refund_back: `${MOVES("payment", "wallet")} and t.reference = 'refund_back:' || split_part(t.reference, ':', 2)
     and ${TAKEN_BY("refund", `c.state = ${RefundState.FAILED} and c.taken = t.credits`)}`,
-  dispute: TAKEN_BY("dispute", `c.state = ${DisputeRowState.lost} and (${TAKES("dispute")})`),
+  dispute: TAKEN_BY(
+    "dispute",
+    `c.state = ${DisputeRowState.lost} and ((${MOVES("wallet", "payment")} and c.taken = ${TOOK_IN_ALL("wallet", "payment")})
+       or (${MOVES("debt", "wallet")} and c.became_debt = ${TOOK_IN_ALL("debt", "wallet")}))`,
+  ),
   // By whatever made Credits available: a report, a top-up, a lease that was taken back.
   repay: MOVES("wallet", "debt"),
 };

@@ -1,7 +1,6 @@
 /** Disputes of payments, and the freezing of their VEs. The session and the payment are locked before one is written. */
 
 import type { Tx } from "../db/database.ts";
-import { nextRevision } from "./feed_state.ts";
 
 /** Numbers of the column `state`. */
 export const DisputeRowState = { open: 1, won: 2, lost: 3 } as const;
@@ -91,6 +90,14 @@ export async function listOpenDisputes(tx: Tx, veId: string): Promise<DisputeRow
   );
 }
 
+/** Lost ones of a payment, oldest first. The session must be locked, for the answer to stay true. */
+export async function listLostDisputes(tx: Tx, paymentId: string): Promise<DisputeRow[]> {
+  return tx.query<DisputeRow>(
+    `select ${COLUMNS} from dispute where payment_id = $1 and state = ${DisputeRowState.lost} order by created_at, id`,
+    [paymentId],
+  );
+}
+
 /** Whether the VE is there still; then it stays there until the end of the transaction. */
 export async function keepVe(tx: Tx, veId: string): Promise<boolean> {
   return (await tx.query("select 1 from virtual_endpoint where id = $1 for key share", [veId])).length > 0;
@@ -102,13 +109,4 @@ export async function lockFrozen(tx: Tx, veId: string): Promise<boolean | null> 
     veId,
   ]);
   return row?.frozen ?? null;
-}
-
-/** Freezes a locked VE, or ends that, for nodes to hear of at once. Takes a revision: call it last. */
-export async function setFrozen(tx: Tx, veId: string, frozen: boolean, now: Date): Promise<void> {
-  const revision = await nextRevision(tx);
-  await tx.query(
-    "update virtual_endpoint set frozen = $2, revision = $3, version = version + 1, updated_at = $4 where id = $1",
-    [veId, frozen, revision, now],
-  );
 }

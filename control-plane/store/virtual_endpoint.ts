@@ -186,7 +186,7 @@ export async function updateVirtualEndpoint(
 
 /**
  * Freezes a VE, or ends that, as a new version that nodes hear of. False: it was so already, or it is deleted or a template.
- * The caller holds what comes before the VE in the order of locks, and takes the revision with `nextRevision`.
+ * The caller holds what comes before the VE in the order of locks, and takes the revision with `nextRevision`, last of all.
  */
 export async function setFrozen(tx: Tx, veId: string, frozen: boolean, revision: bigint, now: Date): Promise<boolean> {
   const rows = await tx.query(
