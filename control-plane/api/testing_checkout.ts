@@ -44,7 +44,13 @@ function processor(
       const key = kind.case === "stripe" ? kind.value.secretKey : "";
       const [, test, account] = /^sk_(test|live)_([a-z]+)\d+$/.exec(key) ?? [];
       if (account === undefined) throw invalidField("credentials.stripe.secret_key", "give a key such as sk_live_…");
-      return { credentials, hint: key.slice(-4), accountIdentity: account, test: test === "test", methods: [...methods] };
+      return {
+        credentials,
+        hint: key.slice(-4),
+        accountIdentity: account,
+        test: test === "test",
+        methods: [...methods],
+      };
     },
     open: () => {
       throw new ProcessorError("unreachable", "not_there", "tests reach no processor");

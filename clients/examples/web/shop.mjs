@@ -118,7 +118,9 @@ export function createShop({ tb, veId, publicUrl, webhookSecret, now }) {
 /** @param {import("node:http").ServerResponse} response @param {string} file @param {string} type @returns {Promise<undefined>} */
 async function serveFile(response, file, type) {
   const content = await readFile(new URL(`public/${file}`, import.meta.url));
-  response.writeHead(200, { "content-type": type, "content-security-policy": "default-src 'self'; img-src 'self' data:" }).end(content);
+  response
+    .writeHead(200, { "content-type": type, "content-security-policy": "default-src 'self'; img-src 'self' data:" })
+    .end(content);
 }
 
 /** @param {import("node:http").IncomingMessage} request @returns {Promise<string>} */
