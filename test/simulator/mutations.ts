@@ -95,8 +95,8 @@ export const MUTATIONS: readonly Mutation[] = [
     name: "debt-kept",
     fault: "Credits that come in do not repay the debt",
     file: "control-plane/domain/wallet.ts",
-    from: "  const repaid = credits > 0n ? repayable(after) : 0n;",
-    to: "  const repaid = credits > 0n ? repayable(after) / 2n : 0n;",
+    from: "  const credits = repayable(after);",
+    to: "  const credits = repayable(after) / 2n;",
   },
   {
     name: "grow-unlooked",
