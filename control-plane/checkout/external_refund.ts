@@ -7,7 +7,13 @@ import { creditsFor, hasMoney } from "../domain/fulfilment.ts";
 import { type Notification, ProcessorError } from "../payments/payment.ts";
 import { lockCheckoutSession } from "../store/checkout_session.ts";
 import { findPayment, lockPayment, type PaymentRow, type RefundRow, updatePayment } from "../store/payment.ts";
-import { findRefund, findRefundByReference, insertRefund, listUnsettledRefunds } from "../store/refund.ts";
+import {
+  findRefund,
+  findRefundByReference,
+  insertRefund,
+  listUnsettledRefunds,
+  updateRefund,
+} from "../store/refund.ts";
 import type { CheckoutDeps } from "./deps.ts";
 import { fulfil } from "./fulfil.ts";
 import { concludeRefund, progressRefund } from "./refund_end.ts";
@@ -19,11 +25,22 @@ export type RefundNews = Extract<Notification["about"], { readonly kind: "refund
 /** What became of a notification: `accepted`, `ignored`, or why it was rejected. */
 export type Verdict = "accepted" | "ignored" | (string & {});
 
+/**
+ * A refund of ours that counts as failed, with its Credits given back. If it succeeded after all, it is one that was made
+ * without us.
+ */
+function hadFailed({ state, external }: RefundRow): boolean {
+  return state === RefundState.FAILED && !external;
+}
+
 /** Writes a refund that was not known, with the Credits that go with it. Null: somebody else has written it. */
 async function book(tx: Tx, deps: CheckoutDeps, of: PaymentRow, { refund }: RefundNews): Promise<RefundRow | null> {
   const session = await lockCheckoutSession(tx, of.merchant_id, of.session_id);
   const before = await lockPayment(tx, of.id);
-  if ((await findRefundByReference(tx, of.account_id, refund.reference)) !== null) return null;
+  const known = await findRefundByReference(tx, of.account_id, refund.reference);
+  if (known !== null && !hadFailed(known)) return null;
+  // The name goes to the row that tells the truth.
+  if (known !== null) await updateRefund(tx, known, { reference: null }, new Date(deps.now()));
   const id = deps.newId("rfd_");
   const reason = refund.reason === "" ? "refunded at the payment processor" : refund.reason;
   const credits = creditsFor(refundable(before), refund.amountMinor);
@@ -98,13 +115,14 @@ export async function receiveRefund(
   news: RefundNews,
 ): Promise<Verdict> {
   const byId = news.refundId === null ? null : await findRefund(deps.db, news.refundId);
-  if (byId !== null && byId.account_id === accountId) return goOn(deps, byId, news);
   const { refund } = news;
+  const wrong = (row: RefundRow): boolean => refund.state === "succeeded" && hadFailed(row);
+  if (byId !== null && byId.account_id === accountId && !wrong(byId)) return goOn(deps, byId, news);
   const known = await findRefundByReference(deps.db, accountId, refund.reference);
-  if (known !== null) return goOn(deps, known, news);
+  if (known !== null && !wrong(known)) return goOn(deps, known, news);
   if (payment === null) return "ignored";
   const ours = await isOurs(deps, payment, news);
-  if (ours !== null) return goOn(deps, ours, news);
+  if (ours !== null && !wrong(ours)) return goOn(deps, ours, news);
   if (refund.state === "failed") return "ignored";
   const paid = await paidFor(deps, payment);
   if (paid === null) return "ignored";

@@ -179,6 +179,20 @@ describe.each(openTestDatabases())("fulfilment on $name", ({ open }) => {
     expect(await told(checkout, session.id)).toEqual(["checkout.fulfilled", "checkout.fulfilled"]);
   });
 
+  it("goes on saying that other money of the session is to be looked at", async () => {
+    const { session, payment } = await started(checkout, "ve_review");
+    checkout.processor.pay(payment.id, { amountMinor: 999n });
+    await notify(payment.id);
+    const second = await startPayment(checkout.deps, session, choiceOf(checkout), "page");
+    checkout.processor.pay(second.payment.id);
+    await notify(second.payment.id);
+    expect(await walletOf(checkout, "ve_review")).toMatchObject({ purchased: "120" });
+    expect(await sessionOf(checkout, session.id)).toMatchObject({
+      state: CheckoutState.FULFILLED,
+      problem: "wrong_amount",
+    });
+  });
+
   it("holds money whose VE is gone, for a refund alone", async () => {
     const { session, payment } = await started(checkout, "ve_gone");
     await db.query("delete from access_key where ve_id = 've_gone'");

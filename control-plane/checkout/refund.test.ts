@@ -293,6 +293,23 @@ describe.each(openTestDatabases())("money that goes back on $name", ({ open }) =
     expect(await told(checkout, session.id)).toEqual(["checkout.problem", "refund.created", "refund.failed"]);
   });
 
+  it.each([["back_"], ["another_"]])(
+    "takes the Credits again when a refund that counted as failed succeeded after all: %s",
+    async (prefix) => {
+      const { session, payment } = await bought(`ve_after_all_${prefix}`);
+      const { refund: row } = await scripted({ refundState: "failed" }, () => refund(session, 500n));
+      expect(await walletOf(checkout, session.ve_id)).toMatchObject({ purchased: "120" });
+      const news = { reference: `${prefix}${row.id}`, amountMinor: 500n, currency: "USD", reason: "" };
+      const raw = (refundId: string | null) =>
+        checkout.processor.refundNotification(payment.id, { ...news, state: "succeeded" }, refundId);
+      const statuses = await Promise.all([row.id, row.id, row.id, null].map((id) => send(raw(id))));
+      expect(new Set([...statuses, await send(raw(row.id))])).toEqual(new Set([200]));
+      expect(await walletOf(checkout, session.ve_id)).toMatchObject({ purchased: "60" });
+      expect(await sessionOf(checkout, session.id)).toMatchObject({ state: PARTIALLY_REFUNDED, refunded_minor: 500n });
+      await expectSound(checkout);
+    },
+  );
+
   describe("disputes", () => {
     const tell = (paymentId: string, reference: string, state: DisputeState, amountMinor = 1000n) =>
       send(checkout.processor.disputeNotification(paymentId, reference, state, amountMinor));

@@ -183,8 +183,11 @@ async function credit(ground: Ground, paid: PaidPayment, { wallet, transfers }: 
   const payment = await updatePayment(tx, ground.payment, changes, new Date(nowMs));
   await writeWallets(tx, nowMs, new Map([[payment.ve_id, wallet]]));
   await postTransfers(tx, nowMs, transfers);
-  const troubled = await anyOther(ground, (other) => other.state === PaymentState.PAID);
-  const fields = { ...fulfilledFields(ground, paid, granted), problem: troubled ? session.problem : "" };
+  // Only the problem that this payment had is over; what another one's money waits for, or a refund, stays to be seen.
+  const solved =
+    session.problem === ground.payment.failure &&
+    !(await anyOther(ground, (other) => other.failure === session.problem && session.problem !== ""));
+  const fields = { ...fulfilledFields(ground, paid, granted), problem: solved ? "" : session.problem };
   const detail = `${payment.id}: ${granted} Credits`;
   const next = await advance(tx, deps, session, fields, { cause, detail });
   await tell(tx, deps, "checkout.fulfilled", next, { payment: paymentData(payment) });

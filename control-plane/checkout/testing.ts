@@ -41,6 +41,11 @@ export interface CheckoutWorld {
   readonly node: TestNode;
 }
 
+/** For what only reads. */
+export interface OnDatabase {
+  readonly deps: { readonly db: Database };
+}
+
 /** Nobody gives anything back. */
 const NO_HINTS = { onCredits: () => () => {} };
 
@@ -155,7 +160,7 @@ export async function walletOf({ deps }: CheckoutWorld, veId: string) {
 }
 
 /** Types of the webhook events of a session, oldest first. */
-export async function told({ deps }: CheckoutWorld, sessionId: string): Promise<string[]> {
+export async function told({ deps }: OnDatabase, sessionId: string): Promise<string[]> {
   const rows = await deps.db.query<{ type: string }>(
     "select type from webhook_event where session_id = $1 order by n",
     [sessionId],
@@ -163,7 +168,7 @@ export async function told({ deps }: CheckoutWorld, sessionId: string): Promise<
   return rows.map(({ type }) => type);
 }
 
-export async function transfersOf({ deps }: CheckoutWorld, veId: string): Promise<string[]> {
+export async function transfersOf({ deps }: OnDatabase, veId: string): Promise<string[]> {
   const rows = await deps.db.query<{ line: string }>(
     `select debit_account || ' -> ' || credit_account || ' ' || trim_scale(credits) || ' ' || reference as line
      from transfer where ve_id = $1 order by n`,
@@ -172,7 +177,7 @@ export async function transfersOf({ deps }: CheckoutWorld, veId: string): Promis
   return rows.map(({ line }) => line);
 }
 
-export async function isFrozen({ deps }: CheckoutWorld, veId: string): Promise<boolean> {
+export async function isFrozen({ deps }: OnDatabase, veId: string): Promise<boolean> {
   const [row] = await deps.db.query<{ frozen: boolean }>("select frozen from virtual_endpoint where id = $1", [veId]);
   return row!.frozen;
 }

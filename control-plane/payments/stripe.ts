@@ -114,7 +114,8 @@ async function charge(
 async function refund(client: Stripe, order: RefundOrder): Promise<RefundStatus> {
   if (order.reference !== null) {
     const known = await read(client.refunds.retrieve(order.reference));
-    if (known === null) throw new ProcessorError("refused", "unknown_refund", "Stripe knows no such refund");
+    // It was made, so the key is another account's by now; that says nothing of where the money is.
+    if (known === null) throw new ProcessorError("misconfigured", "unknown_refund", "Stripe knows no such refund");
     return refundStatus(checkObject(known, "refund"));
   }
   const { amount } = requireStripeAmount(order.payment.currency, order.amountMinor);

@@ -77,7 +77,9 @@ describe("refunds", () => {
     expect(await failureOf(account.refund({ ...order, amountMinor: 5001n }))).toBe("refused invalid_request");
     await account.refund({ ...order, refundId: "rfd_all" });
     expect(await failureOf(account.refund({ ...order, refundId: "rfd_more" }))).toBe("refused charge_already_refunded");
-    expect(await failureOf(account.findRefund({ ...order, reference: "re_none" }))).toBe("refused unknown_refund");
+    expect(await failureOf(account.findRefund({ ...order, reference: "re_none" }))).toBe(
+      "misconfigured unknown_refund",
+    );
     const other = fixture.open(stripe.addAccount());
     expect(await failureOf(other.refund(order))).toBe("refused resource_missing");
   });
