@@ -306,6 +306,18 @@ describe("sessions", () => {
     expect(await page.title()).toBe("Choose a pack – Lighthouse AI");
   });
 
+  test("names are text, whatever they are made of", async () => {
+    const evil = `<img src=x onerror="document.title='owned'"><script>document.title='owned'</script>`;
+    fake.offer.merchantName = evil;
+    fake.offer.payerWallet!.veName = evil;
+    fake.offer.creditPacks[0]!.label = evil;
+    await page.goto(link());
+    await title(`Top up ${evil}`);
+    expect(await page.getByText(evil).count()).toBeGreaterThanOrEqual(2);
+    expect(await page.locator("body img, body script:not([src])").count()).toBe(0);
+    expect(await page.title()).not.toBe("owned");
+  });
+
   test("automatic top-ups are agreed to by a tick, and switched off in two steps", async () => {
     FACES.find(({ name }) => name === "choose_custom_auto")!.prepare(fake);
     await page.goto(atSession());
