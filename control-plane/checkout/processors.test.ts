@@ -90,7 +90,6 @@ describe.each(openTestDatabases())("the engine and the processors on $name", ({ 
   const transfersOf = async (veId: string) =>
     (await testing.transfersOf(shop.cp, veId)).map((line) => line.split(" ").slice(0, 4).join(" "));
   const told = (sessionId: string) => testing.told(shop.cp, sessionId);
-  const isFrozen = (veId: string) => testing.isFrozen(shop.cp, veId);
   const lastVerdict = async (accountId: string) => {
     const text = "select verdict from payment_notification where account_id = $1 order by n desc limit 1";
     return (await db.query<{ verdict: string }>(text, [accountId]))[0]?.verdict;
@@ -272,11 +271,11 @@ describe.each(openTestDatabases())("the engine and the processors on $name", ({ 
       for (const type of ["charge.dispute.created", "charge.dispute.funds_withdrawn"]) {
         expect(await stripe.deliver(eventOf(type), hookOf("stripe"))).toBe(200);
       }
-      expect([(await sessionOf(id)).state, await isFrozen(veId)]).toEqual([DISPUTED, true]);
+      expect([(await sessionOf(id)).state, await testing.isFrozen(shop.cp, veId)]).toEqual([DISPUTED, true]);
       stripe.endDispute(dispute, how);
       const closed = eventOf("charge.dispute.closed");
       await Promise.all([1, 2, 3].map(() => stripe.deliver(closed, hookOf("stripe"))));
-      expect([(await sessionOf(id)).state, await isFrozen(veId)]).toEqual([state, frozen]);
+      expect([(await sessionOf(id)).state, await testing.isFrozen(shop.cp, veId)]).toEqual([state, frozen]);
       expect(await walletOf(veId)).toEqual([credits, "0"]);
       expect(await told(id)).toEqual(["checkout.fulfilled", "dispute.opened", `dispute.${how}`]);
     });
@@ -440,10 +439,16 @@ describe.each(openTestDatabases())("the engine and the processors on $name", ({ 
       await decide(pageOf(started), "approve");
       await decide(pageOf(started), "dispute");
       await job("sandbox");
-      expect([(await sessionOf(started.id)).state, await isFrozen(started.veId)]).toEqual([DISPUTED, true]);
+      expect([(await sessionOf(started.id)).state, await testing.isFrozen(shop.cp, started.veId)]).toEqual([
+        DISPUTED,
+        true,
+      ]);
       await decide(pageOf(started), how);
       await job("sandbox");
-      expect([(await sessionOf(started.id)).state, await isFrozen(started.veId)]).toEqual([state, frozen]);
+      expect([(await sessionOf(started.id)).state, await testing.isFrozen(shop.cp, started.veId)]).toEqual([
+        state,
+        frozen,
+      ]);
       expect(await walletOf(started.veId)).toEqual([credits, "0"]);
     });
   });
