@@ -13,11 +13,11 @@ import type { Database } from "../db/database.ts";
 import { openTestDatabases } from "../db/testing.ts";
 import { PaymentProcessor } from "../domain/checkout.ts";
 import { startStripeImitation, type StripeImitation, type StripeImitationAccount } from "../payments/testing_stripe.ts";
-import { MERCHANT, privatePem } from "../payments/wechat/testing_keys.ts";
 import { startWechat, type WechatImitation } from "../payments/wechat/testing_wechat.ts";
 import { readWallet } from "../store/wallet.ts";
 import { type Checkout, openCheckout } from "./parts.ts";
 import * as testing from "./testing.ts";
+import { NOTHING_SOLD, type Selling, startSelling } from "./testing_selling.ts";
 
 const { EXPIRED, FULFILLED, REFUNDED, PARTIALLY_REFUNDED, DISPUTED, FAILED } = CheckoutState;
 const HOUR_MS = 3_600_000;
@@ -33,8 +33,7 @@ describe.each(openTestDatabases())("the engine and the processors on $name", ({ 
   let wechat: WechatImitation;
   /** Another replica: its jobs run when a test says so. */
   let replica: Checkout;
-  const accounts = { stripe: "", stranger: "", wechat: "" };
-  const packs = { usd: "", cny: "" };
+  let { accounts, packs }: Selling = NOTHING_SOLD;
   const clockMs = (): number => stripe.clock.offsetMs;
 
   beforeAll(async () => {
@@ -50,23 +49,7 @@ describe.each(openTestDatabases())("the engine and the processors on $name", ({ 
     };
     shop = await openShop(db, { env, realPayments: true });
     replica = openCheckout(shop.cp.deps, NO_HINTS, random);
-    const addStripe = async ({ secretKey, webhookSecret }: StripeImitationAccount) => {
-      const credentials = { kind: { case: "stripe" as const, value: { secretKey, webhookSecret } } };
-      return (await shop.api.accounts.createPaymentAccount({ name: "Stripe", credentials })).paymentAccount!.id;
-    };
-    accounts.stripe = await addStripe(stripe);
-    accounts.stranger = await addStripe(stranger);
-    const value = { ...MERCHANT, privateKey: privatePem("merchant") };
-    const credentials = { kind: { case: "wechatPay" as const, value } };
-    const made = await shop.api.accounts.createPaymentAccount({ name: "WeChat", credentials });
-    accounts.wechat = made.paymentAccount!.id;
-    const addPack = async (currency: string) => {
-      const price = { currency, amount: "10.00" };
-      const pack = { label: currency, price, credits: "1000", bonusCredits: "200" };
-      return (await shop.api.packs.createCreditPack(pack)).creditPack!.id;
-    };
-    packs.usd = await addPack("USD");
-    packs.cny = await addPack("CNY");
+    ({ accounts, packs } = await startSelling(shop, stripe, stranger));
   });
   afterAll(async () => {
     for (const deep of [true, false]) expect(await audit(db, { deep })).toEqual([]);
