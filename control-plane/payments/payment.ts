@@ -153,8 +153,8 @@ export interface ExternalRefund {
 export type DisputeState = "open" | "won" | "lost";
 
 /**
- * What a notification is about. `subject` is how the payment is found: by our id where the notification carries it, else by
- * a reference of either kind.
+ * What a notification is about. The payment is found by our id (`paymentId`) where the notification carries it, else by one
+ * of `references`: the processor's names for the payment or for its money.
  */
 export interface Notification {
   /** The processor's id of it, the same for every repetition; empty: it has none. */

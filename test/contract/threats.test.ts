@@ -9,7 +9,7 @@ const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const read = (path: string): string => readFileSync(join(ROOT, path), "utf8");
 
 /** Threats that nothing here can show to be stopped; a change of their number is looked at. */
-const UNTESTED = 1;
+const UNTESTED = 2;
 
 const lines = read("docs/threats.md").split("\n");
 const rows = lines
