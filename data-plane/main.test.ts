@@ -68,6 +68,8 @@ test("workers share one port, are metered together, come back when they die, and
   const { text } = await get(address, "/metrics");
   for (const worker of [1, 2]) expect(text).toContain(`tokenbill_node_feed_revision{worker="${worker}"} 1`);
   const nodes = (): string[] => [...new Set(server.watches.map(({ nodeId }) => nodeId.replace(/.*\//, "")))].toSorted();
+  // One worker is enough to be ready; the other may be a moment behind.
+  await server.until(() => nodes().length === 2);
   expect(nodes()).toEqual(["w1", "w2"]);
 
   const bootsBefore = boots();

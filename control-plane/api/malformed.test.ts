@@ -39,23 +39,11 @@ const JUNK_NUMBERS = [
   "abc",
 ];
 
-/** Values that no field, or hardly one, is meant to have. */
-function junkOf(field: DescField): unknown[] {
-  const wrong: unknown[] = [
-    true,
-    5,
-    "x",
-    [],
-    {},
-    [[]],
-    [null],
-    [{}],
-    [5, "x"],
-    { unknown: 1 },
-    { k: {} },
-    { k: 5 },
-    { "": "" },
-  ];
+/** Values that no field, or hardly one, is meant to have. `alsoTypes`: those of another type too, which no database sees. */
+function junkOf(field: DescField, alsoTypes: boolean): unknown[] {
+  const wrong: unknown[] = !alsoTypes
+    ? []
+    : [true, 5, "x", [], {}, [[]], [null], [{}], [5, "x"], { unknown: 1 }, { k: {} }, { k: 5 }, { "": "" }];
   switch (field.fieldKind) {
     case "scalar":
       if (field.scalar === ScalarType.STRING) return [...wrong, ...JUNK_TEXT];
@@ -133,7 +121,8 @@ function streamError(body: Uint8Array): unknown {
   return null;
 }
 
-describe.each(openTestDatabases())("malformed requests on $name", ({ open }) => {
+describe.each(openTestDatabases())("malformed requests on $name", ({ name, open }) => {
+  const alsoTypes = name === "pglite";
   let db: Database;
   let cp: TestControlPlane;
   beforeAll(async () => {
@@ -187,12 +176,12 @@ describe.each(openTestDatabases())("malformed requests on $name", ({ open }) => 
   test.each(cases)("%s with junk in every field", async (_name, method) => {
     let refused = 0;
     for (const field of method.input.fields) {
-      for (const junk of junkOf(field)) {
+      for (const junk of junkOf(field, alsoTypes)) {
         if ((await post(method, JSON.stringify({ [field.jsonName]: junk }))) !== null) refused += 1;
       }
     }
     // Every field has a type, so most of it must have been refused.
-    if (method.input.fields.length > 0) expect(refused).toBeGreaterThan(method.input.fields.length);
+    if (alsoTypes && method.input.fields.length > 0) expect(refused).toBeGreaterThan(method.input.fields.length);
   });
 
   test.each(cases)("%s with a body that is no request", async (_name, method) => {
