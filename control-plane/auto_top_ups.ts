@@ -7,7 +7,7 @@
  * that may have been made, and the daily maximum counts all of them.
  */
 
-import { type Credits, parseCredits } from "../core/credits.ts";
+import { parseCredits } from "../core/credits.ts";
 import { Period, periodOf } from "../core/periods.ts";
 import type { Deps } from "./api/context.ts";
 import type { Tx } from "./db/database.ts";
@@ -22,6 +22,8 @@ import {
 import { PaymentMethod, PaymentProcessor } from "./domain/checkout.ts";
 import { formatAmount } from "./domain/money.ts";
 import type { Details } from "./payments/payment.ts";
+import type { AutomaticCharge, ChargeResult } from "./checkout/automatic.ts";
+import type { Choice } from "./checkout/deps.ts";
 import { openSavedMethod } from "./saved_methods.ts";
 import { SecretsError } from "./secrets.ts";
 import {
@@ -35,38 +37,12 @@ import {
   readDueAutoTopUps,
   writeAutoTopUpState,
 } from "./store/auto_top_up.ts";
-import { findPaymentAccount, type PaymentAccountRow } from "./store/payment_account.ts";
+import { findPaymentAccount } from "./store/payment_account.ts";
 import { emitWebhookEvents, type WebhookEventType } from "./store/webhook_event.ts";
 
 /** Automatic top-ups that one run looks at, and of one merchant; the rest follows with the next run. */
 export const RUN_ROWS_MAX = 64;
 export const RUN_ROWS_OF_MERCHANT_MAX = 8;
-
-/** What is bought: a `Choice` of the engine, without a payer. */
-export interface AutomaticChoice {
-  readonly packId: string;
-  readonly label: string;
-  readonly currency: string;
-  readonly amountMinor: bigint;
-  readonly credits: Credits;
-  readonly bonus: Credits;
-  readonly account: PaymentAccountRow;
-  readonly method: PaymentMethod;
-  readonly wechatCode: string;
-  readonly autoTopUp: boolean;
-  readonly language: "en" | "zh";
-  readonly clientAddress: string;
-  readonly merchantName: string;
-}
-
-export interface AutomaticCharge {
-  readonly veId: string;
-  readonly merchantId: string;
-  readonly choice: AutomaticChoice;
-  readonly saved: Details;
-}
-
-export type ChargeResult = "fulfilled" | "pending" | { readonly failure: string };
 
 /** Makes an automatic session and charges the saved method: the engine's `chargeAutomatically`, with its deps. */
 export type ChargeAutomatically = (charge: AutomaticCharge) => Promise<ChargeResult>;
@@ -239,7 +215,7 @@ async function chargeOf(deps: JobDeps, row: DueAutoTopUp): Promise<AutomaticChar
     return { failure: "saved_method_unreadable" };
   }
   const isStripe = account.processor === PaymentProcessor.STRIPE;
-  const choice: AutomaticChoice = {
+  const choice: Choice = {
     packId: row.pack_id,
     label: row.pack_label,
     currency: row.pack_currency,

@@ -1,7 +1,7 @@
 /** For tests only: VEs with a saved payment method, and an engine that charges as a test says. */
 
 import { parseCredits } from "../core/credits.ts";
-import type { AutomaticCharge, ChargeResult } from "./auto_top_ups.ts";
+import type { AutomaticCharge, ChargeResult } from "./checkout/automatic.ts";
 import type { Database, Tx } from "./db/database.ts";
 import { CheckoutState, PaymentMethod, PaymentProcessor, PaymentState } from "./domain/checkout.ts";
 import type { Details } from "./payments/payment.ts";

@@ -3,9 +3,11 @@
 import { type Credits, parseCredits } from "../../core/credits.ts";
 import type { StartPaymentRequest } from "../../proto/gen/tokenbill/v1/checkout_service_pb.ts";
 import type { CheckoutDeps, Choice } from "../checkout/deps.ts";
+import { unfit } from "../domain/auto_top_up.ts";
 import { PaymentMethod, PaymentProcessor, requireMove } from "../domain/checkout.ts";
 import { DomainError, invalidField } from "../domain/errors.ts";
 import { proportion } from "../domain/money.ts";
+import { offeredTerms } from "../store/checkout_settings.ts";
 import type { CheckoutSessionRow } from "../store/checkout_session.ts";
 import { type CheckoutVeRow, findCheckoutVe } from "../store/checkout_ve.ts";
 import { type PaymentAccountRow, sandboxAccount } from "../store/payment_account.ts";
@@ -92,11 +94,11 @@ function checkAutoTopUp(ve: CheckoutVeRow, session: CheckoutSessionRow, pack: So
   const refuse = (text: string, rule: string): DomainError => invalidField("auto_top_up", text, rule);
   if (!ve.auto_top_up_offered || !session.linked) throw refuse("automatic top-ups are not offered here", "not_offered");
   if (!method.canSave) throw refuse("this way to pay cannot be saved: choose another one", "cannot_save");
-  if (pack.min_minor !== null || EXAMPLE_PACKS.includes(pack))
+  const isFixed = pack.min_minor === null && !EXAMPLE_PACKS.includes(pack);
+  const why = unfit(isFixed ? { currency: pack.currency, minor: pack.amount_minor } : null, offeredTerms(ve));
+  if (why === "custom_amount")
     throw refuse("they need a CreditPack with a fixed price, made by the merchant", "fixed_price");
-  const { auto_top_up_currency: currency, auto_top_up_daily_minor: dailyMinor } = ve;
-  if (currency !== pack.currency || dailyMinor === null || pack.amount_minor > dailyMinor)
-    throw refuse("this CreditPack costs more than the most that may be charged in a day", "daily_max");
+  if (why !== null) throw refuse("this CreditPack costs more than the most that may be charged in a day", "daily_max");
 }
 
 /** The sandbox's account is made when it is first used. */

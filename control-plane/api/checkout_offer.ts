@@ -18,7 +18,8 @@ import type { Tx } from "../db/database.ts";
 import { PaymentMethod, PaymentProcessor } from "../domain/checkout.ts";
 import { readCheckoutSettings } from "../store/checkout_settings.ts";
 import type { CheckoutSessionRow } from "../store/checkout_session.ts";
-import { type CheckoutVeRow, findAgreedTopUp } from "../store/checkout_ve.ts";
+import { type CheckoutVeRow } from "../store/checkout_ve.ts";
+import { findAutoTopUp } from "../store/auto_top_up.ts";
 import { type CreditPackRow, listCreditPacks } from "../store/credit_pack.ts";
 import { readMerchant } from "../store/merchant.ts";
 import { anyRealAccount, listPaymentAccounts, type PaymentAccountRow } from "../store/payment_account.ts";
@@ -173,7 +174,7 @@ async function loadTopUpOffer(
   tx: Tx,
   ve: CheckoutVeRow,
 ): Promise<MessageInitShape<typeof AutoTopUpOfferSchema> | undefined> {
-  const agreed = await findAgreedTopUp(tx, ve.id);
+  const agreed = await findAutoTopUp(tx, ve.id);
   if (agreed === null) return ve.auto_top_up_offered ? topUpTerms(ve) : undefined;
   return {
     thresholdCredits: canonicalCredits(agreed.threshold),

@@ -16,7 +16,8 @@ import type { StartPaymentResponseSchema } from "../../proto/gen/tokenbill/v1/ch
 import type { Tx } from "../db/database.ts";
 import type { PaymentAction } from "../payments/payment.ts";
 import { type CheckoutEventRow, type CheckoutSessionRow, listCheckoutEvents } from "../store/checkout_session.ts";
-import { listPayments, listRefunds, type PaymentRow, type RefundRow } from "../store/payment.ts";
+import { listPayments, type PaymentRow } from "../store/payment.ts";
+import { listRefunds, type RefundRow } from "../store/refund.ts";
 import { canonicalCredits, optionalTime } from "./convert.ts";
 import { toMoney } from "./money_fields.ts";
 

@@ -25,6 +25,7 @@ import {
 import type { CheckoutDeps } from "../checkout/deps.ts";
 import type { Tx } from "../db/database.ts";
 import { type PaymentMethod, PaymentProcessor } from "../domain/checkout.ts";
+import { notificationUrl } from "../domain/fulfilment.ts";
 import { DomainError, invalidField, limitReached } from "../domain/errors.ts";
 import type { CheckedCredentials } from "../payments/payment.ts";
 import { lockMerchant } from "../store/merchant.ts";
@@ -40,19 +41,7 @@ const LIST = "payment_accounts";
 /** The sandbox does not count. */
 export const PAYMENT_ACCOUNTS_PER_MERCHANT_MAX = 20;
 
-/** The last part but one of where a processor sends its notifications. */
-const NOTIFICATION_PATHS: Readonly<Record<PaymentProcessor, string>> = {
-  [PaymentProcessor.STRIPE]: "stripe",
-  [PaymentProcessor.WECHAT_PAY]: "wechat",
-  [PaymentProcessor.SANDBOX]: "",
-};
-
 const PROCESSOR_OF_KIND = { stripe: PaymentProcessor.STRIPE, wechatPay: PaymentProcessor.WECHAT_PAY } as const;
-
-function notificationUrl(publicUrl: string, { id, processor }: accounts.PaymentAccountRow): string {
-  const path = NOTIFICATION_PATHS[processor];
-  return path === "" ? "" : `${publicUrl}/webhooks/${path}/${id}`;
-}
 
 function toPaymentAccount(deps: CheckoutDeps, row: accounts.PaymentAccountRow): PaymentAccount {
   return create(PaymentAccountSchema, {
@@ -63,7 +52,8 @@ function toPaymentAccount(deps: CheckoutDeps, row: accounts.PaymentAccountRow): 
     test: row.test,
     methods: row.methods as WireMethod[],
     hint: row.hint,
-    notificationUrl: notificationUrl(deps.settings.publicUrl, row),
+    notificationUrl:
+      row.processor === PaymentProcessor.SANDBOX ? "" : notificationUrl(deps.settings.publicUrl, row.processor, row.id),
     createTime: timestampFromDate(row.created_at),
     updateTime: timestampFromDate(row.updated_at),
     lastNotificationTime: optionalTime(row.last_notified_at),

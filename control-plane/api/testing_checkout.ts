@@ -18,12 +18,12 @@ import {
   requireMove,
 } from "../domain/checkout.ts";
 import { DomainError, invalidField } from "../domain/errors.ts";
-import { NO_CREDITS } from "../domain/money.ts";
 import { type PaymentAction, type Processor, ProcessorError } from "../payments/payment.ts";
 import { createProcessors, type Processors } from "../payments/processors.ts";
 import type { Secrets } from "../secrets.ts";
 import { type CheckoutSessionRow, lockCheckoutSession, updateCheckoutSession } from "../store/checkout_session.ts";
-import { insertPayment, listPayments, lockPayment, type RefundRow, updatePayment } from "../store/payment.ts";
+import { insertPayment, listPayments, lockPayment, updatePayment } from "../store/payment.ts";
+import type { RefundRow } from "../store/refund.ts";
 
 function processor(
   number: PaymentProcessor,
@@ -190,8 +190,8 @@ async function giveBack(
       external: false,
       reference: `re_${id}`,
       amount_minor: amount,
-      taken: formatCredits(NO_CREDITS),
-      became_debt: formatCredits(NO_CREDITS),
+      taken: formatCredits(0n),
+      became_debt: formatCredits(0n),
       reason,
       check_at: null,
       checks: 0,

@@ -1,18 +1,16 @@
 /** Automatic top-ups: a saved payment method is charged without the payer. */
 
 import { createHash } from "node:crypto";
-import { formatCredits } from "../../core/credits.ts";
 import { isUniqueViolation } from "../db/errors.ts";
-import { PaymentState, requireMove } from "../domain/checkout.ts";
+import { PaymentState } from "../domain/checkout.ts";
 import { CHECK_FIRST_MS } from "../domain/fulfilment.ts";
 import { type Details, type PaymentStatus, ProcessorError } from "../payments/payment.ts";
 import { type CheckoutSessionRow, insertCheckoutSession, lockCheckoutSession } from "../store/checkout_session.ts";
-import { insertPayment, lockPayment, type PaymentRow, updatePayment } from "../store/payment.ts";
-import { type CheckoutDeps, type Choice, choiceKey } from "./deps.ts";
+import { lockPayment, type PaymentRow, updatePayment } from "../store/payment.ts";
+import { beginPayment } from "./begin.ts";
+import type { CheckoutDeps, Choice } from "./deps.ts";
 import { isUnreachable, openAccount, orderOf } from "./processor.ts";
 import { type Settled, settle } from "./settle.ts";
-import { advance } from "./story.ts";
-import { START_CHECK_MS } from "./start.ts";
 
 /** Banks can take a day to answer; until then no other automatic top-up of the VE begins. */
 export const AUTOMATIC_EXPIRE_MS = 86_400_000;
@@ -53,34 +51,7 @@ function begin(deps: CheckoutDeps, { veId, merchantId, choice }: AutomaticCharge
       now,
       expiresAt: new Date(now.getTime() + AUTOMATIC_EXPIRE_MS),
     });
-    const bought = {
-      currency: choice.currency,
-      amount_minor: choice.amountMinor,
-      credits: formatCredits(choice.credits),
-      bonus: formatCredits(choice.bonus),
-    };
-    const payment = await insertPayment(
-      tx,
-      {
-        ...bought,
-        id: deps.newId("pmt_"),
-        session_id: made.id,
-        merchant_id: merchantId,
-        ve_id: veId,
-        account_id: choice.account.id,
-        processor: choice.account.processor,
-        method: choice.method,
-        choice: choiceKey({ ...choice, autoTopUp: false }),
-        terms: { language: choice.language, merchantName: choice.merchantName, clientAddress: "" },
-        auto_top_up: false,
-        check_at: new Date(now.getTime() + START_CHECK_MS),
-      },
-      now,
-    );
-    const chosen = { pack_id: choice.packId, label: choice.label, ...bought };
-    const state = requireMove(made.state, "start");
-    const line = { cause: "job", detail: payment.id } as const;
-    return { session: await advance(tx, deps, made, { ...chosen, state }, line), payment };
+    return beginPayment(tx, deps, made, { ...choice, autoTopUp: false, clientAddress: "" }, "job");
   });
 }
 

@@ -8,7 +8,7 @@ import type { Database } from "../db/database.ts";
 import { openTestDatabases } from "../db/testing.ts";
 import { CheckoutState, PaymentProcessor, RefundState } from "../domain/checkout.ts";
 import { addVe, MERCHANT } from "../report/testing.ts";
-import { listRefunds } from "../store/payment.ts";
+import { listRefunds } from "../store/refund.ts";
 import { chargeAutomatically } from "./automatic.ts";
 import { cancelSession } from "./cancel.ts";
 import { fulfil } from "./fulfil.ts";

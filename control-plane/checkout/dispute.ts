@@ -1,6 +1,7 @@
 /** A payer disputes a payment at their bank: the VE is frozen until that is decided, and Credits go with the money. */
 
 import { formatCredits, parseCredits } from "../../core/credits.ts";
+import { canonicalCredits } from "../api/convert.ts";
 import type { Tx } from "../db/database.ts";
 import { creditsFor, disputed, hasMoney, leftToRefund, undisputed } from "../domain/fulfilment.ts";
 import type { Notification } from "../payments/payment.ts";
@@ -21,7 +22,7 @@ import type { CheckoutDeps } from "./deps.ts";
 import type { Verdict } from "./external_refund.ts";
 import { fulfil } from "./fulfil.ts";
 import { refundedFields } from "./refund_end.ts";
-import { advance, creditsText, priceOf, tell } from "./story.ts";
+import { advance, priceOf, tell } from "./story.ts";
 import { recallCredits, refundable, takeCredits } from "./take_back.ts";
 
 export type DisputeNews = Extract<Notification["about"], { readonly kind: "dispute" }>;
@@ -42,8 +43,8 @@ function disputeData(dispute: DisputeRow, payment: PaymentRow): Record<string, u
     payment_id: dispute.payment_id,
     amount: priceOf({ currency: payment.currency, amount_minor: dispute.amount_minor }),
     reason: dispute.reason,
-    credits_taken: creditsText(dispute.taken),
-    credits_debt: creditsText(dispute.became_debt),
+    credits_taken: canonicalCredits(dispute.taken),
+    credits_debt: canonicalCredits(dispute.became_debt),
     processor_reference: dispute.reference,
   };
 }

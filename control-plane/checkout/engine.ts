@@ -2,7 +2,8 @@
 
 import type { PaymentAction } from "../payments/payment.ts";
 import type { CheckoutCause, CheckoutSessionRow } from "../store/checkout_session.ts";
-import type { PaymentRow, RefundRow } from "../store/payment.ts";
+import type { PaymentRow } from "../store/payment.ts";
+import type { RefundRow } from "../store/refund.ts";
 import { cancelSession } from "./cancel.ts";
 import type { CheckoutDeps, Choice } from "./deps.ts";
 import { checkSession } from "./fulfil.ts";

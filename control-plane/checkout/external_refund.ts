@@ -6,13 +6,14 @@ import { PaymentState, RefundState } from "../domain/checkout.ts";
 import { creditsFor, hasMoney } from "../domain/fulfilment.ts";
 import { type Notification, ProcessorError } from "../payments/payment.ts";
 import { lockCheckoutSession } from "../store/checkout_session.ts";
-import { findPayment, lockPayment, type PaymentRow, type RefundRow, updatePayment } from "../store/payment.ts";
+import { findPayment, lockPayment, type PaymentRow, updatePayment } from "../store/payment.ts";
 import {
   findRefund,
   findRefundByReference,
   insertRefund,
   listUnsettledRefunds,
   updateRefund,
+  type RefundRow,
 } from "../store/refund.ts";
 import type { CheckoutDeps } from "./deps.ts";
 import { fulfil } from "./fulfil.ts";

@@ -16,13 +16,15 @@ import { refundSession } from "./refund.ts";
 import { startPayment } from "./start.ts";
 import {
   addAccount,
-  checkoutWorld,
   type CheckoutWorld,
+  checkoutWorld,
   choiceOf,
   expectSound,
   HOUR_MS,
+  notifyOf,
   paymentOf,
   pollThrough,
+  scripted,
   sessionOf,
   spend,
   started,
@@ -43,25 +45,7 @@ describe.each(openTestDatabases())("fulfilment on $name", ({ open }) => {
     await db.close();
   });
 
-  const notify = (paymentId: string) =>
-    receiveNotification(
-      checkout.deps,
-      PaymentProcessor.STRIPE,
-      checkout.account.id,
-      checkout.processor.paymentNotification(paymentId),
-    );
-  /** The script of one test ends with it. */
-  const scripted = async <T>(
-    script: Partial<Pick<CheckoutWorld["processor"], "before" | "after">>,
-    fn: () => Promise<T>,
-  ): Promise<T> => {
-    Object.assign(checkout.processor, script);
-    try {
-      return await fn();
-    } finally {
-      Object.assign(checkout.processor, { before: () => {}, after: () => {} });
-    }
-  };
+  const notify = (paymentId: string) => notifyOf(checkout, paymentId);
 
   it("credits ten notifications, the landing page and the poller at once as one", async () => {
     const { session, payment } = await started(checkout, "ve_many");
@@ -240,7 +224,7 @@ describe.each(openTestDatabases())("fulfilment on $name", ({ open }) => {
     const begin = async (call: string) => {
       if (call === "find") await refundSession(checkout.deps, session, how);
     };
-    await scripted({ before: begin }, () => fulfil(checkout.deps, payment.id, "page"));
+    await scripted(checkout, { before: begin }, () => fulfil(checkout.deps, payment.id, "page"));
     checkout.processor.refundState = "succeeded";
     expect(await sessionOf(checkout, session.id)).toMatchObject({ state: CheckoutState.PAID });
     checkout.processor.refunds.get("rfd_full")!.state = "failed";

@@ -4,8 +4,9 @@ import { PaymentState, RefundState } from "../domain/checkout.ts";
 import { isLive, nextCheckMs } from "../domain/fulfilment.ts";
 import { ProcessorError } from "../payments/payment.ts";
 import { readCheckoutSession } from "../store/checkout_session.ts";
-import { claimDuePayments, type PaymentRow, type RefundRow, schedulePayment } from "../store/payment.ts";
-import { claimDueRefunds, scheduleRefund } from "../store/refund.ts";
+import { claimDuePayments, claimDueRefunds, scheduleCheck } from "../store/due.ts";
+import type { PaymentRow } from "../store/payment.ts";
+import type { RefundRow } from "../store/refund.ts";
 import { closePayment } from "./close.ts";
 import type { CheckoutDeps } from "./deps.ts";
 import { fulfil } from "./fulfil.ts";
@@ -81,7 +82,7 @@ async function pollPayment(deps: CheckoutDeps, payment: PaymentRow): Promise<voi
   }
   // One that has ended already stays as it is.
   if (next === null) await giveUp(deps, payment);
-  await schedulePayment(deps.db, payment, next);
+  await scheduleCheck(deps.db, "payment", payment, next);
 }
 
 async function pollRefund(deps: CheckoutDeps, refund: RefundRow): Promise<void> {
@@ -95,7 +96,7 @@ async function pollRefund(deps: CheckoutDeps, refund: RefundRow): Promise<void> 
   }
   const next = nextRefundCheckMs(refund, deps.now());
   if (next === null) deps.log.error({ refund: refund.id }, "a refund never ended: look at the payment processor");
-  await scheduleRefund(deps.db, refund, next === null ? null : new Date(next));
+  await scheduleCheck(deps.db, "refund", refund, next === null ? null : new Date(next));
 }
 
 /** Runs `jobs`, a few at a time. One that fails does not stop the others; its error is logged. */
@@ -115,9 +116,9 @@ async function runAll(deps: CheckoutDeps, jobs: readonly (() => Promise<void>)[]
 /** Asks about the payments and refunds that are due, on whichever replica; how many there were. */
 export async function pollPayments(deps: CheckoutDeps): Promise<number> {
   const now = deps.now();
-  const [from, again] = [new Date(now), new Date(now + POLL_CLAIM_MS)];
-  const payments = await claimDuePayments(deps.db, from, again, POLL_ROWS_MAX);
-  const refunds = await claimDueRefunds(deps.db, from, again, POLL_ROWS_MAX);
+  const claim = { now: new Date(now), again: new Date(now + POLL_CLAIM_MS), limit: POLL_ROWS_MAX };
+  const payments = await claimDuePayments(deps.db, claim);
+  const refunds = await claimDueRefunds(deps.db, claim);
   await runAll(deps, [
     ...payments.map((payment) => () => pollPayment(deps, payment)),
     ...refunds.map((refund) => () => pollRefund(deps, refund)),

@@ -1,10 +1,11 @@
 /** The engine's side of the seam to processors: accounts, orders, and what their errors mean to a caller. */
 
-import { formatCredits, parseCredits } from "../../core/credits.ts";
+import { parseCredits } from "../../core/credits.ts";
 import type { Deps } from "../api/context.ts";
 import type { Tx } from "../db/database.ts";
+import { creditsText } from "../domain/credits_text.ts";
 import { DomainError } from "../domain/errors.ts";
-import { PROCESSOR_WORDS } from "../domain/fulfilment.ts";
+import { notificationUrl } from "../domain/fulfilment.ts";
 import {
   type KnownPayment,
   type PaymentOrder,
@@ -13,7 +14,8 @@ import {
   type RefundOrder,
 } from "../payments/payment.ts";
 import type { CheckoutSessionRow } from "../store/checkout_session.ts";
-import type { PaymentRow, RefundRow } from "../store/payment.ts";
+import type { PaymentRow } from "../store/payment.ts";
+import type { RefundRow } from "../store/refund.ts";
 import { findPaymentAccount, type PaymentAccountRow } from "../store/payment_account.ts";
 import type { CheckoutDeps } from "./deps.ts";
 
@@ -46,17 +48,6 @@ export function knownPayment(payment: PaymentRow, session: CheckoutSessionRow): 
   };
 }
 
-function notificationUrl({ settings }: Deps, { processor, account_id }: PaymentRow): string {
-  return `${settings.publicUrl}/webhooks/${PROCESSOR_WORDS[processor]}/${account_id}`;
-}
-
-/** `1234567.5` as people read it: `1,234,567.5`. */
-function grouped(decimal: string): string {
-  const [whole, fraction] = decimal.split(".");
-  const groups = whole!.replace(/\B(?=(\d{3})+$)/g, ",");
-  return fraction === undefined ? groups : `${groups}.${fraction}`;
-}
-
 /** The same for the same payment, whenever it is made and whoever asks: repetitions must not differ. */
 export function orderOf(
   deps: Deps,
@@ -65,7 +56,6 @@ export function orderOf(
   wechatCode: string,
 ): PaymentOrder {
   const { terms } = payment;
-  const credits = formatCredits(parseCredits(payment.credits) + parseCredits(payment.bonus));
   return {
     paymentId: payment.id,
     sessionId: session.id,
@@ -73,11 +63,11 @@ export function orderOf(
     method: payment.method,
     currency: payment.currency,
     amountMinor: payment.amount_minor,
-    description: `${grouped(credits)} Credits`,
+    description: creditsText(parseCredits(payment.credits) + parseCredits(payment.bonus)),
     merchantName: terms["merchantName"] ?? "",
     expiresAtMs: session.expires_at.getTime(),
     returnUrl: `${deps.settings.publicUrl}/checkout/${session.id}`,
-    notificationUrl: notificationUrl(deps, payment),
+    notificationUrl: notificationUrl(deps.settings.publicUrl, payment.processor, payment.account_id),
     language: terms["language"] === "zh" ? "zh" : "en",
     saveMethod: payment.auto_top_up,
     wechatCode,
@@ -98,7 +88,7 @@ export function refundOrderOf(
     settledReference: payment.settled_reference!,
     amountMinor: refund.amount_minor,
     reason: refund.reason,
-    notificationUrl: notificationUrl(deps, payment),
+    notificationUrl: notificationUrl(deps.settings.publicUrl, payment.processor, payment.account_id),
     reference: refund.reference,
   };
 }

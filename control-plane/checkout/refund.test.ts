@@ -8,17 +8,18 @@ import { CheckoutState, PaymentProcessor, PaymentState, RefundState } from "../d
 import { Feed } from "../feed/feed.ts";
 import { type DisputeState, ProcessorError, type RawNotification } from "../payments/payment.ts";
 import { reporter, TestNode } from "../report/testing.ts";
-import { listRefunds } from "../store/payment.ts";
+import { listRefunds } from "../store/refund.ts";
 import { fulfil } from "./fulfil.ts";
 import { receiveNotification } from "./notifications.ts";
 import { refundSession, type RefundRequest } from "./refund.ts";
 import {
-  checkoutWorld,
   type CheckoutWorld,
+  checkoutWorld,
   expectSound,
   isFrozen,
   paymentOf,
   pollThrough,
+  scripted,
   sessionOf,
   spend,
   started,
@@ -48,17 +49,6 @@ describe.each(openTestDatabases())("money that goes back on $name", ({ open }) =
     await db.close();
   });
 
-  const scripted = async <T>(
-    script: Partial<Pick<CheckoutWorld["processor"], "before" | "after" | "refundState">>,
-    fn: () => Promise<T>,
-  ): Promise<T> => {
-    Object.assign(checkout.processor, script);
-    try {
-      return await fn();
-    } finally {
-      Object.assign(checkout.processor, { before: () => {}, after: () => {}, refundState: "succeeded" });
-    }
-  };
   const lost = () => {
     throw new ProcessorError("unreachable", "timeout", "no answer");
   };
@@ -174,7 +164,9 @@ describe.each(openTestDatabases())("money that goes back on $name", ({ open }) =
     const refuse = () => {
       throw new ProcessorError("refused", "insufficient_funds", "no money");
     };
-    const { refund: row } = await scripted({ before: refuse }, () => refund(session, null, { refundId: "rfd_no" }));
+    const { refund: row } = await scripted(checkout, { before: refuse }, () =>
+      refund(session, null, { refundId: "rfd_no" }),
+    );
     expect(row).toMatchObject({ state: RefundState.FAILED, check_at: null });
     expect(await walletOf(checkout, "ve_refused")).toMatchObject({ purchased: "120", debt: "0", available: "20" });
     expect((await transfersOf(checkout, "ve_refused")).slice(-2)).toEqual([
@@ -190,7 +182,7 @@ describe.each(openTestDatabases())("money that goes back on $name", ({ open }) =
     "goes on with the same refund when the answer was lost %s it was made",
     async (when) => {
       const { session, payment } = await bought(`ve_lost_${when}`);
-      const { refund: row } = await scripted({ [when]: lost }, () => refund(session, null));
+      const { refund: row } = await scripted(checkout, { [when]: lost }, () => refund(session, null));
       expect(row).toMatchObject({ state: RefundState.PENDING });
       expect(await sessionOf(checkout, session.id)).toMatchObject({ state: FULFILLED });
       await pollThrough(checkout, 60_000, 6);
@@ -201,11 +193,11 @@ describe.each(openTestDatabases())("money that goes back on $name", ({ open }) =
 
   it("keeps Credits that may have gone with the money, while the account is not usable", async () => {
     const { session } = await bought("ve_unsure");
-    await scripted({ after: lost }, () => refund(session, null));
+    await scripted(checkout, { after: lost }, () => refund(session, null));
     const broken = () => {
       throw new ProcessorError("misconfigured", "bad_key", "the key was revoked");
     };
-    await scripted({ before: broken }, () => pollThrough(checkout, 60_000, 6));
+    await scripted(checkout, { before: broken }, () => pollThrough(checkout, 60_000, 6));
     expect(await walletOf(checkout, "ve_unsure")).toMatchObject({ purchased: "0" });
     await pollThrough(checkout, 3_600_000, 6);
     expect(await sessionOf(checkout, session.id)).toMatchObject({ state: REFUNDED });
@@ -213,7 +205,7 @@ describe.each(openTestDatabases())("money that goes back on $name", ({ open }) =
 
   it("waits for a refund that takes its time, and hears how it ended", async () => {
     const { session, payment } = await bought("ve_slow");
-    const { refund: row } = await scripted({ refundState: "pending" }, () => refund(session, 500n));
+    const { refund: row } = await scripted(checkout, { refundState: "pending" }, () => refund(session, 500n));
     expect(row).toMatchObject({ state: RefundState.PENDING, reference: `back_${row.id}` });
     const scriptedRefund = checkout.processor.refunds.get(row.id)!;
     scriptedRefund.state = "succeeded";
@@ -254,7 +246,7 @@ describe.each(openTestDatabases())("money that goes back on $name", ({ open }) =
 
   it("takes a refund of its own for no other one, though its name was never heard", async () => {
     const { session, payment } = await bought("ve_own");
-    const { refund: row } = await scripted({ after: lost }, () => refund(session, 400n));
+    const { refund: row } = await scripted(checkout, { after: lost }, () => refund(session, 400n));
     const news = {
       reference: `back_${row.id}`,
       amountMinor: 400n,
@@ -264,7 +256,7 @@ describe.each(openTestDatabases())("money that goes back on $name", ({ open }) =
     } as const;
     const raw = checkout.processor.refundNotification(payment.id, news);
     // While that cannot be told, the notification is to come again.
-    expect(await scripted({ before: lost }, () => send(raw))).toBe(400);
+    expect(await scripted(checkout, { before: lost }, () => send(raw))).toBe(400);
     expect(await send(raw)).toBe(200);
     expect(await listRefunds(db, [session.id])).toMatchObject([{ external: false, state: RefundState.SUCCEEDED }]);
     expect(await walletOf(checkout, "ve_own")).toMatchObject({ purchased: "72" });
@@ -285,7 +277,7 @@ describe.each(openTestDatabases())("money that goes back on $name", ({ open }) =
     await db.query("delete from access_key where ve_id = 've_held'");
     await db.query("delete from virtual_endpoint where id = 've_held'");
     await fulfil(checkout.deps, payment.id, "page");
-    const { refund: row } = await scripted({ refundState: "pending" }, () => refund(session, 400n));
+    const { refund: row } = await scripted(checkout, { refundState: "pending" }, () => refund(session, 400n));
     expect((await fulfil(checkout.deps, payment.id, "page"))!.payment).toMatchObject({ state: PaymentState.PAID });
     checkout.processor.refunds.get(row.id)!.state = "failed";
     await pollThrough(checkout, 60_000, 6);
@@ -297,7 +289,7 @@ describe.each(openTestDatabases())("money that goes back on $name", ({ open }) =
     "takes the Credits again when a refund that counted as failed succeeded after all: %s",
     async (prefix) => {
       const { session, payment } = await bought(`ve_after_all_${prefix}`);
-      const { refund: row } = await scripted({ refundState: "failed" }, () => refund(session, 500n));
+      const { refund: row } = await scripted(checkout, { refundState: "failed" }, () => refund(session, 500n));
       expect(await walletOf(checkout, session.ve_id)).toMatchObject({ purchased: "120" });
       const news = { reference: `${prefix}${row.id}`, amountMinor: 500n, currency: "USD", reason: "" };
       const raw = (refundId: string | null) =>

@@ -7,8 +7,8 @@ import { CHECK_FIRST_MS, creditsFor, hasMoney, leftToRefund } from "../domain/fu
 import { formatAmount } from "../domain/money.ts";
 import { ProcessorError } from "../payments/payment.ts";
 import { type CheckoutSessionRow, lockCheckoutSession } from "../store/checkout_session.ts";
-import { listPayments, lockPayment, type PaymentRow, type RefundRow, updatePayment } from "../store/payment.ts";
-import { findRefund, insertRefund } from "../store/refund.ts";
+import { listPayments, lockPayment, type PaymentRow, updatePayment } from "../store/payment.ts";
+import { findRefund, insertRefund, type RefundRow } from "../store/refund.ts";
 import { formatCredits, parseCredits } from "../../core/credits.ts";
 import type { CheckoutDeps } from "./deps.ts";
 import { progressRefund, readRefundGround, type RefundGround } from "./refund_end.ts";

@@ -12,17 +12,9 @@ import {
   lockCheckoutSession,
   readCheckoutSession,
 } from "../store/checkout_session.ts";
-import {
-  findPayment,
-  listPayments,
-  listRefunds,
-  lockPayment,
-  type PaymentRow,
-  type RefundRow,
-  updatePayment,
-} from "../store/payment.ts";
+import { findPayment, listPayments, lockPayment, type PaymentRow, updatePayment } from "../store/payment.ts";
 import { listLostDisputes, updateDispute } from "../store/dispute.ts";
-import { findRefund, updateRefund } from "../store/refund.ts";
+import { findRefund, updateRefund, listRefunds, type RefundRow } from "../store/refund.ts";
 import type { CheckoutDeps } from "./deps.ts";
 import { refundsTotal } from "./metrics.ts";
 import { accountOf, refundOrderOf } from "./processor.ts";

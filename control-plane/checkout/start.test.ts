@@ -4,23 +4,24 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { parseCredits } from "../../core/credits.ts";
 import type { Database } from "../db/database.ts";
 import { openTestDatabases } from "../db/testing.ts";
-import { CheckoutState, PaymentProcessor, PaymentState } from "../domain/checkout.ts";
+import { CheckoutState, PaymentState } from "../domain/checkout.ts";
 import { ProcessorError } from "../payments/payment.ts";
 import { cancelSession } from "./cancel.ts";
 import { expireSessions } from "./expire.ts";
 import { checkSession, fulfil } from "./fulfil.ts";
-import { receiveNotification } from "./notifications.ts";
 import { startPayment } from "./start.ts";
 import {
   addSession,
-  checkoutWorld,
   type CheckoutWorld,
+  checkoutWorld,
   choiceOf,
   DAY_MS,
   expectSound,
   HOUR_MS,
+  notifyOf,
   paymentOf,
   pollThrough,
+  scripted,
   sessionOf,
   started,
   told,
@@ -39,25 +40,7 @@ describe.each(openTestDatabases())("payments on $name", ({ open }) => {
     await db.close();
   });
 
-  const notify = (paymentId: string) =>
-    receiveNotification(
-      checkout.deps,
-      PaymentProcessor.STRIPE,
-      checkout.account.id,
-      checkout.processor.paymentNotification(paymentId),
-    );
-  /** The script of one test ends with it. */
-  const scripted = async <T>(
-    script: Partial<Pick<CheckoutWorld["processor"], "before" | "after">>,
-    fn: () => Promise<T>,
-  ): Promise<T> => {
-    Object.assign(checkout.processor, script);
-    try {
-      return await fn();
-    } finally {
-      Object.assign(checkout.processor, { before: () => {}, after: () => {} });
-    }
-  };
+  const notify = (paymentId: string) => notifyOf(checkout, paymentId);
 
   it("makes one payment of a double click, and answers both the same", async () => {
     const session = await addSession(checkout, "ve_double");
@@ -79,7 +62,7 @@ describe.each(openTestDatabases())("payments on $name", ({ open }) => {
     const lost = () => {
       throw new ProcessorError("unreachable", "timeout", "no answer");
     };
-    await scripted({ after: lost }, () =>
+    await scripted(checkout, { after: lost }, () =>
       expect(startPayment(checkout.deps, session, choice, "page")).rejects.toMatchObject({ code: "unavailable" }),
     );
     // From another address, and with another code: still the same order.
@@ -130,7 +113,7 @@ describe.each(openTestDatabases())("payments on $name", ({ open }) => {
       const refuse = () => {
         throw new ProcessorError(code, "currency_not_supported", "no");
       };
-      await scripted({ before: refuse }, () =>
+      await scripted(checkout, { before: refuse }, () =>
         expect(startPayment(checkout.deps, session, choiceOf(checkout), "page")).rejects.toMatchObject({
           code: "payment_refused",
           message: expect.stringContaining("choose another way to pay"),
@@ -188,7 +171,7 @@ describe.each(openTestDatabases())("payments on $name", ({ open }) => {
     const cancel = async (call: string) => {
       if (call === "start") await cancelSession(checkout.deps, session, "page");
     };
-    await scripted({ before: cancel }, () =>
+    await scripted(checkout, { before: cancel }, () =>
       expect(startPayment(checkout.deps, session, choiceOf(checkout), "page")).rejects.toMatchObject({
         code: "wrong_state",
         metadata: { state: "CANCELED" },

@@ -1,14 +1,14 @@
 /** A payer's choice becomes a payment at a processor: one, however often it is asked for. */
 
 import { setTimeout as delay } from "node:timers/promises";
-import { formatCredits } from "../../core/credits.ts";
 import type { Tx } from "../db/database.ts";
 import { isPayable, moved, PaymentState, requireMove, stateName } from "../domain/checkout.ts";
 import { DomainError, limitReached } from "../domain/errors.ts";
 import { CHECK_FIRST_MS, isLive } from "../domain/fulfilment.ts";
 import { type PaymentAction, ProcessorError, type StartedPayment } from "../payments/payment.ts";
 import { type CheckoutCause, type CheckoutSessionRow, lockCheckoutSession } from "../store/checkout_session.ts";
-import { insertPayment, listPayments, lockPayment, type PaymentRow, updatePayment } from "../store/payment.ts";
+import { listPayments, lockPayment, type PaymentRow, updatePayment } from "../store/payment.ts";
+import { beginPayment, START_CHECK_MS } from "./begin.ts";
 import { closePayments } from "./close.ts";
 import { type CheckoutDeps, type Choice, choiceKey } from "./deps.ts";
 import { isUnreachable, openAccount, orderOf, paymentRefused, unavailable } from "./processor.ts";
@@ -16,8 +16,6 @@ import { advance, paymentData, tell } from "./story.ts";
 
 /** Payments of one session at most: each is one at a processor as well. */
 export const PAYMENTS_MAX = 50;
-/** A processor that was asked to make a payment, and did not answer, is asked again after this long at the soonest. */
-export const START_CHECK_MS = 60_000;
 /** How long a second call waits for what the first one is told; then it asks the processor itself, for the same payment. */
 export const START_WAIT_MS = 3_000;
 const START_LOOK_EVERY_MS = 100;
@@ -59,39 +57,6 @@ function checkPayable({ deps }: Start, session: CheckoutSessionRow): void {
   });
 }
 
-async function begin(tx: Tx, { deps, choice, key, cause }: Start, session: CheckoutSessionRow): Promise<Step> {
-  const now = new Date(deps.now());
-  const { packId, label, currency, amountMinor, account } = choice;
-  const bought = {
-    currency,
-    amount_minor: amountMinor,
-    credits: formatCredits(choice.credits),
-    bonus: formatCredits(choice.bonus),
-  };
-  const payment = await insertPayment(
-    tx,
-    {
-      ...bought,
-      id: deps.newId("pmt_"),
-      session_id: session.id,
-      merchant_id: session.merchant_id,
-      ve_id: session.ve_id,
-      account_id: account.id,
-      processor: account.processor,
-      method: choice.method,
-      choice: key,
-      terms: { language: choice.language, merchantName: choice.merchantName, clientAddress: choice.clientAddress },
-      auto_top_up: choice.autoTopUp,
-      check_at: new Date(now.getTime() + START_CHECK_MS),
-    },
-    now,
-  );
-  const state = requireMove(session.state, "start");
-  const chosen = { state, pack_id: packId, label, ...bought, failure: "" };
-  const next = await advance(tx, deps, session, chosen, { cause, detail: payment.id });
-  return { kind: "make", session: next, payment };
-}
-
 /** The same choice is being made already: by somebody who is at it, or by somebody who gave up. */
 async function join(
   tx: Tx,
@@ -122,7 +87,7 @@ function plan(start: Start, of: CheckoutSessionRow, patient: boolean): Promise<S
     if (payments.length >= PAYMENTS_MAX) {
       throw limitReached("payments", PAYMENTS_MAX, "too many payments were started in this Checkout Session");
     }
-    return begin(tx, start, session);
+    return { kind: "make", ...(await beginPayment(tx, start.deps, session, start.choice, start.cause)) };
   });
 }
 

@@ -1,7 +1,7 @@
 /** How sessions change: the row, a line of its story, and what the merchant's webhooks say. */
 
-import { formatCredits, parseCredits } from "../../core/credits.ts";
 import type { Deps } from "../api/context.ts";
+import { canonicalCredits } from "../api/convert.ts";
 import type { Tx } from "../db/database.ts";
 import { stateName } from "../domain/checkout.ts";
 import { PROCESSOR_WORDS } from "../domain/fulfilment.ts";
@@ -13,7 +13,8 @@ import {
   type CheckoutSessionRow,
   updateCheckoutSession,
 } from "../store/checkout_session.ts";
-import type { PaymentRow, RefundRow } from "../store/payment.ts";
+import type { PaymentRow } from "../store/payment.ts";
+import type { RefundRow } from "../store/refund.ts";
 import { emitWebhookEvents, type WebhookEventType } from "../store/webhook_event.ts";
 
 export interface Line {
@@ -42,11 +43,6 @@ export async function advance(
   return next;
 }
 
-/** A decimal without needless zeros, as everywhere on the wire. */
-export function creditsText(stored: string): string {
-  return formatCredits(parseCredits(stored));
-}
-
 export function priceOf({ currency, amount_minor: minor }: Pick<PaymentRow, "currency" | "amount_minor">): {
   currency: string;
   amount: string;
@@ -60,9 +56,9 @@ export function paymentData(payment: PaymentRow): Record<string, unknown> {
     processor: PROCESSOR_WORDS[payment.processor],
     payment_account_id: payment.account_id,
     price: priceOf(payment),
-    credits: creditsText(payment.credits),
-    bonus_credits: creditsText(payment.bonus),
-    credits_granted: creditsText(payment.granted),
+    credits: canonicalCredits(payment.credits),
+    bonus_credits: canonicalCredits(payment.bonus),
+    credits_granted: canonicalCredits(payment.granted),
     processor_reference: payment.settled_reference ?? payment.reference ?? "",
     failure: payment.failure,
   };
@@ -73,8 +69,8 @@ export function refundData(refund: RefundRow, payment: PaymentRow): Record<strin
     id: refund.id,
     payment_id: refund.payment_id,
     amount: priceOf({ currency: payment.currency, amount_minor: refund.amount_minor }),
-    credits_taken: creditsText(refund.taken),
-    credits_debt: creditsText(refund.became_debt),
+    credits_taken: canonicalCredits(refund.taken),
+    credits_debt: canonicalCredits(refund.became_debt),
     reason: refund.reason,
     external: refund.external,
   };
@@ -94,7 +90,7 @@ export async function tell(
       ve_id: session.ve_id,
       state: stateName(session.state),
       automatic: session.automatic,
-      credits_granted: creditsText(session.granted),
+      credits_granted: canonicalCredits(session.granted),
       failure: session.failure,
       problem: session.problem,
       metadata: session.metadata,

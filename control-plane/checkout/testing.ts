@@ -26,6 +26,7 @@ import { findPayment, type PaymentRow } from "../store/payment.ts";
 import { insertPaymentAccount, type PaymentAccountRow } from "../store/payment_account.ts";
 import { readWallet } from "../store/wallet.ts";
 import type { CheckoutDeps, Choice } from "./deps.ts";
+import { receiveNotification } from "./notifications.ts";
 import { pollPayments } from "./poll.ts";
 import { startPayment } from "./start.ts";
 
@@ -193,6 +194,23 @@ export async function pollThrough({ deps, world }: CheckoutWorld, ms: number, st
 export async function expectSound({ deps }: CheckoutWorld): Promise<void> {
   expect(await audit(deps.db, { deep: true })).toEqual([]);
   expect(await audit(deps.db, { deep: false })).toEqual([]);
+}
+
+type Script = Partial<Pick<CheckoutWorld["processor"], "before" | "after" | "refundState">>;
+
+/** Runs `fn` with a processor that behaves like this; afterwards it is well again. */
+export async function scripted<T>({ processor }: CheckoutWorld, script: Script, fn: () => Promise<T>): Promise<T> {
+  Object.assign(processor, script);
+  try {
+    return await fn();
+  } finally {
+    Object.assign(processor, { before: () => {}, after: () => {}, refundState: "succeeded" });
+  }
+}
+
+/** The processor tells of a payment; the status that it gets for an answer. */
+export function notifyOf({ deps, account, processor }: CheckoutWorld, paymentId: string) {
+  return receiveNotification(deps, PaymentProcessor.STRIPE, account.id, processor.paymentNotification(paymentId));
 }
 
 /** Thrown by a database that died. */

@@ -11,6 +11,11 @@ export const PROCESSOR_WORDS: Readonly<Record<PaymentProcessor, string>> = {
   [PaymentProcessor.SANDBOX]: "sandbox",
 };
 
+/** Where a processor sends its notifications about an account. The sandbox tells by itself, and is sent nowhere. */
+export function notificationUrl(publicUrl: string, processor: PaymentProcessor, accountId: string): string {
+  return `${publicUrl}/webhooks/${PROCESSOR_WORDS[processor]}/${accountId}`;
+}
+
 /** The ledger's name for money that came in: unique for ever, whichever payment claims it. */
 export function payReference(processor: PaymentProcessor, accountId: string, settledReference: string): string {
   return `pay:${PROCESSOR_WORDS[processor]}:${accountId}:${settledReference}`;

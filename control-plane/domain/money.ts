@@ -1,6 +1,6 @@
 /** PURE: money as payment processors count it. An amount is a BigInt of the currency's smallest unit (ISO 4217): cents. */
 
-import { type Credits, parseCredits } from "../../core/credits.ts";
+import type { Credits } from "../../core/credits.ts";
 
 /** The currency's name is three capitals, its amount is above or equal 0. */
 export interface Money {
@@ -72,5 +72,3 @@ export function formatAmount({ currency, minor }: Money): string {
 export function proportion(credits: Credits, part: bigint, whole: bigint): Credits {
   return (credits * part) / whole;
 }
-
-export const NO_CREDITS: Credits = parseCredits("0");

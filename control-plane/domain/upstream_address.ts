@@ -9,10 +9,18 @@ export function bareHost(url: URL): string {
   return url.hostname.startsWith("[") ? url.hostname.slice(1, -1) : url.hostname;
 }
 
-function addressNotAllowed(field: string): DomainError {
-  return new DomainError(
+/**
+ * What can be told of a host before its name is resolved. `what` begins the refusal: `upstreams may not live at`.
+ * @throws DomainError address_not_allowed
+ */
+export function checkHost(url: URL, allowPrivate: boolean, field: string, what: string): void {
+  const host = bareHost(url);
+  const isLocalName = /^(.*\.)?localhost\.?$/.test(host);
+  const isRefused = isLocalName ? !allowPrivate : isIP(host) !== 0 && !addressAllowed(host, allowPrivate);
+  if (!isRefused) return;
+  throw new DomainError(
     "address_not_allowed",
-    `${field}: upstreams may not live at this address; private and loopback ones need ALLOW_PRIVATE_UPSTREAMS=true on the deployment, link-local ones are never allowed`,
+    `${field}: ${what} this address; private and loopback ones need ALLOW_PRIVATE_UPSTREAMS=true on the deployment, link-local ones are never allowed`,
     { field },
   );
 }
@@ -31,10 +39,7 @@ export function checkBaseUrl(text: string, allowPrivate: boolean, field = "base_
     throw invalidField(field, "must not hold credentials; put them into credentials", "url");
   // An empty query or fragment leaves its mark in the text alone.
   if (/[?#]/.test(text)) throw invalidField(field, "must not have a query or a fragment", "url");
-  const host = bareHost(url);
-  const isLocalName = host === "localhost" || host.endsWith(".localhost") || host === "localhost.";
-  if (isLocalName && !allowPrivate) throw addressNotAllowed(field);
-  if (isIP(host) !== 0 && !addressAllowed(host, allowPrivate)) throw addressNotAllowed(field);
+  checkHost(url, allowPrivate, field, "upstreams may not live at");
   return url.href.replace(/\/+$/, "");
 }
 

@@ -1,9 +1,7 @@
 /** PURE: where webhooks may go, who wants which, and when they are tried again. */
 
-import { isIP } from "node:net";
-import { addressAllowed } from "../../core/upstream_address.ts";
-import { DomainError, invalidField } from "./errors.ts";
-import { bareHost } from "./upstream_address.ts";
+import { invalidField } from "./errors.ts";
+import { checkHost } from "./upstream_address.ts";
 
 export const WEBHOOK_ENDPOINTS_PER_MERCHANT_MAX = 20;
 /** Replays included. */
@@ -76,14 +74,6 @@ export function checkEventTypes(types: readonly string[], known: readonly string
   }
 }
 
-function addressNotAllowed(field: string): DomainError {
-  return new DomainError(
-    "address_not_allowed",
-    `${field}: webhooks may not go to this address; private and loopback ones need ALLOW_PRIVATE_UPSTREAMS=true on the deployment, link-local ones are never allowed`,
-    { field },
-  );
-}
-
 /**
  * The URL as it is stored. What a host name resolves to is checked on every connection.
  * @throws DomainError invalid_field, address_not_allowed
@@ -96,9 +86,6 @@ export function checkWebhookUrl(text: string, allowPrivate: boolean, field = "ur
   if (url.username !== "" || url.password !== "")
     throw invalidField(field, "must not hold credentials; check the signature instead", "url");
   if (text.includes("#")) throw invalidField(field, "must not have a fragment", "url");
-  const host = bareHost(url);
-  const isLocalName = /^(.*\.)?localhost\.?$/.test(host);
-  if (isLocalName && !allowPrivate) throw addressNotAllowed(field);
-  if (isIP(host) !== 0 && !addressAllowed(host, allowPrivate)) throw addressNotAllowed(field);
+  checkHost(url, allowPrivate, field, "webhooks may not go to");
   return url.href;
 }

@@ -16,6 +16,7 @@ import type { RateLimits } from "../../proto/gen/tokenbill/v1/rate_limit_pb.ts";
 import type { UnitKind } from "../../proto/gen/tokenbill/v1/meter_pb.ts";
 import type { BudgetMode } from "../../proto/gen/tokenbill/v1/virtual_endpoint_pb.ts";
 import type { Deps } from "../api/context.ts";
+import { checkoutUrl } from "../api/convert.ts";
 import { toDeadlines, toRateLimits, toRouting, toTarget } from "../api/routing_fields.ts";
 import { pinSecret } from "../pin_secret.ts";
 import type { ResourceRow } from "../store/feed.ts";
@@ -90,7 +91,7 @@ function virtualEndpoint(deps: ResourceDeps, id: string, doc: Doc, withCredentia
     exhaustedStatus: doc["exhausted_status"] as number,
     lowBalanceCredits: decimal(doc["low_balance"]),
     offlineGraceCredits: decimal(doc["offline_grace"]),
-    checkoutUrl: `${deps.settings.publicUrl}/checkout?ve_id=${encodeURIComponent(id)}`,
+    checkoutUrl: checkoutUrl(deps.settings, id),
     explainHeaders: doc["explain_headers"] as boolean,
     rateLimits: rateLimits(doc),
     passthroughProviderId: (doc["passthrough_provider_id"] as string | null) ?? "",

@@ -3,6 +3,7 @@
 import type { Logger } from "pino";
 import { PaymentProcessor } from "../domain/checkout.ts";
 import type { NotificationAnswer, RawNotification } from "../payments/payment.ts";
+import { PROCESSOR_WORDS } from "../domain/fulfilment.ts";
 import { addressGroup } from "../domain/client_address.ts";
 import { HttpError, type HttpAnswer, type HttpExchange, type HttpRoute } from "./route.ts";
 import { plainAnswer } from "./serve.ts";
@@ -18,7 +19,9 @@ export const NOTIFICATION_LIMITS: ThrottleLimits = {
 };
 
 const PATH = /^\/webhooks\/(stripe|wechat)\/(pay_[a-z2-7]{26})$/;
-const PROCESSORS = { stripe: PaymentProcessor.STRIPE, wechat: PaymentProcessor.WECHAT_PAY } as const;
+const PROCESSORS = new Map(
+  [PaymentProcessor.STRIPE, PaymentProcessor.WECHAT_PAY].map((processor) => [PROCESSOR_WORDS[processor], processor]),
+);
 
 /** Takes in a notification for an account at a processor. An account that is none is answered with 404. */
 export type Receive = (
@@ -43,7 +46,7 @@ export function webhookRoute({ receive, now, log, limits = NOTIFICATION_LIMITS }
     const body = exchange.method === "POST" ? await exchange.body(NOTIFICATION_BYTES_MAX) : new Uint8Array(0);
     const { method, headers, query } = exchange;
     const raw: RawNotification = { method, headers, query, body, nowMs: now() };
-    const { status, type, body: text } = await receive(PROCESSORS[name as keyof typeof PROCESSORS], accountId!, raw);
+    const { status, type, body: text } = await receive(PROCESSORS.get(name!)!, accountId!, raw);
     return { ...plainAnswer(status, "", type === "" ? {} : { "content-type": type }), body: text };
   }
 

@@ -2,29 +2,8 @@
 
 import { currencyDigits, type Money } from "../domain/money.ts";
 
-/** Where Stripe's smallest unit is not a hundredth. ISK and UGX have no digits at ISO and two here; MGA is the reverse. */
-const STRIPE_DIGITS: Readonly<Record<string, number>> = {
-  BIF: 0,
-  CLP: 0,
-  DJF: 0,
-  GNF: 0,
-  JPY: 0,
-  KMF: 0,
-  KRW: 0,
-  MGA: 0,
-  PYG: 0,
-  RWF: 0,
-  VND: 0,
-  VUV: 0,
-  XAF: 0,
-  XOF: 0,
-  XPF: 0,
-  BHD: 3,
-  JOD: 3,
-  KWD: 3,
-  OMR: 3,
-  TND: 3,
-};
+/** Where Stripe's digits are others than those of ISO 4217. */
+const STRIPE_DIGITS: Readonly<Record<string, number>> = { ISK: 2, UGX: 2, MGA: 0 };
 
 /** Amounts must be multiples of these: whole krónur and shillings, and no last digit of a thousandth. */
 const STEPS: Readonly<Record<string, bigint>> = {
@@ -48,7 +27,7 @@ export type StripeAmount =
   | { readonly ok: false; readonly failure: "currency_not_supported" | "amount_not_exact" | "amount_too_large" };
 
 function stripeDigits(currency: string): number {
-  return STRIPE_DIGITS[currency] ?? 2;
+  return STRIPE_DIGITS[currency] ?? currencyDigits(currency);
 }
 
 /** The currency in lower case and the amount in Stripe's smallest unit, or in a word why there is none. */

@@ -2,6 +2,7 @@
 
 import { parseCredits } from "../../core/credits.ts";
 import type { Tx } from "../db/database.ts";
+import { PROCESSOR_WORDS } from "../domain/fulfilment.ts";
 import { PaymentState, RefundState } from "../domain/checkout.ts";
 import { DisputeRowState } from "./dispute.ts";
 
@@ -146,8 +147,9 @@ export async function transfersWithoutEvents(
 const BY_REPORT = `exists (select 1 from regexp_match(left(t.reference, -1 - length(t.ve_id)), '^[a-z]+:(.+):([0-9]{1,18})$') as m
   join node_boot b on b.boot_id = m[1] and b.last_seq >= m[2]::bigint where right(t.reference, length(t.ve_id) + 1) = ':' || t.ve_id)`;
 /** The ledger's name for the money of a payment `p`, as domain/fulfilment.ts makes it. */
-const PAY_REFERENCE =
-  "'pay:' || (array['stripe', 'wechat', 'sandbox'])[p.processor] || ':' || p.account_id || ':' || p.settled_reference";
+const PAY_REFERENCE = `'pay:' || case p.processor ${Object.entries(PROCESSOR_WORDS)
+  .map(([number, word]) => `when ${number} then '${word}'`)
+  .join(" ")} end || ':' || p.account_id || ':' || p.settled_reference`;
 /** A refund or lost dispute `c` of this VE that the reference names. */
 const TAKEN_BY = (table: "refund" | "dispute", holds: string): string =>
   `exists (select 1 from ${table} c join payment p on p.id = c.payment_id and p.ve_id = t.ve_id

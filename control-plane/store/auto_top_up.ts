@@ -1,9 +1,10 @@
 /** Automatic top-ups: one row for each VE whose payer saved a payment method. Locked after everything else of the VE. */
 
-import { type Credits, formatCredits, parseCredits } from "../../core/credits.ts";
+import { type Credits, formatCredits } from "../../core/credits.ts";
 import type { Tx } from "../db/database.ts";
 import type { AutomaticSession, AutoTopUpTerms } from "../domain/auto_top_up.ts";
 import type { Money } from "../domain/money.ts";
+import { offeredTerms, readCheckoutSettings } from "./checkout_settings.ts";
 
 /** Credits are decimal strings; amounts are in the currency's smallest unit. */
 export interface AutoTopUpRow {
@@ -107,16 +108,7 @@ export async function keepPackToBuy(tx: Tx, merchantId: string, packId: string):
 
 /** What the merchant offers payers now; null: no automatic top-ups. */
 export async function readAutoTopUpTerms(tx: Tx, merchantId: string): Promise<AutoTopUpTerms | null> {
-  const [row] = await tx.query<{ threshold: string | null; currency: string | null; daily_minor: bigint | null }>(
-    `select auto_top_up_threshold as threshold, auto_top_up_currency as currency, auto_top_up_daily_minor as daily_minor
-     from checkout_settings where merchant_id = $1 and auto_top_up_offered`,
-    [merchantId],
-  );
-  if (row === undefined || row.threshold === null || row.currency === null || row.daily_minor === null) return null;
-  return {
-    threshold: parseCredits(row.threshold),
-    dailyMax: { currency: row.currency, minor: row.daily_minor },
-  };
+  return offeredTerms(await readCheckoutSettings(tx, merchantId));
 }
 
 export interface NewAutoTopUp {

@@ -1,6 +1,8 @@
 /** How a merchant's checkout behaves. */
 
+import { parseCredits } from "../../core/credits.ts";
 import type { Tx } from "../db/database.ts";
+import type { AutoTopUpTerms } from "../domain/auto_top_up.ts";
 
 /** Credits are a decimal string; the amount is in the currency's smallest unit. */
 export interface CheckoutSettingsFields {
@@ -37,6 +39,13 @@ export async function readCheckoutSettings(tx: Tx, merchantId: string): Promise<
     merchantId,
   ]);
   return row ?? CHECKOUT_SETTINGS_DEFAULT;
+}
+
+/** What payers can agree to; null: no automatic top-ups. */
+export function offeredTerms(fields: CheckoutSettingsFields): AutoTopUpTerms | null {
+  const { auto_top_up_threshold: threshold, auto_top_up_currency: currency, auto_top_up_daily_minor: minor } = fields;
+  if (!fields.auto_top_up_offered || threshold === null || currency === null || minor === null) return null;
+  return { threshold: parseCredits(threshold), dailyMax: { currency, minor } };
 }
 
 /** Locks them until the end of the transaction, which must write them: there may have been no row before. */

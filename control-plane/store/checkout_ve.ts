@@ -32,21 +32,3 @@ export async function findCheckoutVe(tx: Tx, veId: string): Promise<CheckoutVeRo
   );
   return row ?? null;
 }
-
-/** What a payer agreed to. */
-export interface AgreedTopUpRow {
-  enabled: boolean;
-  threshold: string;
-  currency: string;
-  daily_minor: bigint;
-  label: string;
-}
-
-/** The automatic top-up of a VE as payers see it; null: there is none. */
-export async function findAgreedTopUp(tx: Tx, veId: string): Promise<AgreedTopUpRow | null> {
-  const [row] = await tx.query<AgreedTopUpRow>(
-    "select enabled, threshold, currency, daily_minor, label from auto_top_up where ve_id = $1",
-    [veId],
-  );
-  return row ?? null;
-}

@@ -1,7 +1,7 @@
-/** Payments of Checkout Sessions, their refunds and disputes. */
+/** Payments of Checkout Sessions. */
 
 import type { Tx } from "../db/database.ts";
-import { type PaymentMethod, type PaymentProcessor, PaymentState, type RefundState } from "../domain/checkout.ts";
+import { type PaymentMethod, type PaymentProcessor, PaymentState } from "../domain/checkout.ts";
 
 /** Credits are decimal strings; amounts are in the currency's smallest unit. */
 export interface PaymentRow {
@@ -41,7 +41,7 @@ export interface PaymentRow {
   updated_at: Date;
 }
 
-const COLUMNS =
+export const PAYMENT_COLUMNS =
   "id, n, session_id, merchant_id, ve_id, account_id, processor, method, state, choice, terms, reference, settled_reference, details, action, currency, amount_minor, credits, bonus, failure, auto_top_up, transfer_id, granted, refunded_minor, taken, check_at, checks, created_at, updated_at";
 
 export type NewPayment = Pick<
@@ -68,7 +68,7 @@ export async function insertPayment(tx: Tx, row: NewPayment, now: Date): Promise
   const [stored] = await tx.query<PaymentRow>(
     `insert into payment (id, session_id, merchant_id, ve_id, account_id, processor, method, state, choice, currency, amount_minor,
        credits, bonus, auto_top_up, check_at, created_at, updated_at, terms)
-     values ($1, $2, $3, $4, $5, $6, $7, 1, $8, $9, $10, $11, $12, $13, $14, $15, $15, $16::jsonb) returning ${COLUMNS}`,
+     values ($1, $2, $3, $4, $5, $6, $7, 1, $8, $9, $10, $11, $12, $13, $14, $15, $15, $16::jsonb) returning ${PAYMENT_COLUMNS}`,
     [
       row.id,
       row.session_id,
@@ -92,7 +92,7 @@ export async function insertPayment(tx: Tx, row: NewPayment, now: Date): Promise
 }
 
 export async function findPayment(tx: Tx, id: string): Promise<PaymentRow | null> {
-  const [row] = await tx.query<PaymentRow>(`select ${COLUMNS} from payment where id = $1`, [id]);
+  const [row] = await tx.query<PaymentRow>(`select ${PAYMENT_COLUMNS} from payment where id = $1`, [id]);
   return row ?? null;
 }
 
@@ -103,7 +103,7 @@ export async function findPaymentByReference(
   references: readonly string[],
 ): Promise<PaymentRow | null> {
   const [row] = await tx.query<PaymentRow>(
-    `select ${COLUMNS} from payment
+    `select ${PAYMENT_COLUMNS} from payment
      where account_id = $1 and (reference = any($2::text[]) or settled_reference = any($2::text[])) limit 1`,
     [accountId, references],
   );
@@ -113,7 +113,7 @@ export async function findPaymentByReference(
 /** The newest payments of an account that may have been paid without our knowing. */
 export async function listLivePayments(tx: Tx, accountId: string, limit: number): Promise<PaymentRow[]> {
   return tx.query<PaymentRow>(
-    `select ${COLUMNS} from payment where check_at is not null and account_id = $1
+    `select ${PAYMENT_COLUMNS} from payment where check_at is not null and account_id = $1
        and state in (${PaymentState.STARTING}, ${PaymentState.PENDING}) order by n desc limit $2`,
     [accountId, limit],
   );
@@ -121,13 +121,13 @@ export async function listLivePayments(tx: Tx, accountId: string, limit: number)
 
 /** The session must be locked first. */
 export async function lockPayment(tx: Tx, id: string): Promise<PaymentRow> {
-  const [row] = await tx.query<PaymentRow>(`select ${COLUMNS} from payment where id = $1 for update`, [id]);
+  const [row] = await tx.query<PaymentRow>(`select ${PAYMENT_COLUMNS} from payment where id = $1 for update`, [id]);
   return row!;
 }
 
 /** Oldest first. */
 export async function listPayments(tx: Tx, sessionIds: readonly string[]): Promise<PaymentRow[]> {
-  return tx.query<PaymentRow>(`select ${COLUMNS} from payment where session_id = any($1::text[]) order by n`, [
+  return tx.query<PaymentRow>(`select ${PAYMENT_COLUMNS} from payment where session_id = any($1::text[]) order by n`, [
     sessionIds,
   ]);
 }
@@ -174,7 +174,7 @@ export async function updatePayment(
   const [stored] = await tx.query<PaymentRow>(
     `update payment set state = $2, reference = $3, settled_reference = $4, details = $5::jsonb, action = $6::jsonb, failure = $7,
        transfer_id = $8, granted = $9, refunded_minor = $10, taken = $11, check_at = $12, checks = $13, updated_at = $14
-     where id = $1 returning ${COLUMNS}`,
+     where id = $1 returning ${PAYMENT_COLUMNS}`,
     [
       row.id,
       next.state,
@@ -203,60 +203,4 @@ export async function isSettledElsewhere(tx: Tx, { account_id, id }: PaymentRow,
     id,
   ]);
   return rows.length > 0;
-}
-
-/**
- * Payments whose processor is to be asked now, longest due first. They are due again at `again`, in case that whoever
- * claimed them does not come that far.
- */
-export async function claimDuePayments(tx: Tx, now: Date, again: Date, limit: number): Promise<PaymentRow[]> {
-  return tx.query<PaymentRow>(
-    `update payment set check_at = $2 where id in (select id from payment where check_at <= $1 order by check_at
-       limit $3 for update skip locked) returning ${COLUMNS}`,
-    [now, again, limit],
-  );
-}
-
-/** When it is asked about next (null: never), unless it has ended meanwhile or somebody else asked. */
-export async function schedulePayment(tx: Tx, { id, checks }: PaymentRow, at: Date | null): Promise<void> {
-  await tx.query(
-    "update payment set check_at = $2, checks = checks + 1 where id = $1 and checks = $3 and check_at is not null",
-    [id, at, checks],
-  );
-}
-
-/** Whether a payment was ever started in the session. */
-export async function hasPayments(tx: Tx, sessionId: string): Promise<boolean> {
-  return (await tx.query("select 1 from payment where session_id = $1 limit 1", [sessionId])).length > 0;
-}
-
-export interface RefundRow {
-  id: string;
-  n: bigint;
-  session_id: string;
-  payment_id: string;
-  merchant_id: string;
-  account_id: string;
-  state: RefundState;
-  external: boolean;
-  reference: string | null;
-  amount_minor: bigint;
-  /** Credits taken back, and the part of them that became debt. */
-  taken: string;
-  became_debt: string;
-  reason: string;
-  check_at: Date | null;
-  checks: number;
-  created_at: Date;
-  updated_at: Date;
-}
-
-export const REFUND_COLUMNS =
-  "id, n, session_id, payment_id, merchant_id, account_id, state, external, reference, amount_minor, taken, became_debt, reason, check_at, checks, created_at, updated_at";
-
-/** Oldest first. */
-export async function listRefunds(tx: Tx, sessionIds: readonly string[]): Promise<RefundRow[]> {
-  return tx.query<RefundRow>(`select ${REFUND_COLUMNS} from refund where session_id = any($1::text[]) order by n`, [
-    sessionIds,
-  ]);
 }

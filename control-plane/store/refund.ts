@@ -2,7 +2,37 @@
 
 import type { Tx } from "../db/database.ts";
 import { RefundState } from "../domain/checkout.ts";
-import { REFUND_COLUMNS, type RefundRow } from "./payment.ts";
+
+export interface RefundRow {
+  id: string;
+  n: bigint;
+  session_id: string;
+  payment_id: string;
+  merchant_id: string;
+  account_id: string;
+  state: RefundState;
+  external: boolean;
+  reference: string | null;
+  amount_minor: bigint;
+  /** Credits taken back, and the part of them that became debt. */
+  taken: string;
+  became_debt: string;
+  reason: string;
+  check_at: Date | null;
+  checks: number;
+  created_at: Date;
+  updated_at: Date;
+}
+
+export const REFUND_COLUMNS =
+  "id, n, session_id, payment_id, merchant_id, account_id, state, external, reference, amount_minor, taken, became_debt, reason, check_at, checks, created_at, updated_at";
+
+/** Oldest first. */
+export async function listRefunds(tx: Tx, sessionIds: readonly string[]): Promise<RefundRow[]> {
+  return tx.query<RefundRow>(`select ${REFUND_COLUMNS} from refund where session_id = any($1::text[]) order by n`, [
+    sessionIds,
+  ]);
+}
 
 export type NewRefund = Pick<
   RefundRow,
@@ -83,21 +113,4 @@ export async function updateRefund(
     [row.id, next.state, next.reference, next.check_at, now],
   );
   return stored!;
-}
-
-/** As `claimDuePayments`. */
-export async function claimDueRefunds(tx: Tx, now: Date, again: Date, limit: number): Promise<RefundRow[]> {
-  return tx.query<RefundRow>(
-    `update refund set check_at = $2 where id in (select id from refund where check_at <= $1 order by check_at
-       limit $3 for update skip locked) returning ${REFUND_COLUMNS}`,
-    [now, again, limit],
-  );
-}
-
-/** As `schedulePayment`. */
-export async function scheduleRefund(tx: Tx, { id, checks }: RefundRow, at: Date | null): Promise<void> {
-  await tx.query(
-    "update refund set check_at = $2, checks = checks + 1 where id = $1 and checks = $3 and check_at is not null",
-    [id, at, checks],
-  );
 }
