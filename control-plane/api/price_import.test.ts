@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { Meter, UnitKind } from "../../proto/gen/tokenbill/v1/meter_pb.ts";
 import { ProviderFormat } from "../../proto/gen/tokenbill/v1/provider_pb.ts";
-import { PriceChangeKind } from "../../proto/gen/tokenbill/v1/provider_service_pb.ts";
+import { PriceChangeKind } from "../../proto/gen/tokenbill/v1/price_import_pb.ts";
 import type { Database } from "../db/database.ts";
 import { openTestDatabases } from "../db/testing.ts";
 import { failureOf, startTestControlPlane, type TestControlPlane } from "../testing.ts";

@@ -8,8 +8,8 @@ import {
   type ImportPricesResponse,
   ImportPricesResponseSchema,
   type PriceChangeKind,
-  type ProviderService,
-} from "../../proto/gen/tokenbill/v1/provider_service_pb.ts";
+} from "../../proto/gen/tokenbill/v1/price_import_pb.ts";
+import type { ProviderService } from "../../proto/gen/tokenbill/v1/provider_service_pb.ts";
 import type { Price } from "../../proto/gen/tokenbill/v1/provider_pb.ts";
 import type { Tx } from "../db/database.ts";
 import { DomainError, limitReached } from "../domain/errors.ts";

@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { UnitKind } from "../../core/meters.ts";
 import { compileSimplePrice } from "../../core/pricing.ts";
-import { PriceChangeKindSchema } from "../../proto/gen/tokenbill/v1/provider_service_pb.ts";
+import { PriceChangeKindSchema } from "../../proto/gen/tokenbill/v1/price_import_pb.ts";
 import { DomainError } from "./errors.ts";
 import { checkDistinct, type ImportEntry, type ImportModel, planImport, PriceChangeKind } from "./price_import.ts";
 

@@ -3,11 +3,8 @@
 import { type Client, Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
 import { ErrorInfoSchema } from "../../proto/gen/tokenbill/v1/error_pb.ts";
-import {
-  type ImportPricesResponse,
-  type PriceEntry,
-  ProviderService,
-} from "../../proto/gen/tokenbill/v1/provider_service_pb.ts";
+import type { ImportPricesResponse, PriceEntry } from "../../proto/gen/tokenbill/v1/price_import_pb.ts";
+import { ProviderService } from "../../proto/gen/tokenbill/v1/provider_service_pb.ts";
 import { PriceFileError } from "./json_fields.ts";
 import { changeCount, countsText, previewText } from "./preview_text.ts";
 import { type PriceFile, readPriceFile } from "./price_file.ts";

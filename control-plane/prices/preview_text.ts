@@ -7,7 +7,7 @@ import {
   type ImportPricesResponse,
   type PriceChange,
   PriceChangeKind,
-} from "../../proto/gen/tokenbill/v1/provider_service_pb.ts";
+} from "../../proto/gen/tokenbill/v1/price_import_pb.ts";
 
 const KINDS: Readonly<Record<PriceChangeKind, string>> = {
   [PriceChangeKind.UNSPECIFIED]: "?",

@@ -12,7 +12,7 @@ import {
   ImportPricesRequestSchema,
   type PriceEntry,
   PriceEntrySchema,
-} from "../../proto/gen/tokenbill/v1/provider_service_pb.ts";
+} from "../../proto/gen/tokenbill/v1/price_import_pb.ts";
 import { type Decimal, exactUnits, markupFactor, parseDecimal, times } from "./decimal.ts";
 import { fieldAt, type Fields, listAt, objectAt, parseJson, PriceFileError, textAt, wholeAt } from "./json_fields.ts";
 

@@ -29,6 +29,7 @@ export * from "./gen/tokenbill/v1/merchant_service_pb.ts";
 export * from "./gen/tokenbill/v1/meter_pb.ts";
 export * from "./gen/tokenbill/v1/payment_account_pb.ts";
 export * from "./gen/tokenbill/v1/payment_account_service_pb.ts";
+export * from "./gen/tokenbill/v1/price_import_pb.ts";
 export * from "./gen/tokenbill/v1/provider_pb.ts";
 export * from "./gen/tokenbill/v1/provider_service_pb.ts";
 export * from "./gen/tokenbill/v1/usage_pb.ts";

@@ -119,67 +119,6 @@ func (ProviderTestResult) EnumDescriptor() ([]byte, []int) {
 	return file_tokenbill_v1_provider_service_proto_rawDescGZIP(), []int{0}
 }
 
-// PriceChangeKind says what an import does to a Physical Model.
-type PriceChangeKind int32
-
-const (
-	// Never sent.
-	PriceChangeKind_PRICE_CHANGE_KIND_UNSPECIFIED PriceChangeKind = 0
-	// It had no price.
-	PriceChangeKind_PRICE_CHANGE_KIND_NEW PriceChangeKind = 1
-	// It has another price.
-	PriceChangeKind_PRICE_CHANGE_KIND_CHANGED PriceChangeKind = 2
-	// The price, and the bound of output tokens, are the same already.
-	PriceChangeKind_PRICE_CHANGE_KIND_SAME PriceChangeKind = 3
-	// No entry fits it: it stays as it is.
-	PriceChangeKind_PRICE_CHANGE_KIND_NOT_NAMED PriceChangeKind = 4
-)
-
-// Enum value maps for PriceChangeKind.
-var (
-	PriceChangeKind_name = map[int32]string{
-		0: "PRICE_CHANGE_KIND_UNSPECIFIED",
-		1: "PRICE_CHANGE_KIND_NEW",
-		2: "PRICE_CHANGE_KIND_CHANGED",
-		3: "PRICE_CHANGE_KIND_SAME",
-		4: "PRICE_CHANGE_KIND_NOT_NAMED",
-	}
-	PriceChangeKind_value = map[string]int32{
-		"PRICE_CHANGE_KIND_UNSPECIFIED": 0,
-		"PRICE_CHANGE_KIND_NEW":         1,
-		"PRICE_CHANGE_KIND_CHANGED":     2,
-		"PRICE_CHANGE_KIND_SAME":        3,
-		"PRICE_CHANGE_KIND_NOT_NAMED":   4,
-	}
-)
-
-func (x PriceChangeKind) Enum() *PriceChangeKind {
-	p := new(PriceChangeKind)
-	*p = x
-	return p
-}
-
-func (x PriceChangeKind) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (PriceChangeKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_tokenbill_v1_provider_service_proto_enumTypes[1].Descriptor()
-}
-
-func (PriceChangeKind) Type() protoreflect.EnumType {
-	return &file_tokenbill_v1_provider_service_proto_enumTypes[1]
-}
-
-func (x PriceChangeKind) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use PriceChangeKind.Descriptor instead.
-func (PriceChangeKind) EnumDescriptor() ([]byte, []int) {
-	return file_tokenbill_v1_provider_service_proto_rawDescGZIP(), []int{1}
-}
-
 // CreateProviderRequest describes the Provider to store.
 type CreateProviderRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1964,363 +1903,11 @@ func (x *ListPricesResponse) GetNextPageToken() string {
 	return ""
 }
 
-// ImportPricesRequest is a price catalogue.
-type ImportPricesRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Makes the call safe to retry: 1 to 128 characters chosen by the caller, remembered for 24 hours. Not used by a preview.
-	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// The prices. Each is for every Physical Model of the merchant that it fits; of several that fit, the most precise counts:
-	// one with a Provider before one without, then a whole `upstream_name` before one with a `*`, then the longest.
-	Entries []*PriceEntry `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`
-	// True: nothing is changed, and the answer says what would be.
-	Preview       bool `protobuf:"varint,3,opt,name=preview,proto3" json:"preview,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ImportPricesRequest) Reset() {
-	*x = ImportPricesRequest{}
-	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[26]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ImportPricesRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ImportPricesRequest) ProtoMessage() {}
-
-func (x *ImportPricesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[26]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ImportPricesRequest.ProtoReflect.Descriptor instead.
-func (*ImportPricesRequest) Descriptor() ([]byte, []int) {
-	return file_tokenbill_v1_provider_service_proto_rawDescGZIP(), []int{26}
-}
-
-func (x *ImportPricesRequest) GetRequestId() string {
-	if x != nil {
-		return x.RequestId
-	}
-	return ""
-}
-
-func (x *ImportPricesRequest) GetEntries() []*PriceEntry {
-	if x != nil {
-		return x.Entries
-	}
-	return nil
-}
-
-func (x *ImportPricesRequest) GetPreview() bool {
-	if x != nil {
-		return x.Preview
-	}
-	return false
-}
-
-// PriceEntry is the price of the Physical Models that it fits.
-type PriceEntry struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The Provider's id. Empty: whichever Provider.
-	ProviderId string `protobuf:"bytes,1,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
-	// The model name that the upstream knows. A `*` at its end stands for anything.
-	UpstreamName string `protobuf:"bytes,2,opt,name=upstream_name,json=upstreamName,proto3" json:"upstream_name,omitempty"`
-	// What it costs.
-	//
-	// Types that are valid to be assigned to Price:
-	//
-	//	*PriceEntry_SimplePrice
-	//	*PriceEntry_DetailedPrice
-	Price isPriceEntry_Price `protobuf_oneof:"price"`
-	// The most output tokens that one answer can have, 0 to leave that as it is.
-	MaxOutputTokens int64 `protobuf:"varint,5,opt,name=max_output_tokens,json=maxOutputTokens,proto3" json:"max_output_tokens,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
-}
-
-func (x *PriceEntry) Reset() {
-	*x = PriceEntry{}
-	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[27]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *PriceEntry) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*PriceEntry) ProtoMessage() {}
-
-func (x *PriceEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[27]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use PriceEntry.ProtoReflect.Descriptor instead.
-func (*PriceEntry) Descriptor() ([]byte, []int) {
-	return file_tokenbill_v1_provider_service_proto_rawDescGZIP(), []int{27}
-}
-
-func (x *PriceEntry) GetProviderId() string {
-	if x != nil {
-		return x.ProviderId
-	}
-	return ""
-}
-
-func (x *PriceEntry) GetUpstreamName() string {
-	if x != nil {
-		return x.UpstreamName
-	}
-	return ""
-}
-
-func (x *PriceEntry) GetPrice() isPriceEntry_Price {
-	if x != nil {
-		return x.Price
-	}
-	return nil
-}
-
-func (x *PriceEntry) GetSimplePrice() *SimplePrice {
-	if x != nil {
-		if x, ok := x.Price.(*PriceEntry_SimplePrice); ok {
-			return x.SimplePrice
-		}
-	}
-	return nil
-}
-
-func (x *PriceEntry) GetDetailedPrice() *DetailedPrice {
-	if x != nil {
-		if x, ok := x.Price.(*PriceEntry_DetailedPrice); ok {
-			return x.DetailedPrice
-		}
-	}
-	return nil
-}
-
-func (x *PriceEntry) GetMaxOutputTokens() int64 {
-	if x != nil {
-		return x.MaxOutputTokens
-	}
-	return 0
-}
-
-type isPriceEntry_Price interface {
-	isPriceEntry_Price()
-}
-
-type PriceEntry_SimplePrice struct {
-	// One number for every Unit.
-	SimplePrice *SimplePrice `protobuf:"bytes,3,opt,name=simple_price,json=simplePrice,proto3,oneof"`
-}
-
-type PriceEntry_DetailedPrice struct {
-	// Meter by meter.
-	DetailedPrice *DetailedPrice `protobuf:"bytes,4,opt,name=detailed_price,json=detailedPrice,proto3,oneof"`
-}
-
-func (*PriceEntry_SimplePrice) isPriceEntry_Price() {}
-
-func (*PriceEntry_DetailedPrice) isPriceEntry_Price() {}
-
-// PriceChange is what an import does, or would do, to one Physical Model.
-type PriceChange struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The Physical Model's id.
-	PhysicalModelId string `protobuf:"bytes,1,opt,name=physical_model_id,json=physicalModelId,proto3" json:"physical_model_id,omitempty"`
-	// Its name.
-	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// The model name that the upstream knows.
-	UpstreamName string `protobuf:"bytes,3,opt,name=upstream_name,json=upstreamName,proto3" json:"upstream_name,omitempty"`
-	// What happens to it.
-	Kind PriceChangeKind `protobuf:"varint,4,opt,name=kind,proto3,enum=tokenbill.v1.PriceChangeKind" json:"kind,omitempty"`
-	// The number of the entry that fits it, from 0; -1: none does.
-	Entry int32 `protobuf:"varint,5,opt,name=entry,proto3" json:"entry,omitempty"`
-	// The price before. Absent: it had none.
-	Before *Price `protobuf:"bytes,6,opt,name=before,proto3" json:"before,omitempty"`
-	// The price after. Absent: none. In a preview, and where it stays the same, without a new id.
-	After *Price `protobuf:"bytes,7,opt,name=after,proto3" json:"after,omitempty"`
-	// The most output tokens before.
-	MaxOutputTokensBefore int64 `protobuf:"varint,8,opt,name=max_output_tokens_before,json=maxOutputTokensBefore,proto3" json:"max_output_tokens_before,omitempty"`
-	// The most output tokens after.
-	MaxOutputTokensAfter int64 `protobuf:"varint,9,opt,name=max_output_tokens_after,json=maxOutputTokensAfter,proto3" json:"max_output_tokens_after,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
-}
-
-func (x *PriceChange) Reset() {
-	*x = PriceChange{}
-	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[28]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *PriceChange) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*PriceChange) ProtoMessage() {}
-
-func (x *PriceChange) ProtoReflect() protoreflect.Message {
-	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[28]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use PriceChange.ProtoReflect.Descriptor instead.
-func (*PriceChange) Descriptor() ([]byte, []int) {
-	return file_tokenbill_v1_provider_service_proto_rawDescGZIP(), []int{28}
-}
-
-func (x *PriceChange) GetPhysicalModelId() string {
-	if x != nil {
-		return x.PhysicalModelId
-	}
-	return ""
-}
-
-func (x *PriceChange) GetName() string {
-	if x != nil {
-		return x.Name
-	}
-	return ""
-}
-
-func (x *PriceChange) GetUpstreamName() string {
-	if x != nil {
-		return x.UpstreamName
-	}
-	return ""
-}
-
-func (x *PriceChange) GetKind() PriceChangeKind {
-	if x != nil {
-		return x.Kind
-	}
-	return PriceChangeKind_PRICE_CHANGE_KIND_UNSPECIFIED
-}
-
-func (x *PriceChange) GetEntry() int32 {
-	if x != nil {
-		return x.Entry
-	}
-	return 0
-}
-
-func (x *PriceChange) GetBefore() *Price {
-	if x != nil {
-		return x.Before
-	}
-	return nil
-}
-
-func (x *PriceChange) GetAfter() *Price {
-	if x != nil {
-		return x.After
-	}
-	return nil
-}
-
-func (x *PriceChange) GetMaxOutputTokensBefore() int64 {
-	if x != nil {
-		return x.MaxOutputTokensBefore
-	}
-	return 0
-}
-
-func (x *PriceChange) GetMaxOutputTokensAfter() int64 {
-	if x != nil {
-		return x.MaxOutputTokensAfter
-	}
-	return 0
-}
-
-// ImportPricesResponse says what was changed, or would be.
-type ImportPricesResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// One for each Physical Model of the merchant, oldest first.
-	Changes []*PriceChange `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
-	// The numbers of entries that fit no Physical Model, from 0. One that only more precise ones come before is not among them.
-	UnusedEntries []int32 `protobuf:"varint,2,rep,packed,name=unused_entries,json=unusedEntries,proto3" json:"unused_entries,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ImportPricesResponse) Reset() {
-	*x = ImportPricesResponse{}
-	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[29]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ImportPricesResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ImportPricesResponse) ProtoMessage() {}
-
-func (x *ImportPricesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tokenbill_v1_provider_service_proto_msgTypes[29]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ImportPricesResponse.ProtoReflect.Descriptor instead.
-func (*ImportPricesResponse) Descriptor() ([]byte, []int) {
-	return file_tokenbill_v1_provider_service_proto_rawDescGZIP(), []int{29}
-}
-
-func (x *ImportPricesResponse) GetChanges() []*PriceChange {
-	if x != nil {
-		return x.Changes
-	}
-	return nil
-}
-
-func (x *ImportPricesResponse) GetUnusedEntries() []int32 {
-	if x != nil {
-		return x.UnusedEntries
-	}
-	return nil
-}
-
 var File_tokenbill_v1_provider_service_proto protoreflect.FileDescriptor
 
 const file_tokenbill_v1_provider_service_proto_rawDesc = "" +
 	"\n" +
-	"#tokenbill/v1/provider_service.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a\x18tokenbill/v1/meter.proto\x1a\x1btokenbill/v1/provider.proto\x1a\x1dtokenbill/v1/rate_limit.proto\"\xc7\x06\n" +
+	"#tokenbill/v1/provider_service.proto\x12\ftokenbill.v1\x1a\x1bbuf/validate/validate.proto\x1a\x18tokenbill/v1/meter.proto\x1a\x1ftokenbill/v1/price_import.proto\x1a\x1btokenbill/v1/provider.proto\x1a\x1dtokenbill/v1/rate_limit.proto\"\xc7\x06\n" +
 	"\x15CreateProviderRequest\x12'\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\x12D\n" +
@@ -2476,35 +2063,7 @@ const file_tokenbill_v1_provider_service_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\"i\n" +
 	"\x12ListPricesResponse\x12+\n" +
 	"\x06prices\x18\x01 \x03(\v2\x13.tokenbill.v1.PriceR\x06prices\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x99\x01\n" +
-	"\x13ImportPricesRequest\x12'\n" +
-	"\n" +
-	"request_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\x12?\n" +
-	"\aentries\x18\x02 \x03(\v2\x18.tokenbill.v1.PriceEntryB\v\xbaH\b\x92\x01\x05\b\x01\x10\xd0\x0fR\aentries\x12\x18\n" +
-	"\apreview\x18\x03 \x01(\bR\apreview\"\xb7\x02\n" +
-	"\n" +
-	"PriceEntry\x12(\n" +
-	"\vprovider_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\n" +
-	"providerId\x12/\n" +
-	"\rupstream_name\x18\x02 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\fupstreamName\x12>\n" +
-	"\fsimple_price\x18\x03 \x01(\v2\x19.tokenbill.v1.SimplePriceH\x00R\vsimplePrice\x12D\n" +
-	"\x0edetailed_price\x18\x04 \x01(\v2\x1b.tokenbill.v1.DetailedPriceH\x00R\rdetailedPrice\x128\n" +
-	"\x11max_output_tokens\x18\x05 \x01(\x03B\f\xbaH\t\"\a\x18\x80\xc2\xd7/(\x00R\x0fmaxOutputTokensB\x0e\n" +
-	"\x05price\x12\x05\xbaH\x02\b\x01\"\x83\x03\n" +
-	"\vPriceChange\x12*\n" +
-	"\x11physical_model_id\x18\x01 \x01(\tR\x0fphysicalModelId\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\x12#\n" +
-	"\rupstream_name\x18\x03 \x01(\tR\fupstreamName\x121\n" +
-	"\x04kind\x18\x04 \x01(\x0e2\x1d.tokenbill.v1.PriceChangeKindR\x04kind\x12\x14\n" +
-	"\x05entry\x18\x05 \x01(\x05R\x05entry\x12+\n" +
-	"\x06before\x18\x06 \x01(\v2\x13.tokenbill.v1.PriceR\x06before\x12)\n" +
-	"\x05after\x18\a \x01(\v2\x13.tokenbill.v1.PriceR\x05after\x127\n" +
-	"\x18max_output_tokens_before\x18\b \x01(\x03R\x15maxOutputTokensBefore\x125\n" +
-	"\x17max_output_tokens_after\x18\t \x01(\x03R\x14maxOutputTokensAfter\"r\n" +
-	"\x14ImportPricesResponse\x123\n" +
-	"\achanges\x18\x01 \x03(\v2\x19.tokenbill.v1.PriceChangeR\achanges\x12%\n" +
-	"\x0eunused_entries\x18\x02 \x03(\x05R\runusedEntries*\xb1\x04\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*\xb1\x04\n" +
 	"\x12ProviderTestResult\x12$\n" +
 	" PROVIDER_TEST_RESULT_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17PROVIDER_TEST_RESULT_OK\x10\x01\x12#\n" +
@@ -2520,13 +2079,7 @@ const file_tokenbill_v1_provider_service_proto_rawDesc = "" +
 	"\x12,\n" +
 	"(PROVIDER_TEST_RESULT_ADDRESS_NOT_ALLOWED\x10\v\x12,\n" +
 	"(PROVIDER_TEST_RESULT_FORMAT_NOT_ROUTABLE\x10\f\x12&\n" +
-	"\"PROVIDER_TEST_RESULT_ONLY_BY_NODES\x10\r*\xab\x01\n" +
-	"\x0fPriceChangeKind\x12!\n" +
-	"\x1dPRICE_CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x19\n" +
-	"\x15PRICE_CHANGE_KIND_NEW\x10\x01\x12\x1d\n" +
-	"\x19PRICE_CHANGE_KIND_CHANGED\x10\x02\x12\x1a\n" +
-	"\x16PRICE_CHANGE_KIND_SAME\x10\x03\x12\x1f\n" +
-	"\x1bPRICE_CHANGE_KIND_NOT_NAMED\x10\x042\xfe\t\n" +
+	"\"PROVIDER_TEST_RESULT_ONLY_BY_NODES\x10\r2\xfe\t\n" +
 	"\x0fProviderService\x12[\n" +
 	"\x0eCreateProvider\x12#.tokenbill.v1.CreateProviderRequest\x1a$.tokenbill.v1.CreateProviderResponse\x12W\n" +
 	"\vGetProvider\x12 .tokenbill.v1.GetProviderRequest\x1a!.tokenbill.v1.GetProviderResponse\"\x03\x90\x02\x01\x12]\n" +
@@ -2556,132 +2109,122 @@ func file_tokenbill_v1_provider_service_proto_rawDescGZIP() []byte {
 	return file_tokenbill_v1_provider_service_proto_rawDescData
 }
 
-var file_tokenbill_v1_provider_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_tokenbill_v1_provider_service_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_tokenbill_v1_provider_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_tokenbill_v1_provider_service_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_tokenbill_v1_provider_service_proto_goTypes = []any{
 	(ProviderTestResult)(0),             // 0: tokenbill.v1.ProviderTestResult
-	(PriceChangeKind)(0),                // 1: tokenbill.v1.PriceChangeKind
-	(*CreateProviderRequest)(nil),       // 2: tokenbill.v1.CreateProviderRequest
-	(*CreateProviderResponse)(nil),      // 3: tokenbill.v1.CreateProviderResponse
-	(*GetProviderRequest)(nil),          // 4: tokenbill.v1.GetProviderRequest
-	(*GetProviderResponse)(nil),         // 5: tokenbill.v1.GetProviderResponse
-	(*ListProvidersRequest)(nil),        // 6: tokenbill.v1.ListProvidersRequest
-	(*ListProvidersResponse)(nil),       // 7: tokenbill.v1.ListProvidersResponse
-	(*UpdateProviderRequest)(nil),       // 8: tokenbill.v1.UpdateProviderRequest
-	(*HeaderMap)(nil),                   // 9: tokenbill.v1.HeaderMap
-	(*UpdateProviderResponse)(nil),      // 10: tokenbill.v1.UpdateProviderResponse
-	(*DeleteProviderRequest)(nil),       // 11: tokenbill.v1.DeleteProviderRequest
-	(*DeleteProviderResponse)(nil),      // 12: tokenbill.v1.DeleteProviderResponse
-	(*TestProviderRequest)(nil),         // 13: tokenbill.v1.TestProviderRequest
-	(*TestProviderResponse)(nil),        // 14: tokenbill.v1.TestProviderResponse
-	(*CreatePhysicalModelRequest)(nil),  // 15: tokenbill.v1.CreatePhysicalModelRequest
-	(*CreatePhysicalModelResponse)(nil), // 16: tokenbill.v1.CreatePhysicalModelResponse
-	(*GetPhysicalModelRequest)(nil),     // 17: tokenbill.v1.GetPhysicalModelRequest
-	(*GetPhysicalModelResponse)(nil),    // 18: tokenbill.v1.GetPhysicalModelResponse
-	(*ListPhysicalModelsRequest)(nil),   // 19: tokenbill.v1.ListPhysicalModelsRequest
-	(*ListPhysicalModelsResponse)(nil),  // 20: tokenbill.v1.ListPhysicalModelsResponse
-	(*UpdatePhysicalModelRequest)(nil),  // 21: tokenbill.v1.UpdatePhysicalModelRequest
-	(*ModelApiList)(nil),                // 22: tokenbill.v1.ModelApiList
-	(*UpdatePhysicalModelResponse)(nil), // 23: tokenbill.v1.UpdatePhysicalModelResponse
-	(*DeletePhysicalModelRequest)(nil),  // 24: tokenbill.v1.DeletePhysicalModelRequest
-	(*DeletePhysicalModelResponse)(nil), // 25: tokenbill.v1.DeletePhysicalModelResponse
-	(*ListPricesRequest)(nil),           // 26: tokenbill.v1.ListPricesRequest
-	(*ListPricesResponse)(nil),          // 27: tokenbill.v1.ListPricesResponse
-	(*ImportPricesRequest)(nil),         // 28: tokenbill.v1.ImportPricesRequest
-	(*PriceEntry)(nil),                  // 29: tokenbill.v1.PriceEntry
-	(*PriceChange)(nil),                 // 30: tokenbill.v1.PriceChange
-	(*ImportPricesResponse)(nil),        // 31: tokenbill.v1.ImportPricesResponse
-	nil,                                 // 32: tokenbill.v1.CreateProviderRequest.HeadersEntry
-	nil,                                 // 33: tokenbill.v1.HeaderMap.HeadersEntry
-	(ProviderFormat)(0),                 // 34: tokenbill.v1.ProviderFormat
-	(*ProviderCredentials)(nil),         // 35: tokenbill.v1.ProviderCredentials
-	(OnDisconnect)(0),                   // 36: tokenbill.v1.OnDisconnect
-	(ProviderDialect)(0),                // 37: tokenbill.v1.ProviderDialect
-	(BedrockApi)(0),                     // 38: tokenbill.v1.BedrockApi
-	(*Provider)(nil),                    // 39: tokenbill.v1.Provider
-	(*SimplePrice)(nil),                 // 40: tokenbill.v1.SimplePrice
-	(*DetailedPrice)(nil),               // 41: tokenbill.v1.DetailedPrice
-	(*UnitLimit)(nil),                   // 42: tokenbill.v1.UnitLimit
-	(*CreditLimit)(nil),                 // 43: tokenbill.v1.CreditLimit
-	(*RateLimits)(nil),                  // 44: tokenbill.v1.RateLimits
-	(ModelApi)(0),                       // 45: tokenbill.v1.ModelApi
-	(*PhysicalModel)(nil),               // 46: tokenbill.v1.PhysicalModel
-	(*Price)(nil),                       // 47: tokenbill.v1.Price
+	(*CreateProviderRequest)(nil),       // 1: tokenbill.v1.CreateProviderRequest
+	(*CreateProviderResponse)(nil),      // 2: tokenbill.v1.CreateProviderResponse
+	(*GetProviderRequest)(nil),          // 3: tokenbill.v1.GetProviderRequest
+	(*GetProviderResponse)(nil),         // 4: tokenbill.v1.GetProviderResponse
+	(*ListProvidersRequest)(nil),        // 5: tokenbill.v1.ListProvidersRequest
+	(*ListProvidersResponse)(nil),       // 6: tokenbill.v1.ListProvidersResponse
+	(*UpdateProviderRequest)(nil),       // 7: tokenbill.v1.UpdateProviderRequest
+	(*HeaderMap)(nil),                   // 8: tokenbill.v1.HeaderMap
+	(*UpdateProviderResponse)(nil),      // 9: tokenbill.v1.UpdateProviderResponse
+	(*DeleteProviderRequest)(nil),       // 10: tokenbill.v1.DeleteProviderRequest
+	(*DeleteProviderResponse)(nil),      // 11: tokenbill.v1.DeleteProviderResponse
+	(*TestProviderRequest)(nil),         // 12: tokenbill.v1.TestProviderRequest
+	(*TestProviderResponse)(nil),        // 13: tokenbill.v1.TestProviderResponse
+	(*CreatePhysicalModelRequest)(nil),  // 14: tokenbill.v1.CreatePhysicalModelRequest
+	(*CreatePhysicalModelResponse)(nil), // 15: tokenbill.v1.CreatePhysicalModelResponse
+	(*GetPhysicalModelRequest)(nil),     // 16: tokenbill.v1.GetPhysicalModelRequest
+	(*GetPhysicalModelResponse)(nil),    // 17: tokenbill.v1.GetPhysicalModelResponse
+	(*ListPhysicalModelsRequest)(nil),   // 18: tokenbill.v1.ListPhysicalModelsRequest
+	(*ListPhysicalModelsResponse)(nil),  // 19: tokenbill.v1.ListPhysicalModelsResponse
+	(*UpdatePhysicalModelRequest)(nil),  // 20: tokenbill.v1.UpdatePhysicalModelRequest
+	(*ModelApiList)(nil),                // 21: tokenbill.v1.ModelApiList
+	(*UpdatePhysicalModelResponse)(nil), // 22: tokenbill.v1.UpdatePhysicalModelResponse
+	(*DeletePhysicalModelRequest)(nil),  // 23: tokenbill.v1.DeletePhysicalModelRequest
+	(*DeletePhysicalModelResponse)(nil), // 24: tokenbill.v1.DeletePhysicalModelResponse
+	(*ListPricesRequest)(nil),           // 25: tokenbill.v1.ListPricesRequest
+	(*ListPricesResponse)(nil),          // 26: tokenbill.v1.ListPricesResponse
+	nil,                                 // 27: tokenbill.v1.CreateProviderRequest.HeadersEntry
+	nil,                                 // 28: tokenbill.v1.HeaderMap.HeadersEntry
+	(ProviderFormat)(0),                 // 29: tokenbill.v1.ProviderFormat
+	(*ProviderCredentials)(nil),         // 30: tokenbill.v1.ProviderCredentials
+	(OnDisconnect)(0),                   // 31: tokenbill.v1.OnDisconnect
+	(ProviderDialect)(0),                // 32: tokenbill.v1.ProviderDialect
+	(BedrockApi)(0),                     // 33: tokenbill.v1.BedrockApi
+	(*Provider)(nil),                    // 34: tokenbill.v1.Provider
+	(*SimplePrice)(nil),                 // 35: tokenbill.v1.SimplePrice
+	(*DetailedPrice)(nil),               // 36: tokenbill.v1.DetailedPrice
+	(*UnitLimit)(nil),                   // 37: tokenbill.v1.UnitLimit
+	(*CreditLimit)(nil),                 // 38: tokenbill.v1.CreditLimit
+	(*RateLimits)(nil),                  // 39: tokenbill.v1.RateLimits
+	(ModelApi)(0),                       // 40: tokenbill.v1.ModelApi
+	(*PhysicalModel)(nil),               // 41: tokenbill.v1.PhysicalModel
+	(*Price)(nil),                       // 42: tokenbill.v1.Price
+	(*ImportPricesRequest)(nil),         // 43: tokenbill.v1.ImportPricesRequest
+	(*ImportPricesResponse)(nil),        // 44: tokenbill.v1.ImportPricesResponse
 }
 var file_tokenbill_v1_provider_service_proto_depIdxs = []int32{
-	34, // 0: tokenbill.v1.CreateProviderRequest.format:type_name -> tokenbill.v1.ProviderFormat
-	35, // 1: tokenbill.v1.CreateProviderRequest.credentials:type_name -> tokenbill.v1.ProviderCredentials
-	36, // 2: tokenbill.v1.CreateProviderRequest.on_disconnect:type_name -> tokenbill.v1.OnDisconnect
-	32, // 3: tokenbill.v1.CreateProviderRequest.headers:type_name -> tokenbill.v1.CreateProviderRequest.HeadersEntry
-	37, // 4: tokenbill.v1.CreateProviderRequest.dialect:type_name -> tokenbill.v1.ProviderDialect
-	38, // 5: tokenbill.v1.CreateProviderRequest.bedrock_api:type_name -> tokenbill.v1.BedrockApi
-	39, // 6: tokenbill.v1.CreateProviderResponse.provider:type_name -> tokenbill.v1.Provider
-	39, // 7: tokenbill.v1.GetProviderResponse.provider:type_name -> tokenbill.v1.Provider
-	39, // 8: tokenbill.v1.ListProvidersResponse.providers:type_name -> tokenbill.v1.Provider
-	35, // 9: tokenbill.v1.UpdateProviderRequest.credentials:type_name -> tokenbill.v1.ProviderCredentials
-	36, // 10: tokenbill.v1.UpdateProviderRequest.on_disconnect:type_name -> tokenbill.v1.OnDisconnect
-	9,  // 11: tokenbill.v1.UpdateProviderRequest.headers:type_name -> tokenbill.v1.HeaderMap
-	37, // 12: tokenbill.v1.UpdateProviderRequest.dialect:type_name -> tokenbill.v1.ProviderDialect
-	38, // 13: tokenbill.v1.UpdateProviderRequest.bedrock_api:type_name -> tokenbill.v1.BedrockApi
-	33, // 14: tokenbill.v1.HeaderMap.headers:type_name -> tokenbill.v1.HeaderMap.HeadersEntry
-	39, // 15: tokenbill.v1.UpdateProviderResponse.provider:type_name -> tokenbill.v1.Provider
+	29, // 0: tokenbill.v1.CreateProviderRequest.format:type_name -> tokenbill.v1.ProviderFormat
+	30, // 1: tokenbill.v1.CreateProviderRequest.credentials:type_name -> tokenbill.v1.ProviderCredentials
+	31, // 2: tokenbill.v1.CreateProviderRequest.on_disconnect:type_name -> tokenbill.v1.OnDisconnect
+	27, // 3: tokenbill.v1.CreateProviderRequest.headers:type_name -> tokenbill.v1.CreateProviderRequest.HeadersEntry
+	32, // 4: tokenbill.v1.CreateProviderRequest.dialect:type_name -> tokenbill.v1.ProviderDialect
+	33, // 5: tokenbill.v1.CreateProviderRequest.bedrock_api:type_name -> tokenbill.v1.BedrockApi
+	34, // 6: tokenbill.v1.CreateProviderResponse.provider:type_name -> tokenbill.v1.Provider
+	34, // 7: tokenbill.v1.GetProviderResponse.provider:type_name -> tokenbill.v1.Provider
+	34, // 8: tokenbill.v1.ListProvidersResponse.providers:type_name -> tokenbill.v1.Provider
+	30, // 9: tokenbill.v1.UpdateProviderRequest.credentials:type_name -> tokenbill.v1.ProviderCredentials
+	31, // 10: tokenbill.v1.UpdateProviderRequest.on_disconnect:type_name -> tokenbill.v1.OnDisconnect
+	8,  // 11: tokenbill.v1.UpdateProviderRequest.headers:type_name -> tokenbill.v1.HeaderMap
+	32, // 12: tokenbill.v1.UpdateProviderRequest.dialect:type_name -> tokenbill.v1.ProviderDialect
+	33, // 13: tokenbill.v1.UpdateProviderRequest.bedrock_api:type_name -> tokenbill.v1.BedrockApi
+	28, // 14: tokenbill.v1.HeaderMap.headers:type_name -> tokenbill.v1.HeaderMap.HeadersEntry
+	34, // 15: tokenbill.v1.UpdateProviderResponse.provider:type_name -> tokenbill.v1.Provider
 	0,  // 16: tokenbill.v1.TestProviderResponse.result:type_name -> tokenbill.v1.ProviderTestResult
-	40, // 17: tokenbill.v1.CreatePhysicalModelRequest.simple_price:type_name -> tokenbill.v1.SimplePrice
-	41, // 18: tokenbill.v1.CreatePhysicalModelRequest.detailed_price:type_name -> tokenbill.v1.DetailedPrice
-	42, // 19: tokenbill.v1.CreatePhysicalModelRequest.unit_limit:type_name -> tokenbill.v1.UnitLimit
-	43, // 20: tokenbill.v1.CreatePhysicalModelRequest.credit_limit:type_name -> tokenbill.v1.CreditLimit
-	44, // 21: tokenbill.v1.CreatePhysicalModelRequest.rate_limits:type_name -> tokenbill.v1.RateLimits
-	45, // 22: tokenbill.v1.CreatePhysicalModelRequest.apis:type_name -> tokenbill.v1.ModelApi
-	46, // 23: tokenbill.v1.CreatePhysicalModelResponse.physical_model:type_name -> tokenbill.v1.PhysicalModel
-	46, // 24: tokenbill.v1.GetPhysicalModelResponse.physical_model:type_name -> tokenbill.v1.PhysicalModel
-	46, // 25: tokenbill.v1.ListPhysicalModelsResponse.physical_models:type_name -> tokenbill.v1.PhysicalModel
-	40, // 26: tokenbill.v1.UpdatePhysicalModelRequest.simple_price:type_name -> tokenbill.v1.SimplePrice
-	41, // 27: tokenbill.v1.UpdatePhysicalModelRequest.detailed_price:type_name -> tokenbill.v1.DetailedPrice
-	42, // 28: tokenbill.v1.UpdatePhysicalModelRequest.unit_limit:type_name -> tokenbill.v1.UnitLimit
-	43, // 29: tokenbill.v1.UpdatePhysicalModelRequest.credit_limit:type_name -> tokenbill.v1.CreditLimit
-	44, // 30: tokenbill.v1.UpdatePhysicalModelRequest.rate_limits:type_name -> tokenbill.v1.RateLimits
-	22, // 31: tokenbill.v1.UpdatePhysicalModelRequest.apis:type_name -> tokenbill.v1.ModelApiList
-	45, // 32: tokenbill.v1.ModelApiList.apis:type_name -> tokenbill.v1.ModelApi
-	46, // 33: tokenbill.v1.UpdatePhysicalModelResponse.physical_model:type_name -> tokenbill.v1.PhysicalModel
-	47, // 34: tokenbill.v1.ListPricesResponse.prices:type_name -> tokenbill.v1.Price
-	29, // 35: tokenbill.v1.ImportPricesRequest.entries:type_name -> tokenbill.v1.PriceEntry
-	40, // 36: tokenbill.v1.PriceEntry.simple_price:type_name -> tokenbill.v1.SimplePrice
-	41, // 37: tokenbill.v1.PriceEntry.detailed_price:type_name -> tokenbill.v1.DetailedPrice
-	1,  // 38: tokenbill.v1.PriceChange.kind:type_name -> tokenbill.v1.PriceChangeKind
-	47, // 39: tokenbill.v1.PriceChange.before:type_name -> tokenbill.v1.Price
-	47, // 40: tokenbill.v1.PriceChange.after:type_name -> tokenbill.v1.Price
-	30, // 41: tokenbill.v1.ImportPricesResponse.changes:type_name -> tokenbill.v1.PriceChange
-	2,  // 42: tokenbill.v1.ProviderService.CreateProvider:input_type -> tokenbill.v1.CreateProviderRequest
-	4,  // 43: tokenbill.v1.ProviderService.GetProvider:input_type -> tokenbill.v1.GetProviderRequest
-	6,  // 44: tokenbill.v1.ProviderService.ListProviders:input_type -> tokenbill.v1.ListProvidersRequest
-	8,  // 45: tokenbill.v1.ProviderService.UpdateProvider:input_type -> tokenbill.v1.UpdateProviderRequest
-	11, // 46: tokenbill.v1.ProviderService.DeleteProvider:input_type -> tokenbill.v1.DeleteProviderRequest
-	13, // 47: tokenbill.v1.ProviderService.TestProvider:input_type -> tokenbill.v1.TestProviderRequest
-	15, // 48: tokenbill.v1.ProviderService.CreatePhysicalModel:input_type -> tokenbill.v1.CreatePhysicalModelRequest
-	17, // 49: tokenbill.v1.ProviderService.GetPhysicalModel:input_type -> tokenbill.v1.GetPhysicalModelRequest
-	19, // 50: tokenbill.v1.ProviderService.ListPhysicalModels:input_type -> tokenbill.v1.ListPhysicalModelsRequest
-	21, // 51: tokenbill.v1.ProviderService.UpdatePhysicalModel:input_type -> tokenbill.v1.UpdatePhysicalModelRequest
-	24, // 52: tokenbill.v1.ProviderService.DeletePhysicalModel:input_type -> tokenbill.v1.DeletePhysicalModelRequest
-	28, // 53: tokenbill.v1.ProviderService.ImportPrices:input_type -> tokenbill.v1.ImportPricesRequest
-	26, // 54: tokenbill.v1.ProviderService.ListPrices:input_type -> tokenbill.v1.ListPricesRequest
-	3,  // 55: tokenbill.v1.ProviderService.CreateProvider:output_type -> tokenbill.v1.CreateProviderResponse
-	5,  // 56: tokenbill.v1.ProviderService.GetProvider:output_type -> tokenbill.v1.GetProviderResponse
-	7,  // 57: tokenbill.v1.ProviderService.ListProviders:output_type -> tokenbill.v1.ListProvidersResponse
-	10, // 58: tokenbill.v1.ProviderService.UpdateProvider:output_type -> tokenbill.v1.UpdateProviderResponse
-	12, // 59: tokenbill.v1.ProviderService.DeleteProvider:output_type -> tokenbill.v1.DeleteProviderResponse
-	14, // 60: tokenbill.v1.ProviderService.TestProvider:output_type -> tokenbill.v1.TestProviderResponse
-	16, // 61: tokenbill.v1.ProviderService.CreatePhysicalModel:output_type -> tokenbill.v1.CreatePhysicalModelResponse
-	18, // 62: tokenbill.v1.ProviderService.GetPhysicalModel:output_type -> tokenbill.v1.GetPhysicalModelResponse
-	20, // 63: tokenbill.v1.ProviderService.ListPhysicalModels:output_type -> tokenbill.v1.ListPhysicalModelsResponse
-	23, // 64: tokenbill.v1.ProviderService.UpdatePhysicalModel:output_type -> tokenbill.v1.UpdatePhysicalModelResponse
-	25, // 65: tokenbill.v1.ProviderService.DeletePhysicalModel:output_type -> tokenbill.v1.DeletePhysicalModelResponse
-	31, // 66: tokenbill.v1.ProviderService.ImportPrices:output_type -> tokenbill.v1.ImportPricesResponse
-	27, // 67: tokenbill.v1.ProviderService.ListPrices:output_type -> tokenbill.v1.ListPricesResponse
-	55, // [55:68] is the sub-list for method output_type
-	42, // [42:55] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	35, // 17: tokenbill.v1.CreatePhysicalModelRequest.simple_price:type_name -> tokenbill.v1.SimplePrice
+	36, // 18: tokenbill.v1.CreatePhysicalModelRequest.detailed_price:type_name -> tokenbill.v1.DetailedPrice
+	37, // 19: tokenbill.v1.CreatePhysicalModelRequest.unit_limit:type_name -> tokenbill.v1.UnitLimit
+	38, // 20: tokenbill.v1.CreatePhysicalModelRequest.credit_limit:type_name -> tokenbill.v1.CreditLimit
+	39, // 21: tokenbill.v1.CreatePhysicalModelRequest.rate_limits:type_name -> tokenbill.v1.RateLimits
+	40, // 22: tokenbill.v1.CreatePhysicalModelRequest.apis:type_name -> tokenbill.v1.ModelApi
+	41, // 23: tokenbill.v1.CreatePhysicalModelResponse.physical_model:type_name -> tokenbill.v1.PhysicalModel
+	41, // 24: tokenbill.v1.GetPhysicalModelResponse.physical_model:type_name -> tokenbill.v1.PhysicalModel
+	41, // 25: tokenbill.v1.ListPhysicalModelsResponse.physical_models:type_name -> tokenbill.v1.PhysicalModel
+	35, // 26: tokenbill.v1.UpdatePhysicalModelRequest.simple_price:type_name -> tokenbill.v1.SimplePrice
+	36, // 27: tokenbill.v1.UpdatePhysicalModelRequest.detailed_price:type_name -> tokenbill.v1.DetailedPrice
+	37, // 28: tokenbill.v1.UpdatePhysicalModelRequest.unit_limit:type_name -> tokenbill.v1.UnitLimit
+	38, // 29: tokenbill.v1.UpdatePhysicalModelRequest.credit_limit:type_name -> tokenbill.v1.CreditLimit
+	39, // 30: tokenbill.v1.UpdatePhysicalModelRequest.rate_limits:type_name -> tokenbill.v1.RateLimits
+	21, // 31: tokenbill.v1.UpdatePhysicalModelRequest.apis:type_name -> tokenbill.v1.ModelApiList
+	40, // 32: tokenbill.v1.ModelApiList.apis:type_name -> tokenbill.v1.ModelApi
+	41, // 33: tokenbill.v1.UpdatePhysicalModelResponse.physical_model:type_name -> tokenbill.v1.PhysicalModel
+	42, // 34: tokenbill.v1.ListPricesResponse.prices:type_name -> tokenbill.v1.Price
+	1,  // 35: tokenbill.v1.ProviderService.CreateProvider:input_type -> tokenbill.v1.CreateProviderRequest
+	3,  // 36: tokenbill.v1.ProviderService.GetProvider:input_type -> tokenbill.v1.GetProviderRequest
+	5,  // 37: tokenbill.v1.ProviderService.ListProviders:input_type -> tokenbill.v1.ListProvidersRequest
+	7,  // 38: tokenbill.v1.ProviderService.UpdateProvider:input_type -> tokenbill.v1.UpdateProviderRequest
+	10, // 39: tokenbill.v1.ProviderService.DeleteProvider:input_type -> tokenbill.v1.DeleteProviderRequest
+	12, // 40: tokenbill.v1.ProviderService.TestProvider:input_type -> tokenbill.v1.TestProviderRequest
+	14, // 41: tokenbill.v1.ProviderService.CreatePhysicalModel:input_type -> tokenbill.v1.CreatePhysicalModelRequest
+	16, // 42: tokenbill.v1.ProviderService.GetPhysicalModel:input_type -> tokenbill.v1.GetPhysicalModelRequest
+	18, // 43: tokenbill.v1.ProviderService.ListPhysicalModels:input_type -> tokenbill.v1.ListPhysicalModelsRequest
+	20, // 44: tokenbill.v1.ProviderService.UpdatePhysicalModel:input_type -> tokenbill.v1.UpdatePhysicalModelRequest
+	23, // 45: tokenbill.v1.ProviderService.DeletePhysicalModel:input_type -> tokenbill.v1.DeletePhysicalModelRequest
+	43, // 46: tokenbill.v1.ProviderService.ImportPrices:input_type -> tokenbill.v1.ImportPricesRequest
+	25, // 47: tokenbill.v1.ProviderService.ListPrices:input_type -> tokenbill.v1.ListPricesRequest
+	2,  // 48: tokenbill.v1.ProviderService.CreateProvider:output_type -> tokenbill.v1.CreateProviderResponse
+	4,  // 49: tokenbill.v1.ProviderService.GetProvider:output_type -> tokenbill.v1.GetProviderResponse
+	6,  // 50: tokenbill.v1.ProviderService.ListProviders:output_type -> tokenbill.v1.ListProvidersResponse
+	9,  // 51: tokenbill.v1.ProviderService.UpdateProvider:output_type -> tokenbill.v1.UpdateProviderResponse
+	11, // 52: tokenbill.v1.ProviderService.DeleteProvider:output_type -> tokenbill.v1.DeleteProviderResponse
+	13, // 53: tokenbill.v1.ProviderService.TestProvider:output_type -> tokenbill.v1.TestProviderResponse
+	15, // 54: tokenbill.v1.ProviderService.CreatePhysicalModel:output_type -> tokenbill.v1.CreatePhysicalModelResponse
+	17, // 55: tokenbill.v1.ProviderService.GetPhysicalModel:output_type -> tokenbill.v1.GetPhysicalModelResponse
+	19, // 56: tokenbill.v1.ProviderService.ListPhysicalModels:output_type -> tokenbill.v1.ListPhysicalModelsResponse
+	22, // 57: tokenbill.v1.ProviderService.UpdatePhysicalModel:output_type -> tokenbill.v1.UpdatePhysicalModelResponse
+	24, // 58: tokenbill.v1.ProviderService.DeletePhysicalModel:output_type -> tokenbill.v1.DeletePhysicalModelResponse
+	44, // 59: tokenbill.v1.ProviderService.ImportPrices:output_type -> tokenbill.v1.ImportPricesResponse
+	26, // 60: tokenbill.v1.ProviderService.ListPrices:output_type -> tokenbill.v1.ListPricesResponse
+	48, // [48:61] is the sub-list for method output_type
+	35, // [35:48] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_tokenbill_v1_provider_service_proto_init() }
@@ -2690,6 +2233,7 @@ func file_tokenbill_v1_provider_service_proto_init() {
 		return
 	}
 	file_tokenbill_v1_meter_proto_init()
+	file_tokenbill_v1_price_import_proto_init()
 	file_tokenbill_v1_provider_proto_init()
 	file_tokenbill_v1_rate_limit_proto_init()
 	file_tokenbill_v1_provider_service_proto_msgTypes[6].OneofWrappers = []any{}
@@ -2701,17 +2245,13 @@ func file_tokenbill_v1_provider_service_proto_init() {
 		(*UpdatePhysicalModelRequest_SimplePrice)(nil),
 		(*UpdatePhysicalModelRequest_DetailedPrice)(nil),
 	}
-	file_tokenbill_v1_provider_service_proto_msgTypes[27].OneofWrappers = []any{
-		(*PriceEntry_SimplePrice)(nil),
-		(*PriceEntry_DetailedPrice)(nil),
-	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tokenbill_v1_provider_service_proto_rawDesc), len(file_tokenbill_v1_provider_service_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   32,
+			NumEnums:      1,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -7,6 +7,8 @@ import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf
 import { file_buf_validate_validate } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
 import type { DetailedPrice, SimplePrice } from "./meter_pb.ts";
 import { file_tokenbill_v1_meter } from "./meter_pb.ts";
+import type { ImportPricesRequestSchema, ImportPricesResponseSchema } from "./price_import_pb.ts";
+import { file_tokenbill_v1_price_import } from "./price_import_pb.ts";
 import type { BedrockApi, CreditLimit, ModelApi, OnDisconnect, PhysicalModel, Price, Provider, ProviderCredentials, ProviderDialect, ProviderFormat, UnitLimit } from "./provider_pb.ts";
 import { file_tokenbill_v1_provider } from "./provider_pb.ts";
 import type { RateLimits } from "./rate_limit_pb.ts";
@@ -17,7 +19,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file tokenbill/v1/provider_service.proto.
  */
 export const file_tokenbill_v1_provider_service: GenFile = /*@__PURE__*/
-  fileDesc("CiN0b2tlbmJpbGwvdjEvcHJvdmlkZXJfc2VydmljZS5wcm90bxIMdG9rZW5iaWxsLnYxIswFChVDcmVhdGVQcm92aWRlclJlcXVlc3QSHAoKcmVxdWVzdF9pZBgBIAEoCUIIukgFcgMYgAESPgoEbmFtZRgCIAEoCUIwukgtcisQARiAATIkXlteXHB7Q2N9XSpbXlxwe0NjfVxwe1p9XVteXHB7Q2N9XSokEjgKBmZvcm1hdBgDIAEoDjIcLnRva2VuYmlsbC52MS5Qcm92aWRlckZvcm1hdEIKukgHggEEEAEgABIcCghiYXNlX3VybBgEIAEoCUIKukgHcgUQASiAEBI2CgtjcmVkZW50aWFscxgFIAEoCzIhLnRva2VuYmlsbC52MS5Qcm92aWRlckNyZWRlbnRpYWxzEjsKDW9uX2Rpc2Nvbm5lY3QYBiABKA4yGi50b2tlbmJpbGwudjEuT25EaXNjb25uZWN0Qgi6SAWCAQIQARKNAQoHaGVhZGVycxgHIAMoCzIwLnRva2VuYmlsbC52MS5DcmVhdGVQcm92aWRlclJlcXVlc3QuSGVhZGVyc0VudHJ5Qkq6SEeaAUQQICInciUyI15bQS1aYS16MC05ISMkJSYnKisuXl9gfH4tXXsxLDEyOH0kKhdyFSiAIDIQXltcdFx4MjAtXHg3ZV0qJBIlCgZyZWdpb24YCCABKAlCFbpIEnIQGEAyDF5bYS16MC05LV0qJBIuCgthcGlfdmVyc2lvbhgJIAEoCUIZukgWchQYQDIQXltBLVphLXowLTkuLV0qJBI4CgdkaWFsZWN0GAogASgOMh0udG9rZW5iaWxsLnYxLlByb3ZpZGVyRGlhbGVjdEIIukgFggECEAESNwoLYmVkcm9ja19hcGkYCyABKA4yGC50b2tlbmJpbGwudjEuQmVkcm9ja0FwaUIIukgFggECEAEaLgoMSGVhZGVyc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiQgoWQ3JlYXRlUHJvdmlkZXJSZXNwb25zZRIoCghwcm92aWRlchgBIAEoCzIWLnRva2VuYmlsbC52MS5Qcm92aWRlciIrChJHZXRQcm92aWRlclJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYQCI/ChNHZXRQcm92aWRlclJlc3BvbnNlEigKCHByb3ZpZGVyGAEgASgLMhYudG9rZW5iaWxsLnYxLlByb3ZpZGVyIlAKFExpc3RQcm92aWRlcnNSZXF1ZXN0EhoKCXBhZ2Vfc2l6ZRgBIAEoBUIHukgEGgIoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxiACCJbChVMaXN0UHJvdmlkZXJzUmVzcG9uc2USKQoJcHJvdmlkZXJzGAEgAygLMhYudG9rZW5iaWxsLnYxLlByb3ZpZGVyEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKyBQoVVXBkYXRlUHJvdmlkZXJSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGEASFQoEZXRhZxgCIAEoCUIHukgEcgIYQBJDCgRuYW1lGAMgASgJQjC6SC1yKxABGIABMiReW15ccHtDY31dKlteXHB7Q2N9XHB7Wn1dW15ccHtDY31dKiRIAIgBARIhCghiYXNlX3VybBgEIAEoCUIKukgHcgUQASiAEEgBiAEBEjYKC2NyZWRlbnRpYWxzGAUgASgLMiEudG9rZW5iaWxsLnYxLlByb3ZpZGVyQ3JlZGVudGlhbHMSQAoNb25fZGlzY29ubmVjdBgGIAEoDjIaLnRva2VuYmlsbC52MS5PbkRpc2Nvbm5lY3RCCLpIBYIBAhABSAKIAQESKAoHaGVhZGVycxgHIAEoCzIXLnRva2VuYmlsbC52MS5IZWFkZXJNYXASKgoGcmVnaW9uGAggASgJQhW6SBJyEBhAMgxeW2EtejAtOS1dKiRIA4gBARIzCgthcGlfdmVyc2lvbhgJIAEoCUIZukgWchQYQDIQXltBLVphLXowLTkuLV0qJEgEiAEBEhUKCGRpc2FibGVkGAogASgISAWIAQESPQoHZGlhbGVjdBgLIAEoDjIdLnRva2VuYmlsbC52MS5Qcm92aWRlckRpYWxlY3RCCLpIBYIBAhABSAaIAQESPAoLYmVkcm9ja19hcGkYDCABKA4yGC50b2tlbmJpbGwudjEuQmVkcm9ja0FwaUIIukgFggECEAFIB4gBAUIHCgVfbmFtZUILCglfYmFzZV91cmxCEAoOX29uX2Rpc2Nvbm5lY3RCCQoHX3JlZ2lvbkIOCgxfYXBpX3ZlcnNpb25CCwoJX2Rpc2FibGVkQgoKCF9kaWFsZWN0Qg4KDF9iZWRyb2NrX2FwaSK/AQoJSGVhZGVyTWFwEoEBCgdoZWFkZXJzGAEgAygLMiQudG9rZW5iaWxsLnYxLkhlYWRlck1hcC5IZWFkZXJzRW50cnlCSrpIR5oBRBAgIidyJTIjXltBLVphLXowLTkhIyQlJicqKy5eX2B8fi1dezEsMTI4fSQqF3IVKIAgMhBeW1x0XHgyMC1ceDdlXSokGi4KDEhlYWRlcnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkIKFlVwZGF0ZVByb3ZpZGVyUmVzcG9uc2USKAoIcHJvdmlkZXIYASABKAsyFi50b2tlbmJpbGwudjEuUHJvdmlkZXIiRQoVRGVsZXRlUHJvdmlkZXJSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGEASFQoEZXRhZxgCIAEoCUIHukgEcgIYQCIYChZEZWxldGVQcm92aWRlclJlc3BvbnNlIk0KE1Rlc3RQcm92aWRlclJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYQBIfCg11cHN0cmVhbV9uYW1lGAIgASgJQgi6SAVyAxiAAiKDAQoUVGVzdFByb3ZpZGVyUmVzcG9uc2USMAoGcmVzdWx0GAEgASgOMiAudG9rZW5iaWxsLnYxLlByb3ZpZGVyVGVzdFJlc3VsdBIPCgdtZXNzYWdlGAIgASgJEhMKC2h0dHBfc3RhdHVzGAMgASgFEhMKC2R1cmF0aW9uX21zGAQgASgFIvcEChpDcmVhdGVQaHlzaWNhbE1vZGVsUmVxdWVzdBIcCgpyZXF1ZXN0X2lkGAEgASgJQgi6SAVyAxiAARIeCgtwcm92aWRlcl9pZBgCIAEoCUIJukgGcgQQARhAEj8KBG5hbWUYAyABKAlCMbpILnIsGIABMideKFteXHB7Q2N9XSpbXlxwe0NjfVxwe1p9XVteXHB7Q2N9XSopPyQSRwoNdXBzdHJlYW1fbmFtZRgEIAEoCUIwukgtcisQARiAAjIkXlteXHB7Q2N9XSpbXlxwe0NjfVxwe1p9XVteXHB7Q2N9XSokEjEKDHNpbXBsZV9wcmljZRgFIAEoCzIZLnRva2VuYmlsbC52MS5TaW1wbGVQcmljZUgAEjUKDmRldGFpbGVkX3ByaWNlGAYgASgLMhsudG9rZW5iaWxsLnYxLkRldGFpbGVkUHJpY2VIABInChFtYXhfb3V0cHV0X3Rva2VucxgHIAEoA0IMukgJIgcYgMLXLygAEisKCnVuaXRfbGltaXQYCCABKAsyFy50b2tlbmJpbGwudjEuVW5pdExpbWl0Ei8KDGNyZWRpdF9saW1pdBgJIAEoCzIZLnRva2VuYmlsbC52MS5DcmVkaXRMaW1pdBItCgtyYXRlX2xpbWl0cxgKIAEoCzIYLnRva2VuYmlsbC52MS5SYXRlTGltaXRzEi0KBmZhbWlseRgLIAEoCUIdukgachgYgAEyE15bQS1aYS16MC05Ll86Ly1dKiQSOQoEYXBpcxgMIAMoDjIWLnRva2VuYmlsbC52MS5Nb2RlbEFwaUITukgQkgENEAIYASIHggEEEAEgAEIHCgVwcmljZSJSChtDcmVhdGVQaHlzaWNhbE1vZGVsUmVzcG9uc2USMwoOcGh5c2ljYWxfbW9kZWwYASABKAsyGy50b2tlbmJpbGwudjEuUGh5c2ljYWxNb2RlbCIwChdHZXRQaHlzaWNhbE1vZGVsUmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhAIk8KGEdldFBoeXNpY2FsTW9kZWxSZXNwb25zZRIzCg5waHlzaWNhbF9tb2RlbBgBIAEoCzIbLnRva2VuYmlsbC52MS5QaHlzaWNhbE1vZGVsInMKGUxpc3RQaHlzaWNhbE1vZGVsc1JlcXVlc3QSGgoJcGFnZV9zaXplGAEgASgFQge6SAQaAigAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIAIEhwKC3Byb3ZpZGVyX2lkGAMgASgJQge6SARyAhhAImsKGkxpc3RQaHlzaWNhbE1vZGVsc1Jlc3BvbnNlEjQKD3BoeXNpY2FsX21vZGVscxgBIAMoCzIbLnRva2VuYmlsbC52MS5QaHlzaWNhbE1vZGVsEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKBBgoaVXBkYXRlUGh5c2ljYWxNb2RlbFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYQBIVCgRldGFnGAIgASgJQge6SARyAhhAEkMKBG5hbWUYAyABKAlCMLpILXIrEAEYgAEyJF5bXlxwe0NjfV0qW15ccHtDY31ccHtafV1bXlxwe0NjfV0qJEgBiAEBEkwKDXVwc3RyZWFtX25hbWUYBCABKAlCMLpILXIrEAEYgAIyJF5bXlxwe0NjfV0qW15ccHtDY31ccHtafV1bXlxwe0NjfV0qJEgCiAEBEjEKDHNpbXBsZV9wcmljZRgFIAEoCzIZLnRva2VuYmlsbC52MS5TaW1wbGVQcmljZUgAEjUKDmRldGFpbGVkX3ByaWNlGAYgASgLMhsudG9rZW5iaWxsLnYxLkRldGFpbGVkUHJpY2VIABIsChFtYXhfb3V0cHV0X3Rva2VucxgHIAEoA0IMukgJIgcYgMLXLygASAOIAQESFQoIZGlzYWJsZWQYCCABKAhIBIgBARIrCgp1bml0X2xpbWl0GAkgASgLMhcudG9rZW5iaWxsLnYxLlVuaXRMaW1pdBIvCgxjcmVkaXRfbGltaXQYCiABKAsyGS50b2tlbmJpbGwudjEuQ3JlZGl0TGltaXQSGQoRcmVtb3ZlX3VuaXRfbGltaXQYCyABKAgSGwoTcmVtb3ZlX2NyZWRpdF9saW1pdBgMIAEoCBItCgtyYXRlX2xpbWl0cxgNIAEoCzIYLnRva2VuYmlsbC52MS5SYXRlTGltaXRzEjIKBmZhbWlseRgOIAEoCUIdukgachgYgAEyE15bQS1aYS16MC05Ll86Ly1dKiRIBYgBARIoCgRhcGlzGA8gASgLMhoudG9rZW5iaWxsLnYxLk1vZGVsQXBpTGlzdEIHCgVwcmljZUIHCgVfbmFtZUIQCg5fdXBzdHJlYW1fbmFtZUIUChJfbWF4X291dHB1dF90b2tlbnNCCwoJX2Rpc2FibGVkQgkKB19mYW1pbHkiSQoMTW9kZWxBcGlMaXN0EjkKBGFwaXMYASADKA4yFi50b2tlbmJpbGwudjEuTW9kZWxBcGlCE7pIEJIBDRACGAEiB4IBBBABIAAiUgobVXBkYXRlUGh5c2ljYWxNb2RlbFJlc3BvbnNlEjMKDnBoeXNpY2FsX21vZGVsGAEgASgLMhsudG9rZW5iaWxsLnYxLlBoeXNpY2FsTW9kZWwiSgoaRGVsZXRlUGh5c2ljYWxNb2RlbFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYQBIVCgRldGFnGAIgASgJQge6SARyAhhAIh0KG0RlbGV0ZVBoeXNpY2FsTW9kZWxSZXNwb25zZSJzChFMaXN0UHJpY2VzUmVxdWVzdBIkChFwaHlzaWNhbF9tb2RlbF9pZBgBIAEoCUIJukgGcgQQARhAEhoKCXBhZ2Vfc2l6ZRgCIAEoBUIHukgEGgIoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiACCJSChJMaXN0UHJpY2VzUmVzcG9uc2USIwoGcHJpY2VzGAEgAygLMhMudG9rZW5iaWxsLnYxLlByaWNlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJ8ChNJbXBvcnRQcmljZXNSZXF1ZXN0EhwKCnJlcXVlc3RfaWQYASABKAlCCLpIBXIDGIABEjYKB2VudHJpZXMYAiADKAsyGC50b2tlbmJpbGwudjEuUHJpY2VFbnRyeUILukgIkgEFCAEQ0A8SDwoHcHJldmlldxgDIAEoCCLwAQoKUHJpY2VFbnRyeRIcCgtwcm92aWRlcl9pZBgBIAEoCUIHukgEcgIYQBIhCg11cHN0cmVhbV9uYW1lGAIgASgJQgq6SAdyBRABGIACEjEKDHNpbXBsZV9wcmljZRgDIAEoCzIZLnRva2VuYmlsbC52MS5TaW1wbGVQcmljZUgAEjUKDmRldGFpbGVkX3ByaWNlGAQgASgLMhsudG9rZW5iaWxsLnYxLkRldGFpbGVkUHJpY2VIABInChFtYXhfb3V0cHV0X3Rva2VucxgFIAEoA0IMukgJIgcYgMLXLygAQg4KBXByaWNlEgW6SAIIASKVAgoLUHJpY2VDaGFuZ2USGQoRcGh5c2ljYWxfbW9kZWxfaWQYASABKAkSDAoEbmFtZRgCIAEoCRIVCg11cHN0cmVhbV9uYW1lGAMgASgJEisKBGtpbmQYBCABKA4yHS50b2tlbmJpbGwudjEuUHJpY2VDaGFuZ2VLaW5kEg0KBWVudHJ5GAUgASgFEiMKBmJlZm9yZRgGIAEoCzITLnRva2VuYmlsbC52MS5QcmljZRIiCgVhZnRlchgHIAEoCzITLnRva2VuYmlsbC52MS5QcmljZRIgChhtYXhfb3V0cHV0X3Rva2Vuc19iZWZvcmUYCCABKAMSHwoXbWF4X291dHB1dF90b2tlbnNfYWZ0ZXIYCSABKAMiWgoUSW1wb3J0UHJpY2VzUmVzcG9uc2USKgoHY2hhbmdlcxgBIAMoCzIZLnRva2VuYmlsbC52MS5QcmljZUNoYW5nZRIWCg51bnVzZWRfZW50cmllcxgCIAMoBSqxBAoSUHJvdmlkZXJUZXN0UmVzdWx0EiQKIFBST1ZJREVSX1RFU1RfUkVTVUxUX1VOU1BFQ0lGSUVEEAASGwoXUFJPVklERVJfVEVTVF9SRVNVTFRfT0sQARIjCh9QUk9WSURFUl9URVNUX1JFU1VMVF9ETlNfRkFJTEVEEAISJwojUFJPVklERVJfVEVTVF9SRVNVTFRfQ09OTkVDVF9GQUlMRUQQAxIjCh9QUk9WSURFUl9URVNUX1JFU1VMVF9UTFNfRkFJTEVEEAQSIAocUFJPVklERVJfVEVTVF9SRVNVTFRfVElNRU9VVBAFEiUKIVBST1ZJREVSX1RFU1RfUkVTVUxUX1VOQVVUSE9SSVpFRBAGEigKJFBST1ZJREVSX1RFU1RfUkVTVUxUX01PREVMX05PVF9GT1VORBAHEicKI1BST1ZJREVSX1RFU1RfUkVTVUxUX1BBVEhfTk9UX0ZPVU5EEAgSIAocUFJPVklERVJfVEVTVF9SRVNVTFRfTElNSVRFRBAJEiMKH1BST1ZJREVSX1RFU1RfUkVTVUxUX0JBRF9BTlNXRVIQChIsCihQUk9WSURFUl9URVNUX1JFU1VMVF9BRERSRVNTX05PVF9BTExPV0VEEAsSLAooUFJPVklERVJfVEVTVF9SRVNVTFRfRk9STUFUX05PVF9ST1VUQUJMRRAMEiYKIlBST1ZJREVSX1RFU1RfUkVTVUxUX09OTFlfQllfTk9ERVMQDSqrAQoPUHJpY2VDaGFuZ2VLaW5kEiEKHVBSSUNFX0NIQU5HRV9LSU5EX1VOU1BFQ0lGSUVEEAASGQoVUFJJQ0VfQ0hBTkdFX0tJTkRfTkVXEAESHQoZUFJJQ0VfQ0hBTkdFX0tJTkRfQ0hBTkdFRBACEhoKFlBSSUNFX0NIQU5HRV9LSU5EX1NBTUUQAxIfChtQUklDRV9DSEFOR0VfS0lORF9OT1RfTkFNRUQQBDL+CQoPUHJvdmlkZXJTZXJ2aWNlElsKDkNyZWF0ZVByb3ZpZGVyEiMudG9rZW5iaWxsLnYxLkNyZWF0ZVByb3ZpZGVyUmVxdWVzdBokLnRva2VuYmlsbC52MS5DcmVhdGVQcm92aWRlclJlc3BvbnNlElcKC0dldFByb3ZpZGVyEiAudG9rZW5iaWxsLnYxLkdldFByb3ZpZGVyUmVxdWVzdBohLnRva2VuYmlsbC52MS5HZXRQcm92aWRlclJlc3BvbnNlIgOQAgESXQoNTGlzdFByb3ZpZGVycxIiLnRva2VuYmlsbC52MS5MaXN0UHJvdmlkZXJzUmVxdWVzdBojLnRva2VuYmlsbC52MS5MaXN0UHJvdmlkZXJzUmVzcG9uc2UiA5ACARJbCg5VcGRhdGVQcm92aWRlchIjLnRva2VuYmlsbC52MS5VcGRhdGVQcm92aWRlclJlcXVlc3QaJC50b2tlbmJpbGwudjEuVXBkYXRlUHJvdmlkZXJSZXNwb25zZRJbCg5EZWxldGVQcm92aWRlchIjLnRva2VuYmlsbC52MS5EZWxldGVQcm92aWRlclJlcXVlc3QaJC50b2tlbmJpbGwudjEuRGVsZXRlUHJvdmlkZXJSZXNwb25zZRJVCgxUZXN0UHJvdmlkZXISIS50b2tlbmJpbGwudjEuVGVzdFByb3ZpZGVyUmVxdWVzdBoiLnRva2VuYmlsbC52MS5UZXN0UHJvdmlkZXJSZXNwb25zZRJqChNDcmVhdGVQaHlzaWNhbE1vZGVsEigudG9rZW5iaWxsLnYxLkNyZWF0ZVBoeXNpY2FsTW9kZWxSZXF1ZXN0GikudG9rZW5iaWxsLnYxLkNyZWF0ZVBoeXNpY2FsTW9kZWxSZXNwb25zZRJmChBHZXRQaHlzaWNhbE1vZGVsEiUudG9rZW5iaWxsLnYxLkdldFBoeXNpY2FsTW9kZWxSZXF1ZXN0GiYudG9rZW5iaWxsLnYxLkdldFBoeXNpY2FsTW9kZWxSZXNwb25zZSIDkAIBEmwKEkxpc3RQaHlzaWNhbE1vZGVscxInLnRva2VuYmlsbC52MS5MaXN0UGh5c2ljYWxNb2RlbHNSZXF1ZXN0GigudG9rZW5iaWxsLnYxLkxpc3RQaHlzaWNhbE1vZGVsc1Jlc3BvbnNlIgOQAgESagoTVXBkYXRlUGh5c2ljYWxNb2RlbBIoLnRva2VuYmlsbC52MS5VcGRhdGVQaHlzaWNhbE1vZGVsUmVxdWVzdBopLnRva2VuYmlsbC52MS5VcGRhdGVQaHlzaWNhbE1vZGVsUmVzcG9uc2USagoTRGVsZXRlUGh5c2ljYWxNb2RlbBIoLnRva2VuYmlsbC52MS5EZWxldGVQaHlzaWNhbE1vZGVsUmVxdWVzdBopLnRva2VuYmlsbC52MS5EZWxldGVQaHlzaWNhbE1vZGVsUmVzcG9uc2USVQoMSW1wb3J0UHJpY2VzEiEudG9rZW5iaWxsLnYxLkltcG9ydFByaWNlc1JlcXVlc3QaIi50b2tlbmJpbGwudjEuSW1wb3J0UHJpY2VzUmVzcG9uc2USVAoKTGlzdFByaWNlcxIfLnRva2VuYmlsbC52MS5MaXN0UHJpY2VzUmVxdWVzdBogLnRva2VuYmlsbC52MS5MaXN0UHJpY2VzUmVzcG9uc2UiA5ACAULBAQoQY29tLnRva2VuYmlsbC52MUIUUHJvdmlkZXJTZXJ2aWNlUHJvdG9QAVpGZ2l0aHViLmNvbS90b2tlbmJpbGwvdG9rZW5iaWxsL2NsaWVudHMvZ28vZ2VuL3Rva2VuYmlsbC92MTt0b2tlbmJpbGx2MaICA1RYWKoCDFRva2VuYmlsbC5WMcoCDFRva2VuYmlsbFxWMeICGFRva2VuYmlsbFxWMVxHUEJNZXRhZGF0YeoCDVRva2VuYmlsbDo6VjFiBnByb3RvMw", [file_buf_validate_validate, file_tokenbill_v1_meter, file_tokenbill_v1_provider, file_tokenbill_v1_rate_limit]);
+  fileDesc("CiN0b2tlbmJpbGwvdjEvcHJvdmlkZXJfc2VydmljZS5wcm90bxIMdG9rZW5iaWxsLnYxIswFChVDcmVhdGVQcm92aWRlclJlcXVlc3QSHAoKcmVxdWVzdF9pZBgBIAEoCUIIukgFcgMYgAESPgoEbmFtZRgCIAEoCUIwukgtcisQARiAATIkXlteXHB7Q2N9XSpbXlxwe0NjfVxwe1p9XVteXHB7Q2N9XSokEjgKBmZvcm1hdBgDIAEoDjIcLnRva2VuYmlsbC52MS5Qcm92aWRlckZvcm1hdEIKukgHggEEEAEgABIcCghiYXNlX3VybBgEIAEoCUIKukgHcgUQASiAEBI2CgtjcmVkZW50aWFscxgFIAEoCzIhLnRva2VuYmlsbC52MS5Qcm92aWRlckNyZWRlbnRpYWxzEjsKDW9uX2Rpc2Nvbm5lY3QYBiABKA4yGi50b2tlbmJpbGwudjEuT25EaXNjb25uZWN0Qgi6SAWCAQIQARKNAQoHaGVhZGVycxgHIAMoCzIwLnRva2VuYmlsbC52MS5DcmVhdGVQcm92aWRlclJlcXVlc3QuSGVhZGVyc0VudHJ5Qkq6SEeaAUQQICInciUyI15bQS1aYS16MC05ISMkJSYnKisuXl9gfH4tXXsxLDEyOH0kKhdyFSiAIDIQXltcdFx4MjAtXHg3ZV0qJBIlCgZyZWdpb24YCCABKAlCFbpIEnIQGEAyDF5bYS16MC05LV0qJBIuCgthcGlfdmVyc2lvbhgJIAEoCUIZukgWchQYQDIQXltBLVphLXowLTkuLV0qJBI4CgdkaWFsZWN0GAogASgOMh0udG9rZW5iaWxsLnYxLlByb3ZpZGVyRGlhbGVjdEIIukgFggECEAESNwoLYmVkcm9ja19hcGkYCyABKA4yGC50b2tlbmJpbGwudjEuQmVkcm9ja0FwaUIIukgFggECEAEaLgoMSGVhZGVyc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiQgoWQ3JlYXRlUHJvdmlkZXJSZXNwb25zZRIoCghwcm92aWRlchgBIAEoCzIWLnRva2VuYmlsbC52MS5Qcm92aWRlciIrChJHZXRQcm92aWRlclJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYQCI/ChNHZXRQcm92aWRlclJlc3BvbnNlEigKCHByb3ZpZGVyGAEgASgLMhYudG9rZW5iaWxsLnYxLlByb3ZpZGVyIlAKFExpc3RQcm92aWRlcnNSZXF1ZXN0EhoKCXBhZ2Vfc2l6ZRgBIAEoBUIHukgEGgIoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxiACCJbChVMaXN0UHJvdmlkZXJzUmVzcG9uc2USKQoJcHJvdmlkZXJzGAEgAygLMhYudG9rZW5iaWxsLnYxLlByb3ZpZGVyEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKyBQoVVXBkYXRlUHJvdmlkZXJSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGEASFQoEZXRhZxgCIAEoCUIHukgEcgIYQBJDCgRuYW1lGAMgASgJQjC6SC1yKxABGIABMiReW15ccHtDY31dKlteXHB7Q2N9XHB7Wn1dW15ccHtDY31dKiRIAIgBARIhCghiYXNlX3VybBgEIAEoCUIKukgHcgUQASiAEEgBiAEBEjYKC2NyZWRlbnRpYWxzGAUgASgLMiEudG9rZW5iaWxsLnYxLlByb3ZpZGVyQ3JlZGVudGlhbHMSQAoNb25fZGlzY29ubmVjdBgGIAEoDjIaLnRva2VuYmlsbC52MS5PbkRpc2Nvbm5lY3RCCLpIBYIBAhABSAKIAQESKAoHaGVhZGVycxgHIAEoCzIXLnRva2VuYmlsbC52MS5IZWFkZXJNYXASKgoGcmVnaW9uGAggASgJQhW6SBJyEBhAMgxeW2EtejAtOS1dKiRIA4gBARIzCgthcGlfdmVyc2lvbhgJIAEoCUIZukgWchQYQDIQXltBLVphLXowLTkuLV0qJEgEiAEBEhUKCGRpc2FibGVkGAogASgISAWIAQESPQoHZGlhbGVjdBgLIAEoDjIdLnRva2VuYmlsbC52MS5Qcm92aWRlckRpYWxlY3RCCLpIBYIBAhABSAaIAQESPAoLYmVkcm9ja19hcGkYDCABKA4yGC50b2tlbmJpbGwudjEuQmVkcm9ja0FwaUIIukgFggECEAFIB4gBAUIHCgVfbmFtZUILCglfYmFzZV91cmxCEAoOX29uX2Rpc2Nvbm5lY3RCCQoHX3JlZ2lvbkIOCgxfYXBpX3ZlcnNpb25CCwoJX2Rpc2FibGVkQgoKCF9kaWFsZWN0Qg4KDF9iZWRyb2NrX2FwaSK/AQoJSGVhZGVyTWFwEoEBCgdoZWFkZXJzGAEgAygLMiQudG9rZW5iaWxsLnYxLkhlYWRlck1hcC5IZWFkZXJzRW50cnlCSrpIR5oBRBAgIidyJTIjXltBLVphLXowLTkhIyQlJicqKy5eX2B8fi1dezEsMTI4fSQqF3IVKIAgMhBeW1x0XHgyMC1ceDdlXSokGi4KDEhlYWRlcnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkIKFlVwZGF0ZVByb3ZpZGVyUmVzcG9uc2USKAoIcHJvdmlkZXIYASABKAsyFi50b2tlbmJpbGwudjEuUHJvdmlkZXIiRQoVRGVsZXRlUHJvdmlkZXJSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGEASFQoEZXRhZxgCIAEoCUIHukgEcgIYQCIYChZEZWxldGVQcm92aWRlclJlc3BvbnNlIk0KE1Rlc3RQcm92aWRlclJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYQBIfCg11cHN0cmVhbV9uYW1lGAIgASgJQgi6SAVyAxiAAiKDAQoUVGVzdFByb3ZpZGVyUmVzcG9uc2USMAoGcmVzdWx0GAEgASgOMiAudG9rZW5iaWxsLnYxLlByb3ZpZGVyVGVzdFJlc3VsdBIPCgdtZXNzYWdlGAIgASgJEhMKC2h0dHBfc3RhdHVzGAMgASgFEhMKC2R1cmF0aW9uX21zGAQgASgFIvcEChpDcmVhdGVQaHlzaWNhbE1vZGVsUmVxdWVzdBIcCgpyZXF1ZXN0X2lkGAEgASgJQgi6SAVyAxiAARIeCgtwcm92aWRlcl9pZBgCIAEoCUIJukgGcgQQARhAEj8KBG5hbWUYAyABKAlCMbpILnIsGIABMideKFteXHB7Q2N9XSpbXlxwe0NjfVxwe1p9XVteXHB7Q2N9XSopPyQSRwoNdXBzdHJlYW1fbmFtZRgEIAEoCUIwukgtcisQARiAAjIkXlteXHB7Q2N9XSpbXlxwe0NjfVxwe1p9XVteXHB7Q2N9XSokEjEKDHNpbXBsZV9wcmljZRgFIAEoCzIZLnRva2VuYmlsbC52MS5TaW1wbGVQcmljZUgAEjUKDmRldGFpbGVkX3ByaWNlGAYgASgLMhsudG9rZW5iaWxsLnYxLkRldGFpbGVkUHJpY2VIABInChFtYXhfb3V0cHV0X3Rva2VucxgHIAEoA0IMukgJIgcYgMLXLygAEisKCnVuaXRfbGltaXQYCCABKAsyFy50b2tlbmJpbGwudjEuVW5pdExpbWl0Ei8KDGNyZWRpdF9saW1pdBgJIAEoCzIZLnRva2VuYmlsbC52MS5DcmVkaXRMaW1pdBItCgtyYXRlX2xpbWl0cxgKIAEoCzIYLnRva2VuYmlsbC52MS5SYXRlTGltaXRzEi0KBmZhbWlseRgLIAEoCUIdukgachgYgAEyE15bQS1aYS16MC05Ll86Ly1dKiQSOQoEYXBpcxgMIAMoDjIWLnRva2VuYmlsbC52MS5Nb2RlbEFwaUITukgQkgENEAIYASIHggEEEAEgAEIHCgVwcmljZSJSChtDcmVhdGVQaHlzaWNhbE1vZGVsUmVzcG9uc2USMwoOcGh5c2ljYWxfbW9kZWwYASABKAsyGy50b2tlbmJpbGwudjEuUGh5c2ljYWxNb2RlbCIwChdHZXRQaHlzaWNhbE1vZGVsUmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhAIk8KGEdldFBoeXNpY2FsTW9kZWxSZXNwb25zZRIzCg5waHlzaWNhbF9tb2RlbBgBIAEoCzIbLnRva2VuYmlsbC52MS5QaHlzaWNhbE1vZGVsInMKGUxpc3RQaHlzaWNhbE1vZGVsc1JlcXVlc3QSGgoJcGFnZV9zaXplGAEgASgFQge6SAQaAigAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIAIEhwKC3Byb3ZpZGVyX2lkGAMgASgJQge6SARyAhhAImsKGkxpc3RQaHlzaWNhbE1vZGVsc1Jlc3BvbnNlEjQKD3BoeXNpY2FsX21vZGVscxgBIAMoCzIbLnRva2VuYmlsbC52MS5QaHlzaWNhbE1vZGVsEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKBBgoaVXBkYXRlUGh5c2ljYWxNb2RlbFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYQBIVCgRldGFnGAIgASgJQge6SARyAhhAEkMKBG5hbWUYAyABKAlCMLpILXIrEAEYgAEyJF5bXlxwe0NjfV0qW15ccHtDY31ccHtafV1bXlxwe0NjfV0qJEgBiAEBEkwKDXVwc3RyZWFtX25hbWUYBCABKAlCMLpILXIrEAEYgAIyJF5bXlxwe0NjfV0qW15ccHtDY31ccHtafV1bXlxwe0NjfV0qJEgCiAEBEjEKDHNpbXBsZV9wcmljZRgFIAEoCzIZLnRva2VuYmlsbC52MS5TaW1wbGVQcmljZUgAEjUKDmRldGFpbGVkX3ByaWNlGAYgASgLMhsudG9rZW5iaWxsLnYxLkRldGFpbGVkUHJpY2VIABIsChFtYXhfb3V0cHV0X3Rva2VucxgHIAEoA0IMukgJIgcYgMLXLygASAOIAQESFQoIZGlzYWJsZWQYCCABKAhIBIgBARIrCgp1bml0X2xpbWl0GAkgASgLMhcudG9rZW5iaWxsLnYxLlVuaXRMaW1pdBIvCgxjcmVkaXRfbGltaXQYCiABKAsyGS50b2tlbmJpbGwudjEuQ3JlZGl0TGltaXQSGQoRcmVtb3ZlX3VuaXRfbGltaXQYCyABKAgSGwoTcmVtb3ZlX2NyZWRpdF9saW1pdBgMIAEoCBItCgtyYXRlX2xpbWl0cxgNIAEoCzIYLnRva2VuYmlsbC52MS5SYXRlTGltaXRzEjIKBmZhbWlseRgOIAEoCUIdukgachgYgAEyE15bQS1aYS16MC05Ll86Ly1dKiRIBYgBARIoCgRhcGlzGA8gASgLMhoudG9rZW5iaWxsLnYxLk1vZGVsQXBpTGlzdEIHCgVwcmljZUIHCgVfbmFtZUIQCg5fdXBzdHJlYW1fbmFtZUIUChJfbWF4X291dHB1dF90b2tlbnNCCwoJX2Rpc2FibGVkQgkKB19mYW1pbHkiSQoMTW9kZWxBcGlMaXN0EjkKBGFwaXMYASADKA4yFi50b2tlbmJpbGwudjEuTW9kZWxBcGlCE7pIEJIBDRACGAEiB4IBBBABIAAiUgobVXBkYXRlUGh5c2ljYWxNb2RlbFJlc3BvbnNlEjMKDnBoeXNpY2FsX21vZGVsGAEgASgLMhsudG9rZW5iaWxsLnYxLlBoeXNpY2FsTW9kZWwiSgoaRGVsZXRlUGh5c2ljYWxNb2RlbFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYQBIVCgRldGFnGAIgASgJQge6SARyAhhAIh0KG0RlbGV0ZVBoeXNpY2FsTW9kZWxSZXNwb25zZSJzChFMaXN0UHJpY2VzUmVxdWVzdBIkChFwaHlzaWNhbF9tb2RlbF9pZBgBIAEoCUIJukgGcgQQARhAEhoKCXBhZ2Vfc2l6ZRgCIAEoBUIHukgEGgIoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiACCJSChJMaXN0UHJpY2VzUmVzcG9uc2USIwoGcHJpY2VzGAEgAygLMhMudG9rZW5iaWxsLnYxLlByaWNlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSqxBAoSUHJvdmlkZXJUZXN0UmVzdWx0EiQKIFBST1ZJREVSX1RFU1RfUkVTVUxUX1VOU1BFQ0lGSUVEEAASGwoXUFJPVklERVJfVEVTVF9SRVNVTFRfT0sQARIjCh9QUk9WSURFUl9URVNUX1JFU1VMVF9ETlNfRkFJTEVEEAISJwojUFJPVklERVJfVEVTVF9SRVNVTFRfQ09OTkVDVF9GQUlMRUQQAxIjCh9QUk9WSURFUl9URVNUX1JFU1VMVF9UTFNfRkFJTEVEEAQSIAocUFJPVklERVJfVEVTVF9SRVNVTFRfVElNRU9VVBAFEiUKIVBST1ZJREVSX1RFU1RfUkVTVUxUX1VOQVVUSE9SSVpFRBAGEigKJFBST1ZJREVSX1RFU1RfUkVTVUxUX01PREVMX05PVF9GT1VORBAHEicKI1BST1ZJREVSX1RFU1RfUkVTVUxUX1BBVEhfTk9UX0ZPVU5EEAgSIAocUFJPVklERVJfVEVTVF9SRVNVTFRfTElNSVRFRBAJEiMKH1BST1ZJREVSX1RFU1RfUkVTVUxUX0JBRF9BTlNXRVIQChIsCihQUk9WSURFUl9URVNUX1JFU1VMVF9BRERSRVNTX05PVF9BTExPV0VEEAsSLAooUFJPVklERVJfVEVTVF9SRVNVTFRfRk9STUFUX05PVF9ST1VUQUJMRRAMEiYKIlBST1ZJREVSX1RFU1RfUkVTVUxUX09OTFlfQllfTk9ERVMQDTL+CQoPUHJvdmlkZXJTZXJ2aWNlElsKDkNyZWF0ZVByb3ZpZGVyEiMudG9rZW5iaWxsLnYxLkNyZWF0ZVByb3ZpZGVyUmVxdWVzdBokLnRva2VuYmlsbC52MS5DcmVhdGVQcm92aWRlclJlc3BvbnNlElcKC0dldFByb3ZpZGVyEiAudG9rZW5iaWxsLnYxLkdldFByb3ZpZGVyUmVxdWVzdBohLnRva2VuYmlsbC52MS5HZXRQcm92aWRlclJlc3BvbnNlIgOQAgESXQoNTGlzdFByb3ZpZGVycxIiLnRva2VuYmlsbC52MS5MaXN0UHJvdmlkZXJzUmVxdWVzdBojLnRva2VuYmlsbC52MS5MaXN0UHJvdmlkZXJzUmVzcG9uc2UiA5ACARJbCg5VcGRhdGVQcm92aWRlchIjLnRva2VuYmlsbC52MS5VcGRhdGVQcm92aWRlclJlcXVlc3QaJC50b2tlbmJpbGwudjEuVXBkYXRlUHJvdmlkZXJSZXNwb25zZRJbCg5EZWxldGVQcm92aWRlchIjLnRva2VuYmlsbC52MS5EZWxldGVQcm92aWRlclJlcXVlc3QaJC50b2tlbmJpbGwudjEuRGVsZXRlUHJvdmlkZXJSZXNwb25zZRJVCgxUZXN0UHJvdmlkZXISIS50b2tlbmJpbGwudjEuVGVzdFByb3ZpZGVyUmVxdWVzdBoiLnRva2VuYmlsbC52MS5UZXN0UHJvdmlkZXJSZXNwb25zZRJqChNDcmVhdGVQaHlzaWNhbE1vZGVsEigudG9rZW5iaWxsLnYxLkNyZWF0ZVBoeXNpY2FsTW9kZWxSZXF1ZXN0GikudG9rZW5iaWxsLnYxLkNyZWF0ZVBoeXNpY2FsTW9kZWxSZXNwb25zZRJmChBHZXRQaHlzaWNhbE1vZGVsEiUudG9rZW5iaWxsLnYxLkdldFBoeXNpY2FsTW9kZWxSZXF1ZXN0GiYudG9rZW5iaWxsLnYxLkdldFBoeXNpY2FsTW9kZWxSZXNwb25zZSIDkAIBEmwKEkxpc3RQaHlzaWNhbE1vZGVscxInLnRva2VuYmlsbC52MS5MaXN0UGh5c2ljYWxNb2RlbHNSZXF1ZXN0GigudG9rZW5iaWxsLnYxLkxpc3RQaHlzaWNhbE1vZGVsc1Jlc3BvbnNlIgOQAgESagoTVXBkYXRlUGh5c2ljYWxNb2RlbBIoLnRva2VuYmlsbC52MS5VcGRhdGVQaHlzaWNhbE1vZGVsUmVxdWVzdBopLnRva2VuYmlsbC52MS5VcGRhdGVQaHlzaWNhbE1vZGVsUmVzcG9uc2USagoTRGVsZXRlUGh5c2ljYWxNb2RlbBIoLnRva2VuYmlsbC52MS5EZWxldGVQaHlzaWNhbE1vZGVsUmVxdWVzdBopLnRva2VuYmlsbC52MS5EZWxldGVQaHlzaWNhbE1vZGVsUmVzcG9uc2USVQoMSW1wb3J0UHJpY2VzEiEudG9rZW5iaWxsLnYxLkltcG9ydFByaWNlc1JlcXVlc3QaIi50b2tlbmJpbGwudjEuSW1wb3J0UHJpY2VzUmVzcG9uc2USVAoKTGlzdFByaWNlcxIfLnRva2VuYmlsbC52MS5MaXN0UHJpY2VzUmVxdWVzdBogLnRva2VuYmlsbC52MS5MaXN0UHJpY2VzUmVzcG9uc2UiA5ACAULBAQoQY29tLnRva2VuYmlsbC52MUIUUHJvdmlkZXJTZXJ2aWNlUHJvdG9QAVpGZ2l0aHViLmNvbS90b2tlbmJpbGwvdG9rZW5iaWxsL2NsaWVudHMvZ28vZ2VuL3Rva2VuYmlsbC92MTt0b2tlbmJpbGx2MaICA1RYWKoCDFRva2VuYmlsbC5WMcoCDFRva2VuYmlsbFxWMeICGFRva2VuYmlsbFxWMVxHUEJNZXRhZGF0YeoCDVRva2VuYmlsbDo6VjFiBnByb3RvMw", [file_buf_validate_validate, file_tokenbill_v1_meter, file_tokenbill_v1_price_import, file_tokenbill_v1_provider, file_tokenbill_v1_rate_limit]);
 
 /**
  * CreateProviderRequest describes the Provider to store.
@@ -994,205 +996,6 @@ export const ListPricesResponseSchema: GenMessage<ListPricesResponse> = /*@__PUR
   messageDesc(file_tokenbill_v1_provider_service, 25);
 
 /**
- * ImportPricesRequest is a price catalogue.
- *
- * @generated from message tokenbill.v1.ImportPricesRequest
- */
-export type ImportPricesRequest = Message<"tokenbill.v1.ImportPricesRequest"> & {
-  /**
-   * Makes the call safe to retry: 1 to 128 characters chosen by the caller, remembered for 24 hours. Not used by a preview.
-   *
-   * @generated from field: string request_id = 1;
-   */
-  requestId: string;
-
-  /**
-   * The prices. Each is for every Physical Model of the merchant that it fits; of several that fit, the most precise counts:
-   * one with a Provider before one without, then a whole `upstream_name` before one with a `*`, then the longest.
-   *
-   * @generated from field: repeated tokenbill.v1.PriceEntry entries = 2;
-   */
-  entries: PriceEntry[];
-
-  /**
-   * True: nothing is changed, and the answer says what would be.
-   *
-   * @generated from field: bool preview = 3;
-   */
-  preview: boolean;
-};
-
-/**
- * Describes the message tokenbill.v1.ImportPricesRequest.
- * Use `create(ImportPricesRequestSchema)` to create a new message.
- */
-export const ImportPricesRequestSchema: GenMessage<ImportPricesRequest> = /*@__PURE__*/
-  messageDesc(file_tokenbill_v1_provider_service, 26);
-
-/**
- * PriceEntry is the price of the Physical Models that it fits.
- *
- * @generated from message tokenbill.v1.PriceEntry
- */
-export type PriceEntry = Message<"tokenbill.v1.PriceEntry"> & {
-  /**
-   * The Provider's id. Empty: whichever Provider.
-   *
-   * @generated from field: string provider_id = 1;
-   */
-  providerId: string;
-
-  /**
-   * The model name that the upstream knows. A `*` at its end stands for anything.
-   *
-   * @generated from field: string upstream_name = 2;
-   */
-  upstreamName: string;
-
-  /**
-   * What it costs.
-   *
-   * @generated from oneof tokenbill.v1.PriceEntry.price
-   */
-  price: {
-    /**
-     * One number for every Unit.
-     *
-     * @generated from field: tokenbill.v1.SimplePrice simple_price = 3;
-     */
-    value: SimplePrice;
-    case: "simplePrice";
-  } | {
-    /**
-     * Meter by meter.
-     *
-     * @generated from field: tokenbill.v1.DetailedPrice detailed_price = 4;
-     */
-    value: DetailedPrice;
-    case: "detailedPrice";
-  } | { case: undefined; value?: undefined };
-
-  /**
-   * The most output tokens that one answer can have, 0 to leave that as it is.
-   *
-   * @generated from field: int64 max_output_tokens = 5;
-   */
-  maxOutputTokens: bigint;
-};
-
-/**
- * Describes the message tokenbill.v1.PriceEntry.
- * Use `create(PriceEntrySchema)` to create a new message.
- */
-export const PriceEntrySchema: GenMessage<PriceEntry> = /*@__PURE__*/
-  messageDesc(file_tokenbill_v1_provider_service, 27);
-
-/**
- * PriceChange is what an import does, or would do, to one Physical Model.
- *
- * @generated from message tokenbill.v1.PriceChange
- */
-export type PriceChange = Message<"tokenbill.v1.PriceChange"> & {
-  /**
-   * The Physical Model's id.
-   *
-   * @generated from field: string physical_model_id = 1;
-   */
-  physicalModelId: string;
-
-  /**
-   * Its name.
-   *
-   * @generated from field: string name = 2;
-   */
-  name: string;
-
-  /**
-   * The model name that the upstream knows.
-   *
-   * @generated from field: string upstream_name = 3;
-   */
-  upstreamName: string;
-
-  /**
-   * What happens to it.
-   *
-   * @generated from field: tokenbill.v1.PriceChangeKind kind = 4;
-   */
-  kind: PriceChangeKind;
-
-  /**
-   * The number of the entry that fits it, from 0; -1: none does.
-   *
-   * @generated from field: int32 entry = 5;
-   */
-  entry: number;
-
-  /**
-   * The price before. Absent: it had none.
-   *
-   * @generated from field: tokenbill.v1.Price before = 6;
-   */
-  before?: Price | undefined;
-
-  /**
-   * The price after. Absent: none. In a preview, and where it stays the same, without a new id.
-   *
-   * @generated from field: tokenbill.v1.Price after = 7;
-   */
-  after?: Price | undefined;
-
-  /**
-   * The most output tokens before.
-   *
-   * @generated from field: int64 max_output_tokens_before = 8;
-   */
-  maxOutputTokensBefore: bigint;
-
-  /**
-   * The most output tokens after.
-   *
-   * @generated from field: int64 max_output_tokens_after = 9;
-   */
-  maxOutputTokensAfter: bigint;
-};
-
-/**
- * Describes the message tokenbill.v1.PriceChange.
- * Use `create(PriceChangeSchema)` to create a new message.
- */
-export const PriceChangeSchema: GenMessage<PriceChange> = /*@__PURE__*/
-  messageDesc(file_tokenbill_v1_provider_service, 28);
-
-/**
- * ImportPricesResponse says what was changed, or would be.
- *
- * @generated from message tokenbill.v1.ImportPricesResponse
- */
-export type ImportPricesResponse = Message<"tokenbill.v1.ImportPricesResponse"> & {
-  /**
-   * One for each Physical Model of the merchant, oldest first.
-   *
-   * @generated from field: repeated tokenbill.v1.PriceChange changes = 1;
-   */
-  changes: PriceChange[];
-
-  /**
-   * The numbers of entries that fit no Physical Model, from 0. One that only more precise ones come before is not among them.
-   *
-   * @generated from field: repeated int32 unused_entries = 2;
-   */
-  unusedEntries: number[];
-};
-
-/**
- * Describes the message tokenbill.v1.ImportPricesResponse.
- * Use `create(ImportPricesResponseSchema)` to create a new message.
- */
-export const ImportPricesResponseSchema: GenMessage<ImportPricesResponse> = /*@__PURE__*/
-  messageDesc(file_tokenbill_v1_provider_service, 29);
-
-/**
  * ProviderTestResult says how a test went.
  *
  * @generated from enum tokenbill.v1.ProviderTestResult
@@ -1309,61 +1112,6 @@ export type ProviderTestResult = (typeof ProviderTestResult)[keyof typeof Provid
  */
 export const ProviderTestResultSchema: GenEnum<ProviderTestResult> = /*@__PURE__*/
   enumDesc(file_tokenbill_v1_provider_service, 0);
-
-/**
- * PriceChangeKind says what an import does to a Physical Model.
- *
- * @generated from enum tokenbill.v1.PriceChangeKind
- */
-export const PriceChangeKind = {
-  /**
-   * Never sent.
-   *
-   * @generated from enum value: PRICE_CHANGE_KIND_UNSPECIFIED = 0;
-   */
-  UNSPECIFIED: 0,
-
-  /**
-   * It had no price.
-   *
-   * @generated from enum value: PRICE_CHANGE_KIND_NEW = 1;
-   */
-  NEW: 1,
-
-  /**
-   * It has another price.
-   *
-   * @generated from enum value: PRICE_CHANGE_KIND_CHANGED = 2;
-   */
-  CHANGED: 2,
-
-  /**
-   * The price, and the bound of output tokens, are the same already.
-   *
-   * @generated from enum value: PRICE_CHANGE_KIND_SAME = 3;
-   */
-  SAME: 3,
-
-  /**
-   * No entry fits it: it stays as it is.
-   *
-   * @generated from enum value: PRICE_CHANGE_KIND_NOT_NAMED = 4;
-   */
-  NOT_NAMED: 4,
-} as const;
-
-/**
- * PriceChangeKind says what an import does to a Physical Model.
- *
- * @generated from enum tokenbill.v1.PriceChangeKind
- */
-export type PriceChangeKind = (typeof PriceChangeKind)[keyof typeof PriceChangeKind] | UnknownEnum;
-
-/**
- * Describes the enum tokenbill.v1.PriceChangeKind.
- */
-export const PriceChangeKindSchema: GenEnum<PriceChangeKind> = /*@__PURE__*/
-  enumDesc(file_tokenbill_v1_provider_service, 1);
 
 /**
  * ProviderService manages a merchant's upstream accounts and the Physical Models at them.
