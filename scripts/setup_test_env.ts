@@ -41,7 +41,8 @@ async function ensureGo(): Promise<void> {
 export async function setUpTestEnvironment(): Promise<void> {
   await ensureGo();
   await findRedis();
-  await findChromium();
+  // The tests of the page look nowhere else.
+  process.env["CHROMIUM_PATH"] ??= await findChromium();
   if ((await buildConsole({ ifChanged: true })) === "no vite") throw new Error("Vite is missing: run `npm ci`.");
   const given = process.env["TEST_DATABASE_URL"];
   if (given === undefined || given === "") await findBinaries();
