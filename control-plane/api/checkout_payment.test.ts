@@ -5,7 +5,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest"
 import { CheckoutState, PaymentMethod, PaymentState } from "../../proto/gen/tokenbill/v1/checkout_pb.ts";
 import type { Database } from "../db/database.ts";
 import { openTestDatabases } from "../db/testing.ts";
-import { ProcessorError } from "../payments/payment.ts";
+import { paymentRefused, unavailable } from "../checkout/processor.ts";
 import { failureOf } from "../testing.ts";
 import { type Clients, clientsOf } from "./test_fixture.ts";
 import { openShop, SANDBOX_CHOICE, type Shop, shopOf } from "./testing_shop.ts";
@@ -259,14 +259,14 @@ describe.each(openTestDatabases())("payments on $name", ({ open }) => {
 
   test("a processor that refuses or does not answer is named as the cause", async () => {
     const { id, payer } = await shop.open(await shop.makeVe());
-    shop.cp.checkout.failure = new ProcessorError("refused", "card_declined", "the processor's own words");
+    shop.cp.checkout.failure = paymentRefused("card_declined");
     expect(await failureOf(pay(payer, id))).toMatchObject({
       reason: "payment_refused",
       code: Code.FailedPrecondition,
       message: expect.not.stringContaining("own words"),
       info: { metadata: { failure: "card_declined" } },
     });
-    shop.cp.checkout.failure = new ProcessorError("unreachable", "timeout", "…");
+    shop.cp.checkout.failure = unavailable();
     expect(await failureOf(pay(payer, id))).toMatchObject({ reason: "unavailable", code: Code.Unavailable });
   });
 
@@ -353,7 +353,7 @@ describe.each(openTestDatabases())("payments on $name", ({ open }) => {
         "amount",
       );
     const request = { id, amount: "4", reason: "a friend's", requestId: "back" };
-    shop.cp.checkout.failure = new ProcessorError("unreachable", "timeout", "…");
+    shop.cp.checkout.failure = unavailable();
     expect((await failureOf(shop.api.checkout.refundCheckoutSession(request))).reason).toBe("unavailable");
     shop.cp.checkout.failure = null;
     const first = await shop.api.checkout.refundCheckoutSession(request);

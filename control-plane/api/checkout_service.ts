@@ -25,9 +25,8 @@ import {
   veSubject,
 } from "../checkout/throttle.ts";
 import { addressGroup } from "../domain/client_address.ts";
-import { DomainError, notFound } from "../domain/errors.ts";
+import { notFound } from "../domain/errors.ts";
 import { canonicalVeId } from "../domain/ve_id.ts";
-import { ProcessorError } from "../payments/payment.ts";
 import {
   type CheckoutCause,
   type CheckoutSessionRow,
@@ -64,19 +63,6 @@ function callerOf(ctx: Values, sessionId: string): Caller {
   }
   if (who.sessionId !== sessionId) throw notFound("Checkout Session");
   return { merchantId: who.merchantId, audience: "payer", cause: "page", address: clientAddressOf(ctx) };
-}
-
-/** What a processor's failure is to whoever called. */
-async function asked<T>(answer: Promise<T>): Promise<T> {
-  try {
-    return await answer;
-  } catch (error) {
-    if (!(error instanceof ProcessorError)) throw error;
-    const metadata = { failure: error.failure };
-    if (error.code === "unreachable")
-      throw new DomainError("unavailable", "the payment processor does not answer: try again", { metadata });
-    throw new DomainError("payment_refused", "the payment processor refused: choose another way to pay", { metadata });
-  }
 }
 
 /** @throws DomainError limit_reached */
@@ -144,7 +130,7 @@ export function checkoutService(
       checkPayable(row, deps.now());
       await throttlePayment(deps, throttle, row, address);
       const choice = await choose(deps, row, request, address);
-      const { session, payment, action } = await asked(engine.startPayment(deps, row, choice, cause));
+      const { session, payment, action } = await engine.startPayment(deps, row, choice, cause);
       return create(StartPaymentResponseSchema, {
         checkoutSession: await readSession(deps.db, session, audience),
         paymentId: payment.id,
@@ -156,21 +142,21 @@ export function checkoutService(
       const { merchantId, audience, cause } = callerOf(ctx, request.id);
       const row = await readCheckoutSession(deps.db, merchantId, request.id);
       await throttle.take([CHECKS_BY_SESSION, row.id]);
-      const session = await asked(engine.checkSession(deps, row, cause));
+      const session = await engine.checkSession(deps, row, cause);
       return create(CheckPaymentResponseSchema, { checkoutSession: await readSession(deps.db, session, audience) });
     },
 
     async cancelCheckoutSession(request, ctx) {
       const { merchantId, audience, cause } = callerOf(ctx, request.id);
       const row = await readCheckoutSession(deps.db, merchantId, request.id);
-      const session = await asked(engine.cancelSession(deps, row, cause));
+      const session = await engine.cancelSession(deps, row, cause);
       return create(CancelCheckoutSessionResponseSchema, {
         checkoutSession: await readSession(deps.db, session, audience),
       });
     },
 
     async refundCheckoutSession(request, ctx) {
-      return asked(refund(deps, engine, requireMerchant(ctx), request));
+      return refund(deps, engine, requireMerchant(ctx), request);
     },
 
     ...reads(deps),

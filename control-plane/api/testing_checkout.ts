@@ -69,7 +69,7 @@ export interface TestCheckout {
   /** What payers have to do from now on. */
   action: PaymentAction | null;
   /** What the processor answers instead of starting a payment or a refund. */
-  failure: Error | null;
+  failure: DomainError | null;
   /** What the processor will say of a session's payments when it is asked. */
   readonly verdicts: Map<string, "paid" | "declined">;
 }

@@ -3,7 +3,7 @@
 import { PaymentState, RefundState } from "../domain/checkout.ts";
 import { isLive, nextCheckMs } from "../domain/fulfilment.ts";
 import { ProcessorError } from "../payments/payment.ts";
-import { readCheckoutSession } from "../store/checkout_session.ts";
+import { type CheckoutSessionRow, readCheckoutSession } from "../store/checkout_session.ts";
 import { claimDuePayments, claimDueRefunds, scheduleCheck } from "../store/due.ts";
 import type { PaymentRow } from "../store/payment.ts";
 import type { RefundRow } from "../store/refund.ts";
@@ -35,8 +35,13 @@ function closingOf(payment: PaymentRow, nowMs: number, expiresAtMs: number): "re
   return old && payment.state === PaymentState.STARTING ? "failed" : null;
 }
 
-async function ask(deps: CheckoutDeps, payment: PaymentRow): Promise<Date | null> {
-  const session = await readCheckoutSession(deps.db, payment.merchant_id, payment.session_id);
+/** Null: never again. */
+function nextCheck(deps: CheckoutDeps, { checks }: PaymentRow, expiresAtMs: number): Date | null {
+  const next = nextCheckMs({ checks, nowMs: deps.now(), expiresAtMs });
+  return next === null ? null : new Date(next);
+}
+
+async function ask(deps: CheckoutDeps, payment: PaymentRow, session: CheckoutSessionRow): Promise<Date | null> {
   const expiresAtMs = session.expires_at.getTime();
   const closing = closingOf(payment, deps.now(), expiresAtMs);
   const asked = await (closing === null
@@ -44,11 +49,8 @@ async function ask(deps: CheckoutDeps, payment: PaymentRow): Promise<Date | null
     : closePayment(deps, session, payment, "poll", closing));
   const state = asked?.payment.state;
   if (state === PaymentState.CLOSED || state === PaymentState.FAILED) return null;
-  const nowMs = deps.now();
   // Money that waits for room in a wallet is not waited for by a payer.
-  const lateMs = state === PaymentState.PAID ? Math.min(nowMs, expiresAtMs) : expiresAtMs;
-  const next = nextCheckMs({ checks: payment.checks, nowMs, expiresAtMs: lateMs });
-  return next === null ? null : new Date(next);
+  return nextCheck(deps, payment, state === PaymentState.PAID ? Math.min(deps.now(), expiresAtMs) : expiresAtMs);
 }
 
 /**
@@ -62,23 +64,16 @@ async function giveUp(deps: CheckoutDeps, payment: PaymentRow): Promise<void> {
     deps.log.error({ payment: payment.id }, "a payment never ended: look at the payment processor");
 }
 
-/** What could not be answered is asked again later. */
-async function later(deps: CheckoutDeps, payment: PaymentRow): Promise<Date | null> {
-  const session = await readCheckoutSession(deps.db, payment.merchant_id, payment.session_id);
-  const expiresAtMs = session.expires_at.getTime();
-  const next = nextCheckMs({ checks: payment.checks, nowMs: deps.now(), expiresAtMs });
-  return next === null ? null : new Date(next);
-}
-
 async function pollPayment(deps: CheckoutDeps, payment: PaymentRow): Promise<void> {
+  const session = await readCheckoutSession(deps.db, payment.merchant_id, payment.session_id);
   let next: Date | null;
   try {
-    next = await ask(deps, payment);
+    next = await ask(deps, payment, session);
     pollsTotal.inc({ result: "answered" });
   } catch (error) {
     if (!(error instanceof ProcessorError)) throw error;
     pollsTotal.inc({ result: error.code });
-    next = await later(deps, payment);
+    next = nextCheck(deps, payment, session.expires_at.getTime());
   }
   // One that has ended already stays as it is.
   if (next === null) await giveUp(deps, payment);
