@@ -91,7 +91,6 @@ async function start(server: ControlPlaneServer, settings: Settings, log: Logger
   const checkoutPage = openCheckoutPage(log, settings.publicUrl);
   const routes = httpRoutes(deps, checkoutPage, checkout.receive);
   server.serve({ rpc, routes, settings, ping: () => db.query("select 1"), shutdown });
-  void checkoutPage.prepare();
   return async () => {
     await server.close({ drainMs: DRAIN_MS });
     await rates.close();

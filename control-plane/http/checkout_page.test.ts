@@ -66,7 +66,6 @@ describe("the page", () => {
 
   test("finds its files where a proxy has put the whole", async () => {
     const proxied = openCheckoutPage(log, "https://shop.example/a$&b/pay", dist);
-    await proxied.prepare();
     const answer = await get("/checkout", "", proxied.routes);
     expect(Buffer.from(answer!.body).toString()).toContain('src="/a$&b/pay/console/assets/checkout-Ab12_-xy.js"');
     expect(Buffer.from((await get("/checkout"))!.body).toString()).toContain('src="/console/assets/');
@@ -74,7 +73,6 @@ describe("the page", () => {
 
   test("says how to make it where it was not made, and so does the log", async () => {
     const missing = openCheckoutPage(log, "http://127.0.0.1:8080", join(dist, "nowhere"));
-    await missing.prepare();
     expect(logLines.join("")).toContain("npm run build");
     const answer = await get("/checkout", "", missing.routes);
     expect(answer).toMatchObject({ status: 200, body: expect.stringContaining("npm run build") });
@@ -100,7 +98,6 @@ describe("its files", () => {
 
   test("are compressed as the browser likes it, the same time and again", async () => {
     const path = "/console/assets/checkout-Ab12_-xy.js";
-    await openCheckoutPage(log, "http://127.0.0.1:8080", dist).prepare();
     for (let round = 0; round < 2; round += 1) {
       const br = await get(path, "gzip, br");
       expect(br!.headers["content-encoding"]).toBe("br");

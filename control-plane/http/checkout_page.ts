@@ -3,7 +3,7 @@
 import { fileURLToPath } from "node:url";
 import type { Logger } from "pino";
 import { acceptedEncoding } from "./accept.ts";
-import { compressConsoleFiles, ConsoleFile, readConsoleFiles } from "./console_files.ts";
+import { ConsoleFile, readConsoleFiles } from "./console_files.ts";
 import { HttpError, type HttpAnswer, type HttpExchange, type HttpRoute } from "./route.ts";
 
 export const CONSOLE_DIST = fileURLToPath(new URL("../../clients/console/dist", import.meta.url));
@@ -47,8 +47,6 @@ async function send(file: ConsoleFile, cache: string, exchange: HttpExchange): P
 
 export interface CheckoutPage {
   readonly routes: readonly HttpRoute[];
-  /** Compresses all files, so that the first payer need not wait. */
-  prepare(): Promise<void>;
 }
 
 /** The page with its files where a proxy has put them, when PUBLIC_URL has a path. */
@@ -86,7 +84,5 @@ export function openCheckoutPage(log: Logger, publicUrl: string, dist: string = 
       return send(file, HASHED.test(name) ? FOREVER : FOR_AN_HOUR, exchange);
     },
   };
-  const served = new Map(files ?? []);
-  if (html !== undefined) served.set("checkout.html", html);
-  return { routes: [page, parts], prepare: () => compressConsoleFiles(served) };
+  return { routes: [page, parts] };
 }

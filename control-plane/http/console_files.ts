@@ -24,7 +24,7 @@ const TYPES: Readonly<Record<string, string>> = {
   webp: "image/webp",
   woff2: "font/woff2",
 };
-/** Two levels more take ten to thirty times as long and save a tenth; every start pays for it. */
+/** Two levels more take ten to thirty times as long and save a tenth; the first payer waits for it. */
 const BROTLI_QUALITY = 9;
 const COMPRESSED = /^(text\/|application\/|image\/svg)/;
 
@@ -53,7 +53,7 @@ export class ConsoleFile {
     return COMPRESSED.test(this.type);
   }
 
-  /** Compressed once, beside the event loop. */
+  /** Compressed when it is first asked for, beside the event loop. */
   in(encoding: Encoding): Promise<Uint8Array> {
     let done = this.#compressed.get(encoding);
     if (done === undefined) {
@@ -85,13 +85,4 @@ export function readConsoleFiles(dist: string): ConsoleFiles | null {
     files.set(name, new ConsoleFile(type, bytes));
   }
   return files;
-}
-
-/** Compresses everything now, one file after the other, so that nobody waits for it later. */
-export async function compressConsoleFiles(files: ConsoleFiles): Promise<void> {
-  for (const file of files.values()) {
-    if (!file.compressible) continue;
-    await file.in("br");
-    await file.in("gzip");
-  }
 }
