@@ -13,7 +13,8 @@ import { type Applied, type Report } from "../report/ingest.ts";
 import { ReportGroups } from "../report/groups.ts";
 import { KnownCache } from "../report/known.ts";
 import { priceMismatchTotal, recordsTotal, reportSeconds, reportsTotal } from "../report/metrics.ts";
-import { awaitLimitRecalls, awaitRecalls, type WalletHints } from "../report/recall.ts";
+import type { CreditHints } from "../credit_recall.ts";
+import { awaitLimitRecalls, awaitRecalls } from "../report/recall.ts";
 import { readVeTerms } from "../store/usage.ts";
 import { readWallet } from "../store/wallet.ts";
 import { type Deps, requireNode } from "./context.ts";
@@ -46,7 +47,7 @@ async function report(
   deps: Deps,
   known: KnownCache,
   groups: ReportGroups,
-  hints: WalletHints,
+  hints: CreditHints,
   request: ReportUsageRequest,
 ): Promise<Applied> {
   const given = toReport(request);
@@ -70,7 +71,7 @@ async function report(
 }
 
 /** `feed` hears of Credits that come back while a request waits for them. */
-export function usageReportService(deps: Deps, feed: WalletHints): ServiceImpl<typeof UsageReportService> {
+export function usageReportService(deps: Deps, feed: CreditHints): ServiceImpl<typeof UsageReportService> {
   const known = new KnownCache();
   const groups = new ReportGroups(deps);
   return {

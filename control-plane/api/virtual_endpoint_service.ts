@@ -36,7 +36,8 @@ import { canonicalCredits, checkEtag, checkoutUrl, optionalTime } from "./conver
 import { once, requestBytes } from "./idempotency.ts";
 import { decodeRowPosition, pageSize, toPage } from "./paging.ts";
 import { rateLimitsOr, toRateLimits } from "./routing_fields.ts";
-import { type CreditHints, walletCalls, walletOf } from "./wallet_calls.ts";
+import type { CreditHints } from "../credit_recall.ts";
+import { walletCalls, walletOf } from "./wallet_calls.ts";
 
 const LIST = "virtual_endpoints";
 const LABELS_MAX = 32;

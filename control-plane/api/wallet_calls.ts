@@ -12,22 +12,14 @@ import {
   GetBalanceResponseSchema,
   type VirtualEndpointService,
 } from "../../proto/gen/tokenbill/v1/virtual_endpoint_service_pb.ts";
+import { type CreditHints, recallUntil } from "../credit_recall.ts";
 import { DomainError, invalidField } from "../domain/errors.ts";
-import { notifyWallet, notifyWallets } from "../store/feed_state.ts";
+import { notifyWallet } from "../store/feed_state.ts";
 import * as ves from "../store/virtual_endpoint.ts";
 import { adjustWallet, readWallet, type WalletRow } from "../store/wallet.ts";
 import { type Deps, requireMerchant } from "./context.ts";
 import { signedCheckoutUrl, toWallet } from "./convert.ts";
 import { once, requestBytes } from "./idempotency.ts";
-
-/** How long a withdrawal waits for nodes to give back what they do not use. */
-export const WITHDRAWAL_WAIT_MS = 500;
-
-/** Where hints about wallets are heard: the feed. */
-export interface CreditHints {
-  /** Calls back when Credits of a VE became available, on whichever replica; returns the way to stop. */
-  onCredits(veId: string, callback: () => void): () => void;
-}
 
 export function walletOf(row: ves.VirtualEndpointRow, wallet: WalletRow | null): Wallet {
   // Every VE is made with a wallet; one without is a damaged database.
@@ -70,43 +62,23 @@ function mayBeLeased(error: unknown, credits: Credits): boolean {
   return parseCredits(available!) + parseCredits(escrowed!) >= -credits;
 }
 
-/**
- * Takes Credits out. Those that idle leases hold are asked back from the nodes first, for at most WITHDRAWAL_WAIT_MS;
- * each try is a transaction of its own, so no lock is held meanwhile.
- */
-async function withdraw(
+/** Takes Credits out; those that idle leases hold are asked back first. Each try is a transaction of its own. */
+function withdraw(
   deps: Deps,
   hints: CreditHints,
   merchantId: string,
   request: AdjustCreditsRequest,
   credits: Credits,
 ): Promise<AdjustCreditsResponse> {
-  // Heard before asked: an answer can be faster than the statement that asks.
-  let bell = Promise.withResolvers<void>();
-  const stop = hints.onCredits(request.veId, () => bell.resolve());
-  let timer: NodeJS.Timeout | undefined;
-  let timeIsUp = false;
-  try {
-    for (;;) {
-      try {
-        return await adjust(deps, merchantId, request, credits);
-      } catch (error) {
-        if (timeIsUp || !mayBeLeased(error, credits)) throw error;
-      }
-      if (timer === undefined) {
-        timer = setTimeout(() => {
-          timeIsUp = true;
-          bell.resolve();
-        }, WITHDRAWAL_WAIT_MS);
-        await notifyWallets(deps.db, [{ veId: request.veId, kind: "recall" }]);
-      }
-      await bell.promise;
-      bell = Promise.withResolvers<void>();
+  const recall = () => notifyWallet(deps.db, request.veId, "recall");
+  return recallUntil({ hints, subject: request.veId, recall, tryFirst: true }, async (isLast) => {
+    try {
+      return { result: await adjust(deps, merchantId, request, credits) };
+    } catch (error) {
+      if (isLast || !mayBeLeased(error, credits)) throw error;
+      return undefined;
     }
-  } finally {
-    clearTimeout(timer);
-    stop();
-  }
+  });
 }
 
 export function walletCalls(

@@ -18,7 +18,7 @@ import {
   type TestWorld,
 } from "../report/testing.ts";
 import { readWallet } from "../store/wallet.ts";
-import { WITHDRAWAL_WAIT_MS } from "./wallet_calls.ts";
+import { RECALL_WAIT_MS } from "../credit_recall.ts";
 import { virtualEndpointService } from "./virtual_endpoint_service.ts";
 
 describe.each(openTestDatabases())("withdrawals on $name", ({ open }) => {
@@ -94,7 +94,7 @@ describe.each(openTestDatabases())("withdrawals on $name", ({ open }) => {
       code: "insufficient_credits",
       metadata: { available: "5", escrowed: "5" },
     });
-    expect(performance.now() - began).toBeGreaterThanOrEqual(WITHDRAWAL_WAIT_MS - 20);
+    expect(performance.now() - began).toBeGreaterThanOrEqual(RECALL_WAIT_MS - 20);
     await node.close();
     expect(await purchased("ve_c")).toBe("10");
   });

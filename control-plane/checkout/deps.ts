@@ -1,7 +1,7 @@
 /** What the engine of checkouts is given, and what a payer chooses. */
 
 import type { Credits } from "../../core/credits.ts";
-import type { CreditHints } from "../api/wallet_calls.ts";
+import type { CreditHints } from "../credit_recall.ts";
 import type { Deps } from "../api/context.ts";
 import type { Tx } from "../db/database.ts";
 import type { PaymentMethod } from "../domain/checkout.ts";

@@ -2,7 +2,7 @@
 
 import type { Deps } from "../api/context.ts";
 import type { PaymentParts } from "../api/routes.ts";
-import type { CreditHints } from "../api/wallet_calls.ts";
+import type { CreditHints } from "../credit_recall.ts";
 import { topUpAutomatically } from "../auto_top_ups.ts";
 import { PaymentProcessor } from "../domain/checkout.ts";
 import type { Receive } from "../http/webhooks.ts";

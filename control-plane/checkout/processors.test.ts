@@ -16,6 +16,7 @@ import { startStripeImitation, type StripeImitation, type StripeImitationAccount
 import { startWechat, type WechatImitation } from "../payments/wechat/testing_wechat.ts";
 import { readWallet } from "../store/wallet.ts";
 import { type Checkout, openCheckout } from "./parts.ts";
+import { NO_HINTS } from "../report/testing.ts";
 import * as testing from "./testing.ts";
 import { NOTHING_SOLD, type Selling, startSelling } from "./testing_selling.ts";
 
@@ -23,7 +24,6 @@ const { EXPIRED, FULFILLED, REFUNDED, PARTIALLY_REFUNDED, DISPUTED, FAILED } = C
 const HOUR_MS = 3_600_000;
 const TEN = 10;
 const random = (count: number): Uint8Array => new Uint8Array(randomBytes(count));
-const NO_HINTS = { onCredits: () => () => {} };
 
 describe.each(openTestDatabases())("the engine and the processors on $name", ({ open }) => {
   let db: Database;

@@ -1,18 +1,16 @@
 /** Credits go back with the money that brought them: what is not there any more becomes debt. */
 
 import { type Credits, formatCredits, parseCredits } from "../../core/credits.ts";
-import type { CreditHints } from "../api/wallet_calls.ts";
 import type { Deps } from "../api/context.ts";
+import { recallUntil } from "../credit_recall.ts";
 import type { Database, Tx } from "../db/database.ts";
 import { type Refundable } from "../domain/fulfilment.ts";
 import { available, planGiveBack, planTaking, type WalletPlan, type WalletRow } from "../domain/wallet.ts";
-import { notifyWallet, notifyWallets } from "../store/feed_state.ts";
+import { notifyWallet } from "../store/feed_state.ts";
 import { postTransfers } from "../store/ledger.ts";
 import type { PaymentRow } from "../store/payment.ts";
 import { lockWallets, readWallet, writeWallets } from "../store/wallet.ts";
-
-/** How long nodes are given to return what they do not use. */
-export const RECALL_WAIT_MS = 500;
+import type { CheckoutDeps } from "./deps.ts";
 
 export function refundable(payment: PaymentRow): Refundable {
   return {
@@ -28,34 +26,16 @@ async function missing(db: Database, veId: string, wanted: Credits): Promise<boo
   return wallet !== null && wallet.escrowed > 0n && available(wallet) < wanted;
 }
 
-/**
- * Asks the nodes to give back what their leases of a VE hold and they do not use, until `wanted` is available or
- * RECALL_WAIT_MS are over. Outside of transactions: no lock is held meanwhile.
- */
-export async function recallCredits(
-  { db, hints }: { readonly db: Database; readonly hints: CreditHints },
+/** Asks the nodes for what they do not use until `wanted` is available, or it takes too long. Outside of transactions. */
+export function recallCredits(
+  { db, hints }: Pick<CheckoutDeps, "db" | "hints">,
   veId: string,
   wanted: Credits,
 ): Promise<void> {
-  if (wanted === 0n || !(await missing(db, veId, wanted))) return;
-  // Heard before asked: an answer can be faster than the statement that asks.
-  let bell = Promise.withResolvers<void>();
-  let timeIsUp = false;
-  const stop = hints.onCredits(veId, () => bell.resolve());
-  const timer = setTimeout(() => {
-    timeIsUp = true;
-    bell.resolve();
-  }, RECALL_WAIT_MS);
-  try {
-    await notifyWallets(db, [{ veId, kind: "recall" }]);
-    while (!timeIsUp && (await missing(db, veId, wanted))) {
-      await bell.promise;
-      bell = timeIsUp ? bell : Promise.withResolvers<void>();
-    }
-  } finally {
-    clearTimeout(timer);
-    stop();
-  }
+  const recall = () => notifyWallet(db, veId, "recall");
+  return recallUntil({ hints, subject: veId, recall, tryFirst: true }, async (isLast) =>
+    isLast || !(await missing(db, veId, wanted)) ? { result: undefined } : undefined,
+  );
 }
 
 /** The cause of a movement of Credits, unique for ever, and why for people. */

@@ -23,7 +23,7 @@ import { nextRevision } from "../store/feed_state.ts";
 import { tickServiceClock } from "../store/service_clock.ts";
 import { createWallet } from "../store/wallet.ts";
 import { decodePrice } from "./decode.ts";
-import type { WalletHints } from "./recall.ts";
+import type { CreditHints } from "../credit_recall.ts";
 
 export const T0 = Date.UTC(2026, 10, 23, 12, 0, 0);
 export const MERCHANT = "mer_a";
@@ -226,10 +226,10 @@ export type ReportInit = MessageInitShape<typeof ReportUsageRequestSchema>;
 export type Reporter = (init: ReportInit) => Promise<ReportUsageResponse>;
 
 /** Nobody gives anything back. */
-export const NO_HINTS: WalletHints = { onCredits: () => () => {} };
+export const NO_HINTS: CreditHints = { onCredits: () => () => {} };
 
 /** Calls ReportUsage as a node does; each call has its own service, as after a restart of the control plane. */
-export function reporter(deps: Deps, hints: WalletHints = NO_HINTS): Reporter {
+export function reporter(deps: Deps, hints: CreditHints = NO_HINTS): Reporter {
   const service = usageReportService(deps, hints);
   return async (init) => {
     const response = await service.reportUsage(create(ReportUsageRequestSchema, init), callContext(NODE));
